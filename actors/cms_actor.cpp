@@ -1,0 +1,178 @@
+#include "actors/cms_actor.hpp"
+
+#include "runtime/base/log.hpp"
+
+#include <nlohmann/json.hpp>
+
+namespace llumnix {
+
+static_assert(actor_state<cms_state>);
+
+cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_config settings) {
+  self = actor;
+  config = std::move(settings);
+  self->set_down_handler([this](const caf::down_msg& msg) { listeners.erase(msg.source); });
+  self->delayed_send(self, std::chrono::seconds{1}, tick_atom::value);
+  return {
+    [this](const status_msg& msg) { on_status(msg); },
+    [this](const subscribe_view_msg& msg) { on_subscribe(msg); },
+    [this](const view_change_msg& msg) { on_stored(msg); },
+    [this](const peer_up_msg& msg) { on_peer_up(msg); },
+    [this](const peer_down_msg& msg) { on_peer_down(msg); },
+    [this](const inspect_msg&) { return on_inspect(); },
+    [this](const stat_msg&) { return on_stat(); },
+    [this](tick_atom) { on_tick(); },
+  };
+}
+
+void cms_state::on_status(const status_msg& msg) {
+  const auto* known = view.find(msg.status.instance_id);
+  if (!known || known->life != msg.from)
+    return; // of a life we do not know (yet): its llumlet repeats itself
+  if (view.update(msg.status) == status_effect::ignored)
+    return;
+  config.counters->statuses.fetch_add(1, std::memory_order_relaxed);
+  view_change_msg change;
+  change.statuses.push_back(msg.status);
+  tell(change);
+  if (config.store)
+    config.store->put_status(msg.status);
+}
+
+/// Tells the whole view, then every change.
+void cms_state::on_subscribe(const subscribe_view_msg& msg) {
+  auto address = msg.listener.address();
+  if (listeners.emplace(address, msg.listener).second)
+    self->monitor(msg.listener);
+  view_change_msg all;
+  for (const auto& [id, instance] : view.instances()) {
+    all.put.push_back({instance.metadata, instance.life, instance.engine, instance.state});
+    if (instance.has_status)
+      all.statuses.push_back(instance.status);
+  }
+  self->send(msg.listener, std::move(all));
+}
+
+/// What the store held: known, but not reachable until a node with a llumlet for it connects.
+void cms_state::on_stored(const view_change_msg& msg) {
+  view_change_msg change;
+  for (const auto& entry : msg.put) {
+    const auto& id = entry.metadata.instance_id;
+    if (view.find(id))
+      continue; // its node was faster
+    view.put(entry.metadata, entry.life, entry.engine);
+    view.set_state(id, instance_state::lost);
+    lost_since[id] = self->clock().now();
+    change.put.push_back({entry.metadata, entry.life, entry.engine, instance_state::lost});
+    for (const auto& status : msg.statuses)
+      if (status.instance_id == id && view.update(status) != status_effect::ignored)
+        change.statuses.push_back(status);
+  }
+  log::cms.info("restored", "{} instances known from the store", change.put.size());
+  tell(change);
+}
+
+void cms_state::on_peer_up(const peer_up_msg& msg) {
+  view_change_msg change;
+  for (const auto& instance : msg.card.instances) {
+    if (!view.put(instance.metadata, msg.card.self.life, instance.engine))
+      continue;
+    lost_since.erase(instance.metadata.instance_id);
+    change.put.push_back({instance.metadata, msg.card.self.life, instance.engine, instance_state::ready});
+    if (config.store)
+      config.store->put_metadata(instance.metadata);
+  }
+  if (!change.put.empty())
+    tell(change);
+}
+
+/// Its instances stay known as lost, and the mirror says that nothing should be sent there.
+void cms_state::on_peer_down(const peer_down_msg& msg) {
+  for (const auto& [id, instance] : view.instances()) {
+    if (instance.life.node != msg.life.node || instance.life.incarnation > msg.life.incarnation
+        || instance.state == instance_state::lost)
+      continue;
+    lost_since[id] = self->clock().now();
+    if (config.store) {
+      auto last = instance.status;
+      last.instance_id = id;
+      last.schedulable = false;
+      last.timestamp_ms = std::max(now_ms(), last.timestamp_ms + 1);
+      config.store->put_status(last);
+    }
+  }
+  view.lose(msg.life);
+  view_change_msg change;
+  change.lost.push_back(msg.life);
+  tell(change);
+}
+
+/// Forgets what has been lost for as long as a record lives.
+void cms_state::on_tick() {
+  self->delayed_send(self, std::chrono::seconds{1}, tick_atom::value);
+  auto now = self->clock().now();
+  view_change_msg change;
+  for (const auto& [id, since] : lost_since)
+    if (now - since >= std::chrono::seconds{config.knobs.expiry_s})
+      change.removed.push_back(id);
+  for (const auto& id : change.removed) {
+    lost_since.erase(id);
+    view.remove(id);
+    if (config.store)
+      config.store->remove(id);
+  }
+  if (!change.removed.empty())
+    tell(change);
+}
+
+/// Tells the listeners, and how long a request may be.
+void cms_state::tell(const view_change_msg& change) {
+  bool only_statuses = change.put.empty() && change.lost.empty() && change.removed.empty();
+  auto longest = only_statuses ? config.counters->longest_request.load(std::memory_order_relaxed) : 0u;
+  auto consider = [&](const instance_status& status) {
+    longest = std::max(longest, static_cast<std::uint32_t>(std::max(0, status.num_total_gpu_tokens)));
+  };
+  for (const auto& status : change.statuses)
+    consider(status);
+  if (!only_statuses)
+    for (const auto& [id, instance] : view.instances())
+      if (instance.state == instance_state::ready)
+        consider(instance.status);
+  config.counters->longest_request.store(longest, std::memory_order_relaxed);
+  for (const auto& [address, listener] : listeners)
+    self->send(listener, change);
+}
+
+inspected_msg cms_state::on_inspect() {
+  using nlohmann::json;
+  json instances = json::array();
+  for (const auto& [id, x] : view.instances()) {
+    const auto& status = x.status;
+    auto block = std::max(1, x.metadata.block_size);
+    json age = x.has_status ? json(std::max<std::int64_t>(0, now_ms() - status.timestamp_ms)) : json();
+    instances.push_back({{"id", id}, {"node", x.life.node}, {"incarnation", x.life.incarnation},
+      {"role", x.metadata.instance_type}, {"state", to_string(x.state)}, {"engine", x.engine},
+      {"scheduling", {{"waiting", status.num_waiting_requests}, {"running", status.num_running_requests}}},
+      {"kv_blocks",
+        {{"total", status.num_total_gpu_tokens / block}, {"used", status.num_used_gpu_tokens / block},
+          {"free", (status.num_total_gpu_tokens - status.num_used_gpu_tokens) / block},
+          {"reserved", 0}, {"block_tokens", x.metadata.block_size}}},
+      {"migrations", {{"in", status.num_migrate_in_reqs}, {"out", status.num_migrate_out_reqs}, {"slots", 0}}},
+      {"status_age_ms", age}});
+  }
+  return {instances.dump(-1, ' ', false, json::error_handler_t::replace)};
+}
+
+actor_stats_msg cms_state::on_stat() {
+  auto line = self->stat("cms", "cms");
+  line.state = {{"instances", static_cast<std::int64_t>(view.instances().size())},
+    {"listeners", static_cast<std::int64_t>(listeners.size())},
+    {"view_version", static_cast<std::int64_t>(view.version())}};
+  return {{std::move(line)}};
+}
+
+cms_actor::behavior_type make_cms(cms_state::pointer self, cms_actor_config config) {
+  return self->state.make_behavior(self, std::move(config));
+}
+
+} // namespace llumnix

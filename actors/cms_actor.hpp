@@ -1,0 +1,52 @@
+#pragma once
+
+#include "actors/measured.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "config/cluster_config.hpp"
+#include "runtime/base/node_counters.hpp"
+#include "runtime/cluster/cluster_view.hpp"
+#include "runtime/cluster/cms_store.hpp"
+
+#include <map>
+#include <memory>
+
+namespace llumnix {
+
+struct cms_actor_config {
+  node_life life;
+  cms_config knobs;
+  wall_clock wall;
+  std::shared_ptr<node_counters> counters;
+  std::shared_ptr<cms_store> store; ///< the mirror this process keeps; null: none
+};
+
+/// CMS: this process's replica of the view. Fed by llumlets, read by local listeners, mirrored to a store.
+struct cms_state {
+  cms_state() = default;
+  static inline const char* name = "cms";
+  using pointer = role_pointer<cms_actor, cms_state>;
+
+  cms_actor::behavior_type make_behavior(pointer actor, cms_actor_config settings);
+
+  void on_status(const status_msg& msg);
+  void on_subscribe(const subscribe_view_msg& msg);
+  void on_stored(const view_change_msg& msg);
+  void on_peer_up(const peer_up_msg& msg);
+  void on_peer_down(const peer_down_msg& msg);
+  void on_tick();
+  inspected_msg on_inspect();
+  actor_stats_msg on_stat();
+
+  void tell(const view_change_msg& change);
+  unix_ms now_ms() const { return config.wall.at(self->clock().now()); }
+
+  pointer self = nullptr;
+  cms_actor_config config;
+  cluster_view view;
+  std::map<instance_id, time_point> lost_since;
+  std::map<caf::actor_addr, view_listener> listeners;
+};
+
+cms_actor::behavior_type make_cms(cms_state::pointer self, cms_actor_config config);
+
+} // namespace llumnix

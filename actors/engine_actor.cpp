@@ -1,0 +1,180 @@
+#include "actors/engine_actor.hpp"
+
+#include "runtime/serving/step_batch.hpp"
+
+namespace llumnix {
+
+static_assert(actor_state<engine_state>);
+
+engine_actor::behavior_type engine_state::make_behavior(pointer actor, engine_actor_config settings,
+  std::shared_ptr<stepped_engine> value, llumlet_actor parent) {
+  self = actor;
+  config = std::move(settings);
+  engine = std::move(value);
+  llumlet = std::move(parent);
+  tell_news();
+  return {
+    [this](submit_msg& msg) { on_submit(msg); },
+    [this](const abort_msg& msg) { on_abort(msg); },
+    [this](const grant_msg& msg) { on_grant(msg); },
+    [this](const holds_msg& msg) { return on_holds(msg); },
+    [this](step_atom, std::uint64_t ended) { on_step(ended); },
+    [this](tick_atom) {
+      news_pending = false;
+      tell_news();
+    },
+    [this](const peer_up_msg& msg) { on_peer_up(msg); },
+    [this](const peer_down_msg& msg) { on_peer_down(msg); },
+    [this](const stat_msg&) { return on_stat(); },
+  };
+}
+
+void engine_state::on_submit(submit_msg& msg) {
+  auto stream = msg.request.stream;
+  auto epoch = msg.request.epoch;
+  auto hub = hub_of(stream);
+  if (!hub) { // it overtook the news of its gateway; should that never come, the gateway asks and replays
+    if (early.size() < early_max)
+      early.push_back(std::move(msg));
+    return;
+  }
+  if (auto taken = engine->submit(std::move(msg.request)); !taken) {
+    self->send(hub, refused_msg{stream, epoch, config.instance, std::move(taken).error()});
+    return;
+  }
+  streams[stream] = epoch;
+  tell_news();
+  begin_step();
+}
+
+void engine_state::on_abort(const abort_msg& msg) {
+  auto found = streams.find(msg.stream);
+  if (found == streams.end() || found->second > msg.epoch)
+    return;
+  streams.erase(found);
+  engine->abort(msg.stream, msg.epoch);
+  tell_news();
+  begin_step();
+}
+
+void engine_state::on_grant(const grant_msg& msg) {
+  engine->grant(msg.stream, msg.epoch, msg.credit);
+  begin_step();
+}
+
+/// By our own list: the engine forgets a stream with the step that ends it, before its last tokens are told.
+holds_answer_msg engine_state::on_holds(const holds_msg& msg) const {
+  auto found = streams.find(msg.stream);
+  return {msg.stream, msg.epoch, found != streams.end() && found->second == msg.epoch};
+}
+
+void engine_state::begin_step() {
+  if (stepping || !engine->has_work())
+    return;
+  running = engine->step(self->clock().now());
+  if (!running.worked)
+    return;
+  stepping = true;
+  ++steps;
+  if (running.duration > nanoseconds{0})
+    self->delayed_send(self, running.duration, step_atom::value, ++generation);
+  else
+    self->send(self, step_atom::value, ++generation);
+}
+
+void engine_state::on_step(std::uint64_t ended) {
+  if (!stepping || ended != generation)
+    return;
+  stepping = false;
+  deliver();
+  tell_news();
+  begin_step();
+}
+
+void engine_state::deliver() {
+  struct destination {
+    const stream_ref* any;
+    step_batch batch;
+  };
+  std::vector<destination> destinations; // one or two: a linear search wins
+  for (const auto& output : running.outputs) {
+    auto found = streams.find(output.stream);
+    if (found == streams.end() || found->second != output.delta.epoch)
+      continue; // aborted or overtaken while the step ran
+    auto same_hub = [&](const destination& x) {
+      return x.any->hub == output.stream.hub && x.any->incarnation == output.stream.incarnation
+             && x.any->node == output.stream.node;
+    };
+    auto at = std::find_if(destinations.begin(), destinations.end(), same_hub);
+    if (at == destinations.end())
+      at = destinations.insert(at, {&output.stream, {}});
+    at->batch.add(output.delta);
+    tokens += output.delta.tokens.size();
+    if (output.delta.finish != finish_reason::none)
+      streams.erase(found);
+  }
+  for (auto& [any, batch] : destinations)
+    if (auto hub = hub_of(*any))
+      self->send(hub, tokens_msg{config.life, config.instance, std::move(batch.bytes())});
+  running.outputs.clear();
+}
+
+/// Tells the llumlet the load now, or when the interval since the last time is over.
+void engine_state::tell_news() {
+  auto now = self->clock().now();
+  auto due = last_news + config.news_min_interval;
+  if (now >= due || last_news == time_point{}) {
+    last_news = now;
+    self->send(llumlet, engine_news_msg{engine->status()});
+  } else if (!news_pending) {
+    news_pending = true;
+    self->delayed_send(self, due - now, tick_atom::value);
+  }
+}
+
+void engine_state::on_peer_up(const peer_up_msg& msg) {
+  if (msg.card.hubs.empty())
+    hubs.erase(msg.card.self.life);
+  else
+    hubs[msg.card.self.life] = msg.card.hubs;
+  for (auto& waiting : std::exchange(early, {}))
+    on_submit(waiting);
+}
+
+/// Nobody is left to hear the tokens of a lost gateway: what it asked for ends.
+void engine_state::on_peer_down(const peer_down_msg& msg) {
+  std::erase_if(hubs, [&](const auto& entry) {
+    return entry.first.node == msg.life.node && entry.first.incarnation <= msg.life.incarnation;
+  });
+  std::erase_if(early, [&](const auto& waiting) {
+    return waiting.request.stream.node == msg.life.node;
+  });
+  auto first = streams.lower_bound(stream_ref{msg.life.node, 0, 0, 0});
+  while (first != streams.end() && first->first.node == msg.life.node
+         && first->first.incarnation <= msg.life.incarnation) {
+    engine->abort(first->first, first->second);
+    first = streams.erase(first);
+  }
+  tell_news();
+}
+
+stream_hub_actor engine_state::hub_of(const stream_ref& stream) const {
+  auto found = hubs.find(node_life{stream.node, stream.incarnation});
+  if (found == hubs.end() || stream.hub >= found->second.size())
+    return {};
+  return found->second[stream.hub];
+}
+
+actor_stats_msg engine_state::on_stat() {
+  auto line = self->stat("engine " + config.instance, "engine");
+  line.state = {{"streams", static_cast<std::int64_t>(streams.size())},
+    {"steps", static_cast<std::int64_t>(steps)}, {"tokens", static_cast<std::int64_t>(tokens)}};
+  return {{std::move(line)}};
+}
+
+engine_actor::behavior_type make_engine(engine_state::pointer self, engine_actor_config config,
+  std::shared_ptr<stepped_engine> engine, llumlet_actor llumlet) {
+  return self->state.make_behavior(self, std::move(config), std::move(engine), std::move(llumlet));
+}
+
+} // namespace llumnix

@@ -1,0 +1,63 @@
+#pragma once
+
+#include "actors/measured.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/serving_messages.hpp"
+#include "runtime/engine/engine.hpp"
+
+#include <map>
+#include <memory>
+
+namespace llumnix {
+
+struct engine_actor_config {
+  node_life life;
+  instance_id instance;
+  nanoseconds news_min_interval{2'000'000}; ///< at most one status to the llumlet in this time
+};
+
+/// ENGINE: steps one engine on its actor clock. Outputs of a step are told when the step ends, one message per
+/// hub; what was aborted meanwhile is not told.
+struct engine_state {
+  engine_state() = default;
+  static inline const char* name = "engine";
+  using pointer = role_pointer<engine_actor, engine_state>;
+
+  engine_actor::behavior_type make_behavior(pointer actor, engine_actor_config settings,
+    std::shared_ptr<stepped_engine> value, llumlet_actor parent);
+
+  void on_submit(submit_msg& msg);
+  void on_abort(const abort_msg& msg);
+  void on_grant(const grant_msg& msg);
+  holds_answer_msg on_holds(const holds_msg& msg) const;
+  void on_step(std::uint64_t generation);
+  void on_peer_up(const peer_up_msg& msg);
+  void on_peer_down(const peer_down_msg& msg);
+  actor_stats_msg on_stat();
+
+  void begin_step();
+  void deliver();
+  void tell_news();
+  stream_hub_actor hub_of(const stream_ref& stream) const;
+
+  pointer self = nullptr;
+  engine_actor_config config;
+  std::shared_ptr<stepped_engine> engine;
+  llumlet_actor llumlet;
+  std::map<node_life, std::vector<stream_hub_actor>> hubs;
+  std::map<stream_ref, std::uint32_t> streams; ///< what runs here, with its epoch
+  std::vector<submit_msg> early; ///< requests of gateways not known here yet
+  static constexpr std::size_t early_max = 1024;
+  step_result running;
+  bool stepping = false;
+  std::uint64_t generation = 0;
+  time_point last_news{};
+  bool news_pending = false;
+  std::uint64_t steps = 0;
+  std::uint64_t tokens = 0;
+};
+
+engine_actor::behavior_type make_engine(engine_state::pointer self, engine_actor_config config,
+  std::shared_ptr<stepped_engine> engine, llumlet_actor llumlet);
+
+} // namespace llumnix

@@ -1,0 +1,326 @@
+#include "actors/gateway_actor.hpp"
+
+#include "actors/flight_json.hpp"
+#include "actors/protocol/caf_error.hpp"
+#include "actors/view_feed.hpp"
+#include "runtime/base/log.hpp"
+
+namespace llumnix {
+
+static_assert(actor_state<gateway_state>);
+
+gateway_actor::behavior_type gateway_state::make_behavior(
+  pointer actor, gateway_actor_config settings) {
+  self = actor;
+  config = std::move(settings);
+  auto made = dispatcher::make(config.scheduling);
+  LLUMNIX_ASSERT(made.has_value()); // the config was checked when the node started
+  own_view = std::make_unique<dispatcher>(std::move(*made));
+  records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
+  self->delayed_send(self, config.retry_every, tick_atom::value);
+  return {
+    [this](admit_msg& msg) { on_admit(msg); },
+    [this](const withdraw_msg& msg) { on_withdraw(msg); },
+    [this](abort_msg& msg) { on_abort(msg); },
+    [this](grant_msg& msg) { on_grant(msg); },
+    [this](holds_msg& msg) { on_holds(msg); },
+    [this](const stream_closed_msg& msg) { on_closed(msg); },
+    [this](const peer_up_msg& msg) { on_peer_up(msg); },
+    [this](const peer_down_msg& msg) { on_peer_down(msg); },
+    [this](const view_change_msg& msg) { on_view_change(msg); },
+    [this](const inspect_msg& msg) { return on_inspect(msg); },
+    [this](const stat_msg&) { return on_stat(); },
+    [this](tick_atom) { on_tick(); },
+  };
+}
+
+void gateway_state::on_admit(admit_msg& msg) {
+  auto stream = msg.request.stream;
+  auto epoch = msg.request.epoch;
+  if (!msg.replay && epoch == 0) {
+    ++streams_open;
+    if (streams_open > config.knobs.max_inflight || waiting.size() >= config.knobs.max_queue) {
+      config.counters->rejected_full.fetch_add(1, std::memory_order_relaxed);
+      give_up(stream, epoch, {errc::queue_full, "too many requests wait for an instance; try again later"});
+      return;
+    }
+  }
+  if (epoch > 0) {
+    release(msg.request.text_id); // what the account holds for the placement that failed
+    config.counters->replays.fetch_add(1, std::memory_order_relaxed);
+    records->note(msg.request.text_id, {now_ms(), "replayed", {}, epoch, {},
+      "goes on from token " + std::to_string(msg.request.output.size())});
+    tell("replayed", {{"request", msg.request.text_id}, {"epoch", std::to_string(epoch)},
+      {"from_token", std::to_string(msg.request.output.size())}});
+  }
+  auto deadline = self->clock().now() + config.knobs.wait_for_instance;
+  auto& request = waiting[stream];
+  request = {std::move(msg), deadline};
+  try_place(request);
+  count();
+}
+
+/// Asks SCHEDULER, our own node's first; without one decides by our own view.
+void gateway_state::try_place(waiting_request& request) {
+  if (request.asked)
+    return;
+  if (schedulers.empty() || !config.knobs.forward_scheduler) {
+    place_by_view(request);
+    return;
+  }
+  auto own = schedulers.find(config.life.node);
+  const auto& [life, scheduler] = (own != schedulers.end() ? own : schedulers.begin())->second;
+  const auto& body = request.admit.request;
+  place_msg question{body.stream, body.epoch,
+    {body.text_id, static_cast<std::uint32_t>(body.prompt.size() + body.output.size()),
+      request.admit.exclude}};
+  request.asked = true;
+  auto timeout = own != schedulers.end() ? caf::duration{caf::infinite}
+                                         : caf::duration{config.schedule_timeout};
+  self->request(scheduler, timeout, std::move(question))
+    .then([this](placed_msg& choice) { on_choice(choice.stream, choice.epoch, choice); },
+      [this, stream = body.stream, epoch = body.epoch](const caf::error& failure) {
+        on_no_choice(stream, epoch, from_caf(failure));
+      });
+}
+
+void gateway_state::place_by_view(waiting_request& request) {
+  const auto& body = request.admit.request;
+  auto stream = body.stream;
+  auto epoch = body.epoch;
+  placement_query query{body.text_id,
+    static_cast<std::uint32_t>(body.prompt.size() + body.output.size()), request.admit.exclude};
+  auto choice = own_view->place(query, now_ms(), true);
+  const auto* chosen = own_view->view().find(choice.instance);
+  if (choice.instance.empty() || !chosen) {
+    on_no_choice(stream, epoch, {errc::no_instance, choice.reasons.note});
+    return;
+  }
+  config.counters->placements_by_view.fetch_add(1, std::memory_order_relaxed);
+  choice.reasons.note = "placed by the gateway's own view: no scheduler";
+  placed_msg placed{stream, epoch, {chosen->life, choice.instance}, std::move(choice.reasons)};
+  on_choice(stream, epoch, placed);
+}
+
+void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice) {
+  auto* request = waiting_for(stream, epoch);
+  if (!request)
+    return; // withdrawn, and its account is taken back when the stream closes
+  request->asked = false;
+  if (!llumlet_of(choice.owner)) { // chosen by a view that does not know yet what we know
+    request->admit.exclude.push_back(choice.owner.instance);
+    release(request->admit.request.text_id);
+    view_changed = true; // tried again at the next tick
+    return;
+  }
+  auto node = waiting.extract(stream);
+  send_to(std::move(node.mapped()), choice.owner, std::move(choice.reasons));
+  count();
+}
+
+void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why) {
+  auto* request = waiting_for(stream, epoch);
+  if (!request)
+    return;
+  bool was_asked = std::exchange(request->asked, false);
+  if (why.code != errc::no_instance && was_asked) {
+    place_by_view(*request); // SCHEDULER is gone or silent
+    return;
+  }
+  if (!request->told) {
+    request->told = true;
+    records->note(request->admit.request.text_id, {now_ms(), "waiting", {}, epoch, {}, why.context});
+  }
+}
+
+void gateway_state::send_to(
+  waiting_request request, const stream_owner& owner, placement_reasons reasons) {
+  auto& body = request.admit.request;
+  constexpr std::size_t considered_kept = 32; // of a record; `metrics` has the best of all
+  if (reasons.considered.size() > considered_kept)
+    reasons.considered.resize(considered_kept);
+  config.counters->placements.fetch_add(1, std::memory_order_relaxed);
+  records->note(
+    body.text_id, {now_ms(), "placed", owner.instance, body.epoch, std::move(reasons), {}});
+  tell("placed", {{"request", body.text_id}, {"instance", owner.instance}});
+  if (const auto* hub = hub_of(body.stream))
+    self->send(*hub, placed_msg{body.stream, body.epoch, owner, {}});
+  self->send(llumlet_of(owner), submit_msg{std::move(body)});
+}
+
+void gateway_state::give_up(const stream_ref& stream, std::uint32_t epoch, const error& why) {
+  if (const auto* hub = hub_of(stream))
+    self->send(*hub, unplaceable_msg{stream, epoch, why});
+}
+
+void gateway_state::on_withdraw(const withdraw_msg& msg) {
+  if (waiting_for(msg.stream, msg.epoch))
+    waiting.erase(msg.stream);
+  count();
+}
+
+void gateway_state::on_abort(abort_msg& msg) {
+  if (auto llumlet = llumlet_of(msg.owner))
+    self->send(llumlet, std::move(msg));
+}
+
+void gateway_state::on_grant(grant_msg& msg) {
+  if (auto llumlet = llumlet_of(msg.owner))
+    self->send(llumlet, std::move(msg));
+}
+
+/// An owner that does not answer in time is as good as one that says no only when its node is gone, and then
+/// `peer_down` says so; so silence here changes nothing.
+void gateway_state::on_holds(holds_msg& msg) {
+  const auto* hub = hub_of(msg.stream);
+  if (!hub)
+    return;
+  auto llumlet = llumlet_of(msg.owner);
+  if (!llumlet) {
+    self->send(*hub, holds_answer_msg{msg.stream, msg.epoch, false});
+    return;
+  }
+  self->request(llumlet, std::chrono::seconds{2}, std::move(msg))
+    .then(
+      [this](holds_answer_msg& answer) {
+        if (const auto* to = hub_of(answer.stream))
+          self->send(*to, std::move(answer));
+      },
+      [](const caf::error&) {});
+}
+
+void gateway_state::on_closed(const stream_closed_msg& msg) {
+  const auto& end = msg.end;
+  if (streams_open > 0)
+    --streams_open;
+  waiting.erase(end.stream);
+  release(end.text_id);
+  auto note = end.outcome + ", " + std::to_string(end.output_tokens) + " tokens";
+  if (end.failure.code != errc::ok)
+    note += ": " + to_string(end.failure);
+  tell("finished", {{"request", end.text_id}, {"outcome", end.outcome}, {"output_tokens", std::to_string(end.output_tokens)}});
+  records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note)});
+  count();
+}
+
+void gateway_state::on_peer_up(const peer_up_msg& msg) {
+  const auto& card = msg.card;
+  const auto& node = card.self.life.node;
+  if (card.self.life == config.life) {
+    hubs = card.hubs;
+    console = card.console.empty() ? console_actor{} : card.console.front();
+  }
+  auto& known = nodes[node];
+  known.life = card.self.life;
+  known.llumlets.clear();
+  for (const auto& instance : card.instances)
+    known.llumlets[instance.metadata.instance_id] = instance.llumlet;
+  if (card.scheduler.empty())
+    schedulers.erase(node);
+  else
+    schedulers[node] = {card.self.life, card.scheduler.front()};
+  if (card.self.life == config.life && !card.cms.empty())
+    self->send(card.cms.front(), subscribe_view_msg{view_listener{gateway_actor{self}}});
+  view_changed = true;
+}
+
+/// Questions to a SCHEDULER of the lost node time out by themselves; its streams are the hubs' to replay.
+void gateway_state::on_peer_down(const peer_down_msg& msg) {
+  auto known = nodes.find(msg.life.node);
+  if (known != nodes.end() && known->second.life.incarnation <= msg.life.incarnation)
+    nodes.erase(known);
+  auto scheduler = schedulers.find(msg.life.node);
+  if (scheduler != schedulers.end() && scheduler->second.first.incarnation <= msg.life.incarnation)
+    schedulers.erase(scheduler);
+  own_view->lose(msg.life);
+  for (const auto& hub : hubs)
+    self->send(hub, msg);
+}
+
+void gateway_state::on_view_change(const view_change_msg& msg) {
+  apply(*own_view, msg, now_ms());
+  view_changed = true;
+}
+
+/// Places what waits once something changed; what waited too long is answered.
+void gateway_state::on_tick() {
+  self->delayed_send(self, config.retry_every, tick_atom::value);
+  auto now = self->clock().now();
+  std::vector<stream_ref> streams;
+  for (const auto& [stream, request] : waiting)
+    if (now >= request.deadline || (view_changed && !request.asked))
+      streams.push_back(stream);
+  view_changed = false;
+  for (const auto& stream : streams) {
+    auto found = waiting.find(stream);
+    if (found == waiting.end())
+      continue;
+    auto& request = found->second;
+    if (now < request.deadline) {
+      try_place(request);
+      continue;
+    }
+    auto epoch = request.admit.request.epoch;
+    waiting.erase(found);
+    config.counters->unplaceable.fetch_add(1, std::memory_order_relaxed);
+    give_up(stream, epoch, {errc::no_instance, "no instance could take the request within "
+      + std::to_string(config.knobs.wait_for_instance.count()) + " ms"});
+  }
+  count();
+}
+
+gateway_state::waiting_request* gateway_state::waiting_for(
+  const stream_ref& stream, std::uint32_t epoch) {
+  auto found = waiting.find(stream);
+  if (found == waiting.end() || found->second.admit.request.epoch != epoch)
+    return nullptr;
+  return &found->second;
+}
+
+llumlet_actor gateway_state::llumlet_of(const stream_owner& owner) const {
+  auto node = nodes.find(owner.life.node);
+  if (node == nodes.end() || node->second.life != owner.life)
+    return {};
+  auto llumlet = node->second.llumlets.find(owner.instance);
+  return llumlet == node->second.llumlets.end() ? llumlet_actor{} : llumlet->second;
+}
+
+const stream_hub_actor* gateway_state::hub_of(const stream_ref& stream) const {
+  return stream.hub < hubs.size() ? &hubs[stream.hub] : nullptr;
+}
+
+void gateway_state::release(const std::string& text_id) {
+  own_view->release(text_id);
+  for (const auto& [node, scheduler] : schedulers)
+    self->send(scheduler.second, release_msg{text_id});
+}
+
+/// Tells CONSOLE what happened, for those who watch.
+void gateway_state::tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts) {
+  if (console)
+    self->send(console, event_msg{now_ms(), std::move(kind), std::move(facts)});
+}
+
+void gateway_state::count() {
+  config.counters->waiting.store(waiting.size(), std::memory_order_relaxed);
+  config.counters->inflight.store(streams_open, std::memory_order_relaxed);
+}
+
+inspected_msg gateway_state::on_inspect(const inspect_msg& msg) {
+  return {flight_json(records->find(msg.argument))};
+}
+
+actor_stats_msg gateway_state::on_stat() {
+  auto line = self->stat("gateway", "gateway");
+  line.state = {{"streams", static_cast<std::int64_t>(streams_open)},
+    {"waiting", static_cast<std::int64_t>(waiting.size())},
+    {"records", static_cast<std::int64_t>(records->size())},
+    {"nodes", static_cast<std::int64_t>(nodes.size())}};
+  return {{std::move(line)}};
+}
+
+gateway_actor::behavior_type make_gateway(gateway_state::pointer self, gateway_actor_config config) {
+  return self->state.make_behavior(self, std::move(config));
+}
+
+} // namespace llumnix

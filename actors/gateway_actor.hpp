@@ -1,0 +1,90 @@
+#pragma once
+
+#include "actors/measured.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/serving_messages.hpp"
+#include "config/cluster_config.hpp"
+#include "runtime/base/node_counters.hpp"
+#include "runtime/scheduling/dispatcher.hpp"
+#include "runtime/serving/flight_recorder.hpp"
+
+#include <map>
+#include <memory>
+
+namespace llumnix {
+
+struct gateway_actor_config {
+  node_life life;
+  gateway_config knobs;
+  scheduler_config scheduling; ///< of the gateway's own view, for the time without SCHEDULER
+  wall_clock wall;
+  std::shared_ptr<node_counters> counters;
+  milliseconds retry_every{20};       ///< between two attempts to place what waits for an instance
+  milliseconds schedule_timeout{1000}; ///< for a SCHEDULER on another node
+};
+
+/// GATEWAY: admits the requests of this process's streams, has each placed (by SCHEDULER, else by its own last
+/// view), sends it to its instance, and keeps the flight records.
+struct gateway_state {
+  gateway_state() = default;
+  static inline const char* name = "gateway";
+  using pointer = role_pointer<gateway_actor, gateway_state>;
+
+  gateway_actor::behavior_type make_behavior(pointer actor, gateway_actor_config settings);
+
+  /// A request that has no instance yet.
+  struct waiting_request {
+    admit_msg admit;
+    time_point deadline;
+    bool asked = false; ///< SCHEDULER has the question
+    bool told = false;  ///< the record says that it waits
+  };
+  /// A connected node that runs instances.
+  struct instance_node {
+    node_life life;
+    std::map<instance_id, llumlet_actor> llumlets;
+  };
+
+  void on_admit(admit_msg& msg);
+  void on_withdraw(const withdraw_msg& msg);
+  void on_abort(abort_msg& msg);
+  void on_grant(grant_msg& msg);
+  void on_holds(holds_msg& msg);
+  void on_closed(const stream_closed_msg& msg);
+  void on_peer_up(const peer_up_msg& msg);
+  void on_peer_down(const peer_down_msg& msg);
+  void on_view_change(const view_change_msg& msg);
+  void on_tick();
+  inspected_msg on_inspect(const inspect_msg& msg);
+  actor_stats_msg on_stat();
+
+  void try_place(waiting_request& request);
+  void place_by_view(waiting_request& request);
+  void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
+  void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
+  void send_to(waiting_request request, const stream_owner& owner, placement_reasons reasons);
+  void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
+  waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
+  llumlet_actor llumlet_of(const stream_owner& owner) const;
+  const stream_hub_actor* hub_of(const stream_ref& stream) const;
+  void release(const std::string& text_id);
+  void tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts);
+  void count();
+  unix_ms now_ms() const { return config.wall.at(self->clock().now()); }
+
+  pointer self = nullptr;
+  gateway_actor_config config;
+  std::unique_ptr<dispatcher> own_view;
+  std::unique_ptr<flight_recorder> records;
+  std::map<std::string, instance_node> nodes; ///< by name
+  std::map<std::string, std::pair<node_life, scheduler_actor>> schedulers; ///< by node name
+  std::vector<stream_hub_actor> hubs;
+  console_actor console; ///< our own node's
+  std::map<stream_ref, waiting_request> waiting;
+  std::uint64_t streams_open = 0;
+  bool view_changed = false;
+};
+
+gateway_actor::behavior_type make_gateway(gateway_state::pointer self, gateway_actor_config config);
+
+} // namespace llumnix

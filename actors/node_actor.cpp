@@ -1,0 +1,301 @@
+#include "actors/node_actor.hpp"
+
+#include "actors/ask_all.hpp"
+#include "actors/protocol/caf_error.hpp"
+#include "runtime/base/log.hpp"
+
+#include <algorithm>
+
+namespace llumnix {
+
+static_assert(actor_state<node_state>);
+
+node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_config settings) {
+  self = actor;
+  config = std::move(settings);
+  card.self = {config.life, {}, config.knobs.roles};
+  card.pid = config.pid;
+  self->set_down_handler([this](const caf::down_msg& msg) { on_down(msg); });
+  // Children are linked so that none outlives the node; how they end is told by DOWN.
+  self->set_exit_handler([](const caf::exit_msg&) {});
+  for (auto& role : config.roles)
+    children.push_back({std::move(role), nullptr,
+      restart_budget{config.knobs.restart_budget, config.knobs.restart_window}});
+  for (auto& x : children)
+    start(x);
+  refresh_card();
+  return {
+    [this](const hello_msg& msg) { return on_hello(msg); },
+    [this](const listening_msg& msg) { on_listening(msg); },
+    [this](start_atom, std::uint64_t index) { on_restart(index); },
+    [this](dial_atom) { on_dial(); },
+    [this](const view_change_msg& msg) {
+      if (!card.cms.empty())
+        self->send(card.cms.front(), msg);
+    },
+    [this](const stop_node_msg&) { return on_stop(); },
+    [this](const stat_msg&) { return on_stat(); },
+  };
+}
+
+// -- children ---------------------------------------------------------------
+
+void node_state::start(child& x) {
+  x.actor = x.role.start(*self, node_actor{self});
+  self->monitor(caf::actor_cast<caf::actor>(x.actor));
+  self->link_to(caf::actor_cast<caf::actor>(x.actor));
+}
+
+/// Makes the card anew and tells everybody: our own actors, then the nodes we know.
+void node_state::refresh_card() {
+  node_card fresh;
+  fresh.self = card.self;
+  fresh.pid = card.pid;
+  for (const auto& x : children)
+    if (x.actor)
+      x.role.announce(fresh, x.actor);
+  if (std::any_of(fresh.hubs.begin(), fresh.hubs.end(), [](const auto& hub) { return !hub; }))
+    fresh.hubs.clear(); // one is being started again: until then nothing can be told to any
+  card = std::move(fresh);
+  tell_children(caf::make_message(peer_up_msg{card}));
+  for (const auto& [name, known] : peers)
+    self->send(known.hello.node, introduction());
+}
+
+/// All our roles are peer listeners.
+void node_state::tell_children(const caf::message& news) {
+  for (const auto& x : children)
+    if (x.actor)
+      x.actor->enqueue(caf::actor_cast<caf::strong_actor_ptr>(self), caf::make_message_id(), news, self->context());
+}
+
+void node_state::on_restart(std::uint64_t index) {
+  if (stopping || index >= children.size() || children[index].actor)
+    return;
+  auto& x = children[index];
+  ++x.restarts;
+  config.counters->restarts.fetch_add(1, std::memory_order_relaxed);
+  start(x);
+  // A fresh actor knows nobody: it hears of every node, its own last.
+  for (const auto& [name, known] : peers)
+    x.actor->enqueue(nullptr, caf::make_message_id(), caf::make_message(peer_up_msg{known.hello.card}), self->context());
+  refresh_card();
+}
+
+void node_state::on_down(const caf::down_msg& msg) {
+  for (auto& [name, known] : peers)
+    if (known.hello.node.address() == msg.source) {
+      lose(std::string{name});
+      return;
+    }
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    auto& x = children[i];
+    if (!x.actor || caf::actor_cast<caf::actor_addr>(x.actor) != msg.source)
+      continue;
+    x.actor = nullptr;
+    if (stopping)
+      return;
+    log::node.warn("child-down", "{} ended: {}", x.role.name, caf::to_string(msg.reason));
+    if (!x.budget.spend(self->clock().now())) {
+      log::node.error("gave-up", "{} ended {} times within {} s: the node stops", x.role.name,
+        config.knobs.restart_budget + 1, config.knobs.restart_window.count() / 1000);
+      self->quit(msg.reason ? msg.reason : caf::error{caf::exit_reason::unhandled_exception});
+      return;
+    }
+    self->delayed_send(self, config.knobs.restart_pause, start_atom::value, std::uint64_t{i});
+    refresh_card(); // nobody should ask for it meanwhile
+    return;
+  }
+}
+
+caf::result<caf::unit_t> node_state::on_stop() {
+  stopping = true;
+  for (auto x = children.rbegin(); x != children.rend(); ++x)
+    if (x->actor)
+      self->send_exit(caf::actor_cast<caf::actor>(x->actor), caf::exit_reason::user_shutdown);
+  self->send_exit(config.connector, caf::exit_reason::user_shutdown);
+  self->quit(caf::exit_reason::user_shutdown);
+  return caf::unit;
+}
+
+caf::result<actor_stats_msg> node_state::on_stat() {
+  auto promise = self->make_response_promise<actor_stats_msg>();
+  auto mine = self->stat("node " + config.life.node, "node");
+  mine.state = {{"peers", static_cast<std::int64_t>(peers.size())},
+    {"children", static_cast<std::int64_t>(children.size())}};
+  std::vector<stat_source> sources;
+  std::map<std::uint64_t, std::uint32_t> restarts;
+  for (const auto& x : children)
+    if (x.actor) {
+      sources.push_back(caf::actor_cast<stat_source>(x.actor));
+      restarts[x.actor->id()] = x.restarts;
+    }
+  ask_all<actor_stats_msg>(self, sources, stat_msg{}, std::chrono::milliseconds{1000},
+    [promise, mine, restarts](std::vector<actor_stats_msg> answers) mutable {
+      actor_stats_msg all{{std::move(mine)}};
+      for (auto& answer : answers)
+        for (auto& line : answer.actors) {
+          if (auto found = restarts.find(line.id); found != restarts.end())
+            line.restarts = found->second;
+          all.actors.push_back(std::move(line));
+        }
+      promise.deliver(std::move(all));
+    });
+  return promise;
+}
+
+// -- peers ------------------------------------------------------------------
+
+hello_msg node_state::introduction() {
+  hello_msg hello{card, node_actor{self}, {}};
+  for (const auto& [name, known] : peers)
+    hello.members.push_back(known.hello.card.self);
+  return hello;
+}
+
+caf::result<hello_msg> node_state::on_hello(const hello_msg& msg) {
+  if (!meet(msg))
+    return to_caf({errc::stale, "node " + msg.card.self.life.node + " has a newer life"});
+  return introduction();
+}
+
+/// Takes a node's word on itself. False if it speaks for a life that has been overtaken, or for our own name.
+bool node_state::meet(const hello_msg& hello) {
+  const auto& life = hello.card.self.life;
+  if (stopping || life.node == config.life.node)
+    return false;
+  auto known = peers.find(life.node);
+  if (known != peers.end() && known->second.hello.card.self.life.incarnation > life.incarnation)
+    return false;
+  if (known != peers.end() && known->second.hello.card.self.life != life) {
+    lose(life.node);
+    known = peers.end();
+  }
+  if (known == peers.end()) {
+    self->monitor(hello.node);
+    log::node.info("peer-up", "{} (incarnation {}) at {}", life.node, life.incarnation,
+      hello.card.self.address);
+  }
+  peers[life.node].hello = hello;
+  if (auto at = targets.find(hello.card.self.address); at != targets.end()) {
+    at->second.connected = life.node;
+    at->second.failures = 0;
+  }
+  for (const auto& member : hello.members)
+    learn(member);
+  tell_children(caf::make_message(peer_up_msg{hello.card}));
+  return true;
+}
+
+void node_state::lose(const std::string& name) {
+  auto known = peers.find(name);
+  if (known == peers.end())
+    return;
+  auto life = known->second.hello.card.self.life;
+  log::node.warn("peer-down", "{} (incarnation {}) is not connected any more", name, life.incarnation);
+  config.counters->peers_lost.fetch_add(1, std::memory_order_relaxed);
+  self->demonitor(known->second.hello.node.address());
+  peers.erase(known);
+  for (auto& [address, x] : targets)
+    if (x.connected == name) {
+      x.connected.clear();
+      x.failures = 0;
+      x.missed_since = x.next = self->clock().now();
+    }
+  tell_children(caf::make_message(peer_down_msg{life}));
+}
+
+bool node_state::serves_cluster(const std::vector<std::string>& roles) const {
+  return std::any_of(roles.begin(), roles.end(),
+    [](const auto& role) { return role == "gateway" || role == "scheduler" || role == "cms"; });
+}
+
+/// Nodes that serve the cluster are linked to every node; engine nodes need no link to each other.
+void node_state::learn(const node_member& member) {
+  if (member.address.empty() || member.life.node == config.life.node || peers.contains(member.life.node))
+    return;
+  if (serves_cluster(config.knobs.roles) || serves_cluster(member.roles))
+    targets.try_emplace(member.address).first->second.missed_since = self->clock().now();
+}
+
+// -- dialling ---------------------------------------------------------------
+
+void node_state::on_listening(const listening_msg& msg) {
+  card.self.address = msg.address;
+  listening = true;
+  refresh_card();
+  for (const auto& seed : config.knobs.seeds)
+    if (seed != msg.address)
+      targets[seed].seed = true;
+  on_dial();
+}
+
+void node_state::on_dial() {
+  if (stopping)
+    return;
+  self->delayed_send(self, config.knobs.redial_min, dial_atom::value);
+  auto now = self->clock().now();
+  constexpr std::chrono::minutes forget_after{1};
+  std::erase_if(targets, [&](const auto& entry) {
+    const auto& x = entry.second;
+    return !x.seed && !x.dialling && x.connected.empty() && now - x.missed_since > forget_after;
+  });
+  for (auto& [address, x] : targets)
+    if (!x.dialling && x.connected.empty() && now >= x.next)
+      dial(address, x);
+}
+
+void node_state::dial(const std::string& address, target& x) {
+  x.dialling = true;
+  self->request(config.connector, std::chrono::seconds{5}, dial_msg{address})
+    .then(
+      [this, address](dialled_msg& found) {
+        self->request(found.node, std::chrono::seconds{2}, introduction())
+          .then(
+            [this, address](const hello_msg& hello) {
+              auto at = targets.find(address);
+              if (at == targets.end())
+                return;
+              at->second.dialling = false;
+              if (hello.card.self.life == config.life)
+                targets.erase(at); // ourselves, by another name
+              else if (meet(hello))
+                at->second.connected = hello.card.self.life.node;
+              else
+                dial_failed(address, "a node of an earlier life");
+            },
+            [this, address](const caf::error& failure) {
+              dial_failed(address, to_string(from_caf(failure)));
+            });
+      },
+      [this, address](const caf::error& failure) {
+        dial_failed(address, to_string(from_caf(failure)));
+      });
+}
+
+void node_state::dial_failed(const std::string& address, const std::string& why) {
+  auto at = targets.find(address);
+  if (at == targets.end())
+    return;
+  auto& x = at->second;
+  x.dialling = false;
+  x.next = self->clock().now() + pause_after(address, x.failures);
+  if (x.failures++ == 0)
+    log::node.warn("dial-failed", "{}: {}; trying again for ever", address, why);
+}
+
+/// Doubles from redial_min to redial_max; the upper half is spread by address and attempt, so that nodes that lost
+/// the same peer do not come back in step.
+nanoseconds node_state::pause_after(const std::string& address, std::uint32_t failures) const {
+  nanoseconds least = config.knobs.redial_min;
+  nanoseconds most = config.knobs.redial_max;
+  auto pause = std::min(most, least * (1u << std::min(failures, 16u)));
+  auto spread = std::hash<std::string>{}(config.life.node + address + std::to_string(failures));
+  return pause / 2 + nanoseconds{static_cast<std::int64_t>(spread % static_cast<std::uint64_t>(pause.count() / 2 + 1))};
+}
+
+node_actor::behavior_type make_node(node_state::pointer self, node_actor_config config) {
+  return self->state.make_behavior(self, std::move(config));
+}
+
+} // namespace llumnix

@@ -1,0 +1,91 @@
+#pragma once
+
+#include "actors/measured.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "config/cluster_config.hpp"
+#include "runtime/base/node_counters.hpp"
+#include "runtime/cluster/restart_budget.hpp"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace llumnix {
+
+/// A role a node runs: how its actor is started, and where its handle stands in the node's card.
+struct role_spec {
+  std::string name; ///< "scheduler", "llumlet engine-0"
+  std::function<caf::strong_actor_ptr(caf::local_actor& parent, const node_actor& node)> start;
+  std::function<void(node_card& card, const caf::strong_actor_ptr& actor)> announce;
+};
+
+struct node_actor_config {
+  node_config knobs;
+  node_life life;
+  std::int64_t pid = 0;
+  std::vector<role_spec> roles; ///< started in this order, stopped in reverse
+  std::shared_ptr<node_counters> counters;
+  connector_actor connector;
+};
+
+/// NODE: a process's supervisor and its word to other nodes. The one actor that is published.
+struct node_state {
+  node_state() = default;
+  static inline const char* name = "node";
+  using pointer = role_pointer<node_actor, node_state>;
+
+  node_actor::behavior_type make_behavior(pointer actor, node_actor_config settings);
+
+  struct child {
+    role_spec role;
+    caf::strong_actor_ptr actor;
+    restart_budget budget;
+    std::uint32_t restarts = 0;
+  };
+  struct peer {
+    hello_msg hello;
+  };
+  /// An address to be connected to.
+  struct target {
+    bool seed = false;
+    bool dialling = false;
+    std::string connected; ///< name of the node found there, while it is linked
+    std::uint32_t failures = 0;
+    time_point next{};
+    time_point missed_since{};
+  };
+
+  caf::result<hello_msg> on_hello(const hello_msg& msg);
+  void on_listening(const listening_msg& msg);
+  void on_dial();
+  void on_down(const caf::down_msg& msg);
+  void on_restart(std::uint64_t index);
+  caf::result<caf::unit_t> on_stop();
+  caf::result<actor_stats_msg> on_stat();
+
+  void start(child& x);
+  void refresh_card();
+  void tell_children(const caf::message& news);
+  hello_msg introduction();
+  bool meet(const hello_msg& hello);
+  void lose(const std::string& name);
+  void learn(const node_member& member);
+  void dial(const std::string& address, target& x);
+  void dial_failed(const std::string& address, const std::string& why);
+  nanoseconds pause_after(const std::string& address, std::uint32_t failures) const;
+  bool serves_cluster(const std::vector<std::string>& roles) const;
+
+  pointer self = nullptr;
+  node_actor_config config;
+  node_card card;
+  std::vector<child> children;
+  std::map<std::string, peer> peers; ///< by name, without our own
+  std::map<std::string, target> targets; ///< by address
+  bool listening = false;
+  bool stopping = false;
+};
+
+node_actor::behavior_type make_node(node_state::pointer self, node_actor_config config);
+
+} // namespace llumnix

@@ -1,0 +1,192 @@
+#pragma once
+
+#include "actors/protocol/interfaces.hpp"
+#include "actors/protocol/serving_inspect.hpp"
+#include "runtime/cluster/cluster_view.hpp"
+
+namespace llumnix {
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, instance_metadata& x) {
+  return f(caf::meta::type_name("instance_metadata"),
+    x.instance_id, x.instance_type, x.backend_type, x.ip, x.ip_kvs, x.api_server_port,
+    x.llumlet_port, x.kvt_port, x.node_id, x.data_parallel_size, x.tensor_parallel_size,
+    x.unit_id, x.dp_rank, x.ep_rank, x.dp_local_rank, x.utc_create, x.utc_update, x.ip_kvt,
+    x.block_size, x.max_num_batched_tokens);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, instance_status& x) {
+  return f(caf::meta::type_name("instance_status"),
+    x.instance_id, x.schedulable, x.timestamp_ms, x.step_id, x.update_id,
+    x.recent_waiting_requests, x.waiting_requests,
+    x.hybrid_scheduler_waiting_to_decode_requests_num,
+    x.scheduler_waiting_to_decode_requests_num, x.num_waiting_requests,
+    x.scheduler_running_to_decode_requests_num, x.num_running_requests, x.num_loading_requests,
+    x.num_total_gpu_tokens, x.num_used_gpu_tokens,
+    x.num_uncomputed_tokens_hybrid_scheduler_waiting_prefills,
+    x.num_unallocated_tokens_hybrid_scheduler_waiting_decodes,
+    x.hybrid_scheduler_waiting_to_decode_tokens_num,
+    x.num_uncomputed_tokens_scheduler_waiting_prefills, x.scheduler_waiting_to_decode_tokens_num,
+    x.num_uncomputed_tokens_scheduler_running_prefills,
+    x.num_unallocated_tokens_scheduler_running_prefills,
+    x.scheduler_running_to_decode_tokens_num, x.num_tokens_loading_requests,
+    x.num_uncomputed_tokens_all_waiting_prefills, x.num_migrate_in_reqs, x.num_migrate_out_reqs,
+    x.num_available_migrate_in_slots, x.num_available_migrate_out_slots, x.num_migrate_in_tokens,
+    x.num_migrate_out_tokens, x.num_available_migrate_in_tokens,
+    x.num_available_migrate_out_tokens, x.kv_cache_usage_ratio_migrate_in,
+    x.kv_cache_usage_ratio_migrate_out, x.available_kv_cache_usage_ratio_migrate_in,
+    x.available_kv_cache_usage_ratio_migrate_out, x.profiling_id, x.step_duration,
+    x.num_scheduled_prefill_tokens);
+}
+
+/// An instance of a node, and who speaks for it.
+struct instance_card {
+  instance_metadata metadata;
+  std::string engine; ///< what runs it, for people
+  llumlet_actor llumlet;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, instance_card& x) {
+  return f(caf::meta::type_name("instance_card"), x.metadata, x.engine, x.llumlet);
+}
+
+/// A node another node knows of.
+struct node_member {
+  node_life life;
+  std::string address; ///< HOST:PORT of its node links
+  std::vector<std::string> roles;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, node_member& x) {
+  return f(caf::meta::type_name("node_member"), x.life, x.address, x.roles);
+}
+
+/// What a node is and whom to talk to there. A role the node does not have is an empty list. Handles travel only
+/// over a direct connection to the node they live on: one passed on by a third node would give no DOWN.
+struct node_card {
+  node_member self;
+  std::int64_t pid = 0;
+  std::vector<instance_card> instances;
+  std::vector<stream_hub_actor> hubs; ///< by hub index
+  std::vector<gateway_actor> gateway;
+  std::vector<scheduler_actor> scheduler;
+  std::vector<cms_actor> cms;
+  std::vector<console_actor> console;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, node_card& x) {
+  return f(caf::meta::type_name("node_card"), x.self, x.pid, x.instances, x.hubs, x.gateway,
+    x.scheduler, x.cms, x.console);
+}
+
+/// A node introduces itself, or tells that its card changed; and whom else it knows.
+struct hello_msg {
+  node_card card;
+  node_actor node;
+  std::vector<node_member> members;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, hello_msg& x) {
+  return f(caf::meta::type_name("hello_msg"), x.card, x.node, x.members);
+}
+
+struct peer_up_msg {
+  node_card card;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, peer_up_msg& x) {
+  return f(caf::meta::type_name("peer_up_msg"), x.card);
+}
+
+struct peer_down_msg {
+  node_life life;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, peer_down_msg& x) {
+  return f(caf::meta::type_name("peer_down_msg"), x.life);
+}
+
+struct dial_msg {
+  std::string address; ///< HOST:PORT
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, dial_msg& x) {
+  return f(caf::meta::type_name("dial_msg"), x.address);
+}
+
+struct dialled_msg {
+  node_actor node;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, dialled_msg& x) {
+  return f(caf::meta::type_name("dialled_msg"), x.node);
+}
+
+/// A llumlet's word on its instance.
+struct status_msg {
+  node_life from;
+  instance_status status;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, status_msg& x) {
+  return f(caf::meta::type_name("status_msg"), x.from, x.status);
+}
+
+/// ENGINE tells its LLUMLET that its load changed (one a step at most).
+struct engine_news_msg {
+  instance_status status;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, engine_news_msg& x) {
+  return f(caf::meta::type_name("engine_news_msg"), x.status);
+}
+
+/// An instance as a view holds it, towards those who keep a view of their own.
+struct view_entry {
+  instance_metadata metadata;
+  node_life life;
+  std::string engine;
+  instance_state state = instance_state::ready;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, view_entry& x) {
+  return f(caf::meta::type_name("view_entry"), x.metadata, x.life, x.engine, x.state);
+}
+
+/// What changed in the view, to be applied in this order.
+struct view_change_msg {
+  std::vector<view_entry> put;
+  std::vector<instance_status> statuses;
+  std::vector<node_life> lost;
+  std::vector<instance_id> removed;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, view_change_msg& x) {
+  return f(caf::meta::type_name("view_change_msg"), x.put, x.statuses, x.lost, x.removed);
+}
+
+struct subscribe_view_msg {
+  view_listener listener;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, subscribe_view_msg& x) {
+  return f(caf::meta::type_name("subscribe_view_msg"), x.listener);
+}
+
+/// The node links listen on this address, HOST:PORT as other nodes are told it.
+struct listening_msg {
+  std::string address;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, listening_msg& x) {
+  return f(caf::meta::type_name("listening_msg"), x.address);
+}
+
+struct stop_node_msg {};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, stop_node_msg&) {
+  return f(caf::meta::type_name("stop_node_msg"));
+}
+
+} // namespace llumnix

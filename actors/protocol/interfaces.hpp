@@ -1,0 +1,158 @@
+#pragma once
+
+#include <caf/all.hpp>
+
+/// Every typed actor of the system and what it hears: the table of contents. One message struct per
+/// handler; the structs are in serving_messages, cluster_messages and console_messages.
+namespace llumnix {
+
+struct abort_msg;
+struct actor_stats_msg;
+struct admit_msg;
+struct dial_msg;
+struct dialled_msg;
+struct engine_news_msg;
+struct event_msg;
+struct grant_msg;
+struct hello_msg;
+struct holds_answer_msg;
+struct holds_msg;
+struct inspect_msg;
+struct inspected_msg;
+struct listening_msg;
+struct peer_down_msg;
+struct peer_up_msg;
+struct place_msg;
+struct placed_msg;
+struct refused_msg;
+struct release_msg;
+struct stat_msg;
+struct status_msg;
+struct stop_node_msg;
+struct stream_closed_msg;
+struct streams_msg;
+struct submit_msg;
+struct subscribe_view_msg;
+struct tokens_msg;
+struct unplaceable_msg;
+struct view_change_msg;
+struct withdraw_msg;
+
+using tick_atom = caf::atom_constant<caf::atom("tick")>;
+using step_atom = caf::atom_constant<caf::atom("step")>;
+using start_atom = caf::atom_constant<caf::atom("start")>;
+using dial_atom = caf::atom_constant<caf::atom("dial")>;
+
+/// Hears which nodes come and go, its own included. NODE tells its local actors.
+using peer_listener = caf::typed_actor<
+  // A node is connected, or its card changed; handles in the card replace earlier ones.
+  caf::reacts_to<peer_up_msg>,
+  // A node life ended or cannot be reached any more.
+  caf::reacts_to<peer_down_msg>>;
+
+/// Hears every change of the view of instances. CMS tells its local actors.
+using view_listener = caf::typed_actor<caf::reacts_to<view_change_msg>>;
+
+/// STREAM HUB: speaks for all streams of one I/O loop; what it hears is done on the loop.
+using stream_hub_actor = caf::typed_actor<
+  // What one engine step produced for streams of this hub.
+  caf::reacts_to<tokens_msg>,
+  // An instance does not take a request it was sent.
+  caf::reacts_to<refused_msg>,
+  // GATEWAY sent a request to an instance, or found none.
+  caf::reacts_to<placed_msg>, caf::reacts_to<unplaceable_msg>,
+  // Whether an owner still holds a stream.
+  caf::reacts_to<holds_answer_msg>,
+  // A node life ended: its streams are replayed.
+  caf::reacts_to<peer_down_msg>,
+  // Our own card: who is GATEWAY now.
+  caf::reacts_to<peer_up_msg>,
+  // The loop's answer to a question of ours.
+  caf::reacts_to<streams_msg>,
+  // What the streams are and where they stand.
+  caf::replies_to<inspect_msg>::with<streams_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>,
+  caf::reacts_to<tick_atom>>;
+
+/// GATEWAY: admits requests, has them placed, and knows how to reach their owners.
+using gateway_actor = caf::typed_actor<
+  // Streams of this process: find an instance; never mind; stop; go on; ask; it ended.
+  caf::reacts_to<admit_msg>, caf::reacts_to<withdraw_msg>, caf::reacts_to<abort_msg>,
+  caf::reacts_to<grant_msg>, caf::reacts_to<holds_msg>, caf::reacts_to<stream_closed_msg>,
+  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>, caf::reacts_to<view_change_msg>,
+  // Flight records: `why`, and the metric numbers of the role.
+  caf::replies_to<inspect_msg>::with<inspected_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
+
+/// SCHEDULER: chooses an instance for each request, by one view.
+using scheduler_actor = caf::typed_actor<
+  // Which instance? Fails with `no_instance` when nobody can take it now.
+  caf::replies_to<place_msg>::with<placed_msg>,
+  // The request ended or was refused.
+  caf::reacts_to<release_msg>,
+  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>, caf::reacts_to<view_change_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+
+/// CMS: this process's replica of what instances there are and how loaded they are.
+using cms_actor = caf::typed_actor<
+  // A llumlet's load changed.
+  caf::reacts_to<status_msg>,
+  // Tell the listener the whole view now and every change from now on.
+  caf::reacts_to<subscribe_view_msg>,
+  // What a store held when this process started.
+  caf::reacts_to<view_change_msg>,
+  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  // The view, for inspection.
+  caf::replies_to<inspect_msg>::with<inspected_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
+
+/// LLUMLET: speaks for one engine instance.
+using llumlet_actor = caf::typed_actor<
+  // Run this request. Refused with a message to its hub.
+  caf::reacts_to<submit_msg>,
+  // Forget it; go on with more credit; is it still here?
+  caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
+  caf::replies_to<holds_msg>::with<holds_answer_msg>,
+  // Its engine's load changed.
+  caf::reacts_to<engine_news_msg>,
+  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
+
+/// ENGINE: steps one engine on its clock and sends each step's tokens to their hubs.
+using engine_actor = caf::typed_actor<
+  caf::reacts_to<submit_msg>, caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
+  caf::replies_to<holds_msg>::with<holds_answer_msg>,
+  // The running step ends; the news of the load are due.
+  caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>,
+  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+
+/// CONSOLE: answers what people ask about the cluster, as JSON.
+using console_actor = caf::typed_actor<
+  // Something happened on this node; kept for a while.
+  caf::reacts_to<event_msg>,
+  caf::replies_to<inspect_msg>::with<inspected_msg>,
+  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+
+/// NODE: supervises a process, keeps its links to other nodes, and tells local actors who is there.
+using node_actor = caf::typed_actor<
+  // Another node introduces itself; answered with our card. `stale` for a life that has been overtaken.
+  caf::replies_to<hello_msg>::with<hello_msg>,
+  // The node links listen now: dialling may begin.
+  caf::reacts_to<listening_msg>,
+  // Start child number N again; dial whom we miss.
+  caf::reacts_to<start_atom, std::uint64_t>, caf::reacts_to<dial_atom>,
+  // What a store remembers, for our CMS.
+  caf::reacts_to<view_change_msg>,
+  // Ends the children in reverse order, then the node.
+  caf::replies_to<stop_node_msg>::with<caf::unit_t>,
+  // The directory: this node's actors.
+  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+
+/// Any actor that tells how busy it is.
+using stat_source = caf::typed_actor<caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+
+/// NODE CONNECTOR port: dials HOST:PORT and hands over the NODE published there, within its deadline.
+using connector_actor = caf::typed_actor<caf::replies_to<dial_msg>::with<dialled_msg>>;
+
+} // namespace llumnix

@@ -1,0 +1,86 @@
+#pragma once
+
+#include "runtime/base/error.hpp"
+#include "runtime/base/ids.hpp"
+#include "runtime/serving/request.hpp"
+#include "runtime/serving/stream_table.hpp"
+
+#include <caf/all.hpp>
+
+#include <cstring>
+
+/// How the plain values of the runtime travel.
+namespace llumnix {
+
+/// Token ids as one blob: CAF serialises a vector of numbers element by element.
+struct packed_ids {
+  std::vector<token_id>* ids;
+};
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, packed_ids& x) {
+  if constexpr (Inspector::reads_state) {
+    std::vector<char> bytes(x.ids->size() * sizeof(token_id));
+    if (!bytes.empty())
+      std::memcpy(bytes.data(), x.ids->data(), bytes.size());
+    return f(bytes);
+  } else {
+    std::vector<char> bytes;
+    if (auto failure = f(bytes))
+      return failure;
+    if (bytes.size() % sizeof(token_id) != 0)
+      return caf::error{caf::sec::invalid_argument};
+    x.ids->resize(bytes.size() / sizeof(token_id));
+    if (!bytes.empty())
+      std::memcpy(x.ids->data(), bytes.data(), bytes.size());
+    return caf::none;
+  }
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, error& x) {
+  return f(caf::meta::type_name("error"), x.code, x.context);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, node_life& x) {
+  return f(caf::meta::type_name("node_life"), x.node, x.incarnation);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, stream_ref& x) {
+  return f(caf::meta::type_name("stream_ref"), x.node, x.incarnation, x.hub, x.stream);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, stream_owner& x) {
+  return f(caf::meta::type_name("stream_owner"), x.life, x.instance);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, sampling_params& x) {
+  return f(caf::meta::type_name("sampling_params"), x.temperature, x.seed, x.choice, x.max_tokens,
+    x.min_tokens, x.ignore_eos, x.eos, x.stop_token_ids, x.logprobs, x.top_logprobs);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, inference_request& x) {
+  packed_ids prompt{&x.prompt};
+  packed_ids output{&x.output};
+  return f(caf::meta::type_name("inference_request"), x.stream, x.epoch, x.text_id, x.model, prompt,
+    output, x.sampling, x.priority, x.credit);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, stream_end& x) {
+  return f(caf::meta::type_name("stream_end"), x.stream, x.text_id, x.outcome, x.failure,
+    x.prompt_tokens, x.output_tokens, x.placements);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, stream_info& x) {
+  return f(caf::meta::type_name("stream_info"), x.text_id, x.stream, x.instance, x.state, x.epoch,
+    x.prompt_tokens, x.output_tokens, x.age_ms, x.client);
+}
+
+} // namespace llumnix

@@ -1,0 +1,92 @@
+#include "actors/role_specs.hpp"
+
+namespace llumnix {
+
+namespace {
+
+/// A role whose actor is made by `make(self, config)` and whose handle goes where `place` says.
+template <class Actor, class Make, class Config, class Place>
+role_spec role(std::string name, Make make, Config config, Place place) {
+  return {std::move(name),
+    [make, config](caf::local_actor& parent, const node_actor&) {
+      return caf::actor_cast<caf::strong_actor_ptr>(parent.spawn(make, config));
+    },
+    [place](node_card& card, const caf::strong_actor_ptr& actor) {
+      place(card, caf::actor_cast<Actor>(actor));
+    }};
+}
+
+} // namespace
+
+role_spec cms_role(cms_actor_config config) {
+  return role<cms_actor>("cms", make_cms, std::move(config),
+    [](node_card& card, cms_actor actor) { card.cms.push_back(std::move(actor)); });
+}
+
+role_spec scheduler_role(scheduler_actor_config config) {
+  return role<scheduler_actor>("scheduler", make_scheduler, std::move(config),
+    [](node_card& card, scheduler_actor actor) { card.scheduler.push_back(std::move(actor)); });
+}
+
+role_spec gateway_role(gateway_actor_config config) {
+  return role<gateway_actor>("gateway", make_gateway, std::move(config),
+    [](node_card& card, gateway_actor actor) { card.gateway.push_back(std::move(actor)); });
+}
+
+role_spec stream_hub_role(stream_hub_config config) {
+  auto hub = config.hub;
+  return role<stream_hub_actor>("stream_hub " + std::to_string(hub), make_stream_hub,
+    std::move(config), [hub](node_card& card, stream_hub_actor actor) {
+      if (card.hubs.size() <= hub)
+        card.hubs.resize(hub + 1);
+      card.hubs[hub] = std::move(actor);
+    });
+}
+
+role_spec llumlet_role(llumlet_actor_config config, std::string engine) {
+  auto metadata = config.metadata;
+  return role<llumlet_actor>("llumlet " + metadata.instance_id, make_llumlet, std::move(config),
+    [metadata, engine](node_card& card, llumlet_actor actor) {
+      card.instances.push_back({metadata, engine, std::move(actor)});
+    });
+}
+
+role_spec console_role(node_life life, wall_clock wall) {
+  return {"console",
+    [life, wall](caf::local_actor& parent, const node_actor& node) {
+      return caf::actor_cast<caf::strong_actor_ptr>(
+        parent.spawn(make_console, console_actor_config{life, node, wall}));
+    },
+    [](node_card& card, const caf::strong_actor_ptr& actor) {
+      card.console.push_back(caf::actor_cast<console_actor>(actor));
+    }};
+}
+
+role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> desk) {
+  return {"admin_desk",
+    [life, desk](caf::local_actor& parent, const node_actor&) {
+      auto actor = parent.spawn(make_admin_desk, life);
+      desk(actor);
+      return caf::actor_cast<caf::strong_actor_ptr>(actor);
+    },
+    [](node_card&, const caf::strong_actor_ptr&) {}};
+}
+
+instance_metadata describe_instance(const instance_id& id, const std::string& node,
+  const std::string& ip, const cluster_config& config, double utc) {
+  instance_metadata x;
+  x.instance_id = id;
+  x.instance_type = config.llumlet.instance_type;
+  x.backend_type = "modeled";
+  x.ip = x.ip_kvs = x.ip_kvt = ip;
+  x.node_id = node;
+  x.data_parallel_size = 1;
+  x.tensor_parallel_size = 1;
+  x.unit_id = id;
+  x.utc_create = x.utc_update = utc;
+  x.block_size = static_cast<std::int32_t>(config.engine.block_tokens);
+  x.max_num_batched_tokens = static_cast<std::int32_t>(config.engine.max_num_batched_tokens);
+  return x;
+}
+
+} // namespace llumnix

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "actors/admin_desk.hpp"
+#include "actors/cms_actor.hpp"
+#include "actors/console_actor.hpp"
+#include "actors/gateway_actor.hpp"
+#include "actors/llumlet_actor.hpp"
+#include "actors/node_actor.hpp"
+#include "actors/scheduler_actor.hpp"
+#include "actors/stream_hub_actor.hpp"
+
+namespace llumnix {
+
+/// How NODE starts each role, and where the role stands in the node's card. The one list of what a node can be,
+/// shared by the program and the virtual cluster.
+role_spec cms_role(cms_actor_config config);
+role_spec scheduler_role(scheduler_actor_config config);
+role_spec gateway_role(gateway_actor_config config);
+role_spec stream_hub_role(stream_hub_config config);
+role_spec llumlet_role(llumlet_actor_config config, std::string engine);
+/// Every node has one; it is told its NODE when it is started.
+role_spec console_role(node_life life, wall_clock wall);
+/// Behind the node's admin listener; `desk` is told the actor each time it is started.
+role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> desk);
+
+
+/// What a modeled instance is, for the CMS. `utc`: seconds of the Unix epoch when its llumlet starts.
+instance_metadata describe_instance(const instance_id& id, const std::string& node, const std::string& ip,
+  const cluster_config& config, double utc);
+
+} // namespace llumnix

@@ -1,0 +1,136 @@
+#include "actors/stream_hub_actor.hpp"
+
+namespace llumnix {
+
+static_assert(actor_state<stream_hub_state>);
+
+stream_ref gateway_stream_port::ref(std::uint64_t stream) const {
+  auto full = self_;
+  full.stream = stream;
+  return full;
+}
+
+void gateway_stream_port::place(
+  inference_request request, bool replay, std::vector<instance_id> exclude) {
+  if (gateway_) // else asked again once there is a GATEWAY
+    caf::anon_send(gateway_, admit_msg{std::move(request), replay, std::move(exclude)});
+}
+
+void gateway_stream_port::abort(
+  const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) {
+  if (gateway_)
+    caf::anon_send(gateway_, abort_msg{owner, ref(stream), epoch});
+}
+
+void gateway_stream_port::withdraw(std::uint64_t stream, std::uint32_t epoch) {
+  if (gateway_)
+    caf::anon_send(gateway_, withdraw_msg{ref(stream), epoch});
+}
+
+void gateway_stream_port::grant(
+  const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch, std::uint32_t credit) {
+  if (gateway_)
+    caf::anon_send(gateway_, grant_msg{owner, ref(stream), epoch, credit});
+}
+
+void gateway_stream_port::ask_holds(
+  const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) {
+  if (gateway_)
+    caf::anon_send(gateway_, holds_msg{owner, ref(stream), epoch});
+}
+
+void gateway_stream_port::closed(const stream_end& end) {
+  if (gateway_)
+    caf::anon_send(gateway_, stream_closed_msg{end});
+}
+
+stream_hub_actor::behavior_type stream_hub_state::make_behavior(
+  pointer actor, stream_hub_config settings) {
+  self = actor;
+  config = std::move(settings);
+  self->delayed_send(self, config.sweep_every, tick_atom::value);
+  return {
+    [this](tokens_msg& msg) {
+      on_loop([msg = std::move(msg)](hub_loop& x) {
+        x.table.on_batch(msg.from, msg.instance, msg.batch, x.loop.now());
+      });
+    },
+    [this](const refused_msg& msg) {
+      on_loop([msg](hub_loop& x) {
+        x.table.on_refused(msg.stream.stream, msg.epoch, msg.instance, msg.why, x.loop.now());
+      });
+    },
+    [this](const placed_msg& msg) {
+      on_loop([stream = msg.stream.stream, epoch = msg.epoch, owner = msg.owner](hub_loop& x) {
+        x.table.on_placed(stream, epoch, owner, x.loop.now());
+      });
+    },
+    [this](const unplaceable_msg& msg) {
+      on_loop([msg](hub_loop& x) {
+        x.table.on_unplaceable(msg.stream.stream, msg.epoch, msg.why, x.loop.now());
+      });
+    },
+    [this](const holds_answer_msg& msg) {
+      on_loop([msg](hub_loop& x) {
+        x.table.on_holds_answer(msg.stream.stream, msg.epoch, msg.holds, x.loop.now());
+      });
+    },
+    [this](const peer_down_msg& msg) {
+      on_loop([msg](hub_loop& x) { x.table.on_node_lost(msg.life, x.loop.now()); });
+    },
+    [this](const peer_up_msg& msg) { on_peer_up(msg); },
+    [this](streams_msg& msg) { on_streams(msg); },
+    [this](const inspect_msg&) { return on_inspect(); },
+    [this](const stat_msg&) {
+      return actor_stats_msg{{self->stat("stream_hub " + std::to_string(config.hub), "stream_hub")}};
+    },
+    [this](tick_atom) { on_tick(); },
+  };
+}
+
+template <class Work>
+void stream_hub_state::on_loop(Work work) {
+  config.streams->loop.post([streams = config.streams, work = std::move(work)] { work(*streams); });
+}
+
+/// A new GATEWAY has forgotten what the old one was asked for.
+void stream_hub_state::on_peer_up(const peer_up_msg& msg) {
+  if (msg.card.self.life != config.life || msg.card.gateway.empty()
+      || gateway == msg.card.gateway.front())
+    return;
+  gateway = msg.card.gateway.front();
+  on_loop([gateway = gateway](hub_loop& x) {
+    x.port.connect(gateway);
+    x.table.place_again(x.loop.now());
+  });
+}
+
+caf::result<streams_msg> stream_hub_state::on_inspect() {
+  auto promise = self->make_response_promise<streams_msg>();
+  auto ticket = ++tickets;
+  questions.emplace(ticket, promise);
+  on_loop([ticket, me = stream_hub_actor{self}](hub_loop& x) {
+    caf::anon_send(me, streams_msg{ticket, x.table.list(x.loop.now())});
+  });
+  return promise;
+}
+
+void stream_hub_state::on_streams(streams_msg& msg) {
+  auto found = questions.find(msg.ticket);
+  if (found == questions.end())
+    return;
+  found->second.deliver(std::move(msg));
+  questions.erase(found);
+}
+
+void stream_hub_state::on_tick() {
+  self->delayed_send(self, config.sweep_every, tick_atom::value);
+  on_loop([](hub_loop& x) { x.table.sweep(x.loop.now()); });
+}
+
+stream_hub_actor::behavior_type make_stream_hub(
+  stream_hub_state::pointer self, stream_hub_config config) {
+  return self->state.make_behavior(self, std::move(config));
+}
+
+} // namespace llumnix

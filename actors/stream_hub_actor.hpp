@@ -1,0 +1,74 @@
+#pragma once
+
+#include "actors/measured.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/serving_messages.hpp"
+#include "runtime/base/executor.hpp"
+#include "runtime/serving/stream_table.hpp"
+
+#include <map>
+#include <memory>
+
+namespace llumnix {
+
+/// What the streams of a loop ask of the world, as messages to this process's GATEWAY. Lives on the loop.
+class gateway_stream_port final : public stream_port {
+public:
+  explicit gateway_stream_port(stream_ref self) : self_{std::move(self)} {}
+  void connect(gateway_actor gateway) { gateway_ = std::move(gateway); }
+
+  void place(inference_request request, bool replay, std::vector<instance_id> exclude) override;
+  void abort(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) override;
+  void withdraw(std::uint64_t stream, std::uint32_t epoch) override;
+  void grant(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch,
+    std::uint32_t credit) override;
+  void ask_holds(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) override;
+  void closed(const stream_end& end) override;
+
+private:
+  stream_ref ref(std::uint64_t stream) const;
+  stream_ref self_;
+  gateway_actor gateway_; ///< null until the node's card names one
+};
+
+/// The streams of one I/O loop and their way out. Made by whoever owns the loop, used on the loop only.
+struct hub_loop {
+  hub_loop(executor& loop, const gateway_config& config, const stream_ref& self, const tokenizer& words)
+      : loop{loop}, port{self}, table{config, self, words, port} {}
+  executor& loop;
+  gateway_stream_port port;
+  stream_table table;
+};
+
+struct stream_hub_config {
+  node_life life;
+  std::uint32_t hub = 0;
+  std::shared_ptr<hub_loop> streams;
+  milliseconds sweep_every{100};
+};
+
+/// STREAM HUB: hands what it hears to the loop, where the streams are.
+struct stream_hub_state {
+  stream_hub_state() = default;
+  static inline const char* name = "stream_hub";
+  using pointer = role_pointer<stream_hub_actor, stream_hub_state>;
+
+  stream_hub_actor::behavior_type make_behavior(pointer actor, stream_hub_config settings);
+
+  template <class Work>
+  void on_loop(Work work);
+  caf::result<streams_msg> on_inspect();
+  void on_streams(streams_msg& msg);
+  void on_peer_up(const peer_up_msg& msg);
+  void on_tick();
+
+  pointer self = nullptr;
+  stream_hub_config config;
+  gateway_actor gateway;
+  std::map<std::uint64_t, caf::typed_response_promise<streams_msg>> questions;
+  std::uint64_t tickets = 0;
+};
+
+stream_hub_actor::behavior_type make_stream_hub(stream_hub_state::pointer self, stream_hub_config config);
+
+} // namespace llumnix

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "runtime/base/result.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <string>
+
+namespace llumnix {
+
+/// Where a cluster answers its operators, and with which key.
+struct admin_endpoint {
+  std::string address = "127.0.0.1:8090"; ///< HOST:PORT, or a URL of it
+  std::string key;                        ///< bearer key; empty: none
+};
+
+/// An admin document, its members in the order they were sent.
+using admin_document = nlohmann::ordered_json;
+
+/// The answer to `GET http://ADDRESS/PATH`. Blocks up to `timeout`. Fails with `unreachable` or
+/// `timeout` when there is no answer, `not_found` for a 404, `invalid_argument` for another refusal
+/// (with the server's sentence), `internal` for an answer that is no JSON.
+result<admin_document> admin_get(
+  const admin_endpoint& endpoint, const std::string& path, std::chrono::milliseconds timeout);
+
+/// `text` as one segment of a URL's path.
+std::string path_segment(const std::string& text);
+
+} // namespace llumnix

@@ -1,0 +1,200 @@
+#include "apps/admin_routes.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace llumnix {
+
+namespace {
+
+using nlohmann::json;
+
+net::http_reply answer(int status, std::string body, const char* type = "application/json") {
+  return {status, {{"content-type", type}, {"cache-control", "no-store"}}, std::move(body)};
+}
+
+net::http_reply refusal(int status, std::string_view code, std::string_view message) {
+  json body{{"error", {{"code", code}, {"message", message}}}};
+  return answer(status, body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+constexpr std::string_view requests_path = "/admin/v1/requests/";
+constexpr std::string_view why_suffix = "/why";
+constexpr std::size_t readers_max = 64;
+
+/// The request id in /admin/v1/requests/{id}/why, without the prefix an OpenAI body carries; empty if it is none.
+std::string why_id(std::string_view path) {
+  if (!path.starts_with(requests_path) || !path.ends_with(why_suffix)
+      || path.size() <= requests_path.size() + why_suffix.size())
+    return {};
+  auto id = path.substr(requests_path.size(), path.size() - requests_path.size() - why_suffix.size());
+  for (std::string_view prefix : {"chatcmpl-", "cmpl-"})
+    if (id.starts_with(prefix))
+      return std::string{id.substr(prefix.size())};
+  return std::string{id};
+}
+
+/// Compares without telling by its time where the difference is.
+bool same_secret(std::string_view a, std::string_view b) {
+  unsigned char difference = a.size() != b.size();
+  for (std::size_t i = 0; i < a.size(); ++i)
+    difference |= static_cast<unsigned char>(a[i] ^ b[b.empty() ? 0 : i % b.size()]);
+  return difference == 0;
+}
+
+} // namespace
+
+/// One client of /admin/v1/events. Reads at its own pace: beyond a bound it is told how much it missed.
+class admin_handler::event_reader final : public net::exchange_watcher {
+public:
+  explicit event_reader(std::shared_ptr<net::exchange> client) : client_{std::move(client)} {
+    client_->watch(this);
+    client_->begin_stream(200, {{"content-type", "text/event-stream; charset=utf-8"}, {"cache-control", "no-cache"}});
+    client_->write(": llumnix events\n\n");
+    client_->flush();
+  }
+  ~event_reader() override { client_->watch(nullptr); }
+
+  void on_gone() override { gone_ = true; }
+  void on_drained() override {}
+  bool gone() const { return gone_; }
+
+  void tell(const json& events, std::uint64_t missed) {
+    missed_ += missed;
+    if (client_->backlog() > backlog_max) {
+      missed_ += events.size();
+      return;
+    }
+    if (missed_ > 0)
+      client_->write("event: missed\ndata: {\"missed\":" + std::to_string(std::exchange(missed_, 0)) + "}\n\n");
+    for (const auto& event : events)
+      client_->write("data: " + event.dump() + "\n\n");
+    client_->flush();
+  }
+  void end() {
+    if (!gone_)
+      client_->end_stream();
+  }
+
+private:
+  static constexpr std::size_t backlog_max = 256 * 1024;
+  std::shared_ptr<net::exchange> client_;
+  std::uint64_t missed_ = 0;
+  bool gone_ = false;
+};
+
+admin_handler::admin_handler(admin_services services)
+    : services_{std::move(services)}, self_{std::make_shared<admin_handler*>(this)} {}
+
+admin_handler::~admin_handler() = default;
+
+net::http_reply admin_handler::error_reply(int status, std::string_view message) {
+  return refusal(status, status == 404 ? "not_found" : "invalid_request", message);
+}
+
+bool admin_handler::allowed(const net::http_request& request) const {
+  if (services_.key.empty())
+    return true;
+  auto given = request.header("authorization");
+  constexpr std::string_view scheme = "Bearer ";
+  return given.starts_with(scheme) && same_secret(given.substr(scheme.size()), services_.key);
+}
+
+void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) {
+  const auto& path = request.path;
+  if (path == "/livez")
+    return client->reply(answer(200, "ok\n", "text/plain"));
+  if (path == "/readyz") {
+    bool ready = services_.ready();
+    return client->reply(answer(ready ? 200 : 503, ready ? "ok\n" : "not ready\n", "text/plain"));
+  }
+  if (!allowed(request))
+    return client->reply(refusal(401, "unauthorized", "this address wants `authorization: Bearer KEY` (admin.key)"));
+  auto why = why_id(path);
+  bool known = path == "/metrics" || path == "/admin/v1/cluster" || path == "/admin/v1/requests"
+               || path == "/admin/v1/actors" || path == "/admin/v1/events" || !why.empty();
+  if (!known)
+    return client->reply(refusal(404, "not_found", "there is no " + path));
+  if (request.method != "GET" && request.method != "HEAD") {
+    auto reply = refusal(405, "method_not_allowed", "only GET here");
+    reply.headers.emplace_back("allow", "GET, HEAD");
+    return client->reply(std::move(reply));
+  }
+  if (path == "/metrics")
+    return client->reply(answer(200, services_.metrics_text(), "text/plain; version=0.0.4; charset=utf-8"));
+  if (!services_.cluster_wide)
+    return client->reply(refusal(404, "not_found", "this node has no role `console`; ask one that has"));
+  if (path == "/admin/v1/events")
+    return watch_events(std::move(client));
+  if (!why.empty())
+    return ask(std::move(client), {"why", why}, "unknown_request");
+  if (path == "/admin/v1/requests")
+    return ask(std::move(client), {"requests", net::query_value(request.query, "instance")}, "not_found");
+  ask(std::move(client), {path.substr(std::string_view{"/admin/v1/"}.size()), {}}, "not_found");
+}
+
+/// Takes the question to CONSOLE; the answer comes back to this loop.
+void admin_handler::ask(std::shared_ptr<net::exchange> client, inspect_msg question, const char* unknown) {
+  auto& loop = services_.loop;
+  auto on_answer = [client, unknown, &loop](result<std::string> found) {
+    loop.post([client, unknown, found = std::move(found)]() mutable {
+      if (found)
+        client->reply(answer(200, std::move(*found) + "\n"));
+      else if (found.error().code == errc::not_found)
+        client->reply(refusal(404, unknown, found.error().context));
+      else
+        client->reply(refusal(503, to_string(found.error().code), found.error().context));
+    });
+  };
+  if (auto desk = services_.desk->get())
+    caf::anon_send(desk, admin_question{std::move(question), std::move(on_answer)});
+  else
+    on_answer(error{errc::unreachable, "the node is being started"});
+}
+
+void admin_handler::watch_events(std::shared_ptr<net::exchange> client) {
+  if (readers_.size() >= readers_max)
+    return client->reply(refusal(429, "too_many_readers", "64 readers follow events already"));
+  readers_.push_back(std::make_unique<event_reader>(std::move(client)));
+}
+
+/// While somebody watches, asks CONSOLE what is new.
+void admin_handler::on_tick() {
+  std::erase_if(readers_, [](const auto& reader) { return reader->gone(); });
+  if (readers_.empty()) {
+    last_event_.clear();
+    return;
+  }
+  auto desk = services_.desk->get();
+  if (asking_ || !desk)
+    return;
+  asking_ = true;
+  auto& loop = services_.loop;
+  std::weak_ptr<admin_handler*> weak = self_;
+  caf::anon_send(desk, admin_question{{"events", last_event_}, [weak, &loop](result<std::string> found) {
+    loop.post([weak, found = std::move(found)] {
+      auto self = weak.lock();
+      if (!self)
+        return;
+      (*self)->asking_ = false;
+      if (found)
+        (*self)->share_events(*found);
+    });
+  }});
+}
+
+void admin_handler::share_events(const std::string& document) {
+  auto news = json::parse(document, nullptr, false);
+  if (news.is_discarded())
+    return;
+  last_event_ = std::to_string(news["last"].get<std::uint64_t>());
+  auto missed = news["missed"].get<std::uint64_t>();
+  if (news["events"].empty() && missed == 0)
+    return;
+  for (auto& reader : readers_)
+    if (!reader->gone())
+      reader->tell(news["events"], missed);
+}
+
+} // namespace llumnix

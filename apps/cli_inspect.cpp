@@ -1,0 +1,123 @@
+#include "apps/admin_client.hpp"
+#include "apps/cli_common.hpp"
+#include "apps/commands.hpp"
+#include "apps/exit_codes.hpp"
+#include "apps/inspect_text.hpp"
+#include "apps/text_table.hpp"
+
+#include <cstdio>
+#include <memory>
+
+namespace llumnix {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto patience = 5s; // for one answer of the cluster
+
+struct inspect_options {
+  admin_endpoint endpoint;
+  bool json = false;
+  std::string argument; ///< an instance or a request
+};
+
+void add_inspect_options(CLI::App& command, inspect_options& options) {
+  command.add_option("--admin", options.endpoint.address, "operators' address of the cluster")
+    ->type_name("HOST:PORT")
+    ->capture_default_str();
+  command.add_option("--key", options.endpoint.key, "operators' key, where the cluster wants one")
+    ->envname("LLUMNIX_ADMIN_KEY")
+    ->type_name("KEY");
+  command.add_flag("--json", options.json, "print the document as it came, and nothing else");
+}
+
+int explain(const inspect_options& options, const error& failure) {
+  auto& at = options.endpoint.address;
+  switch (failure.code) {
+    case errc::not_found:
+      std::fprintf(stderr, "llumnix: %s\n", failure.context.c_str());
+      return exit_code::failed;
+    case errc::invalid_argument:
+      std::fprintf(stderr, "llumnix: %s refused: %s\n", at.c_str(), failure.context.c_str());
+      return exit_code::refused;
+    default:
+      std::fprintf(
+        stderr,
+        "llumnix: no cluster answers at %s (%s); start one with `llumnix up`, or name its address "
+        "with --admin\n",
+        at.c_str(), failure.context.c_str());
+      return exit_code::unreachable;
+  }
+}
+
+using renderer = std::string (*)(const admin_document&, bool);
+
+int show(const inspect_options& options, const std::string& path, renderer render) {
+  auto document = admin_get(options.endpoint, path, patience);
+  if (!document)
+    return explain(options, document.error());
+  auto text = options.json ? document->dump() + "\n" : render(*document, colour_allowed(stdout));
+  std::fputs(text.c_str(), stdout);
+  return exit_code::done;
+}
+
+} // namespace
+
+void add_status_command(CLI::App& app, command_action& chosen) {
+  auto options = std::make_shared<inspect_options>();
+  auto* command
+    = app.add_subcommand("status", "the nodes and instances of a cluster and their load");
+  add_inspect_options(*command, *options);
+  command->footer("The instances that are not ready:\n"
+                  "  llumnix status --json | jq '.instances[] | select(.state != \"ready\")'\n");
+  command->callback([options, &chosen] {
+    chosen = [options] { return show(*options, "/admin/v1/cluster", status_text); };
+  });
+}
+
+void add_actors_command(CLI::App& app, command_action& chosen) {
+  auto options = std::make_shared<inspect_options>();
+  auto* command = app.add_subcommand("actors", "every actor of every node and how busy it is");
+  add_inspect_options(*command, *options);
+  command->footer("The actors of a cluster elsewhere:\n  llumnix actors --admin 127.0.0.1:9090\n");
+  command->callback([options, &chosen] {
+    chosen = [options] { return show(*options, "/admin/v1/actors", actors_text); };
+  });
+}
+
+void add_requests_command(CLI::App& app, command_action& chosen) {
+  auto options = std::make_shared<inspect_options>();
+  auto* command = app.add_subcommand("requests", "the requests that are queued or running");
+  command->add_option("--instance", options->argument, "only those of this instance")
+    ->type_name("ID");
+  add_inspect_options(*command, *options);
+  command->footer("What one engine is busy with:\n  llumnix requests --instance engine-0\n");
+  command->callback([options, &chosen] {
+    chosen = [options] {
+      auto& instance = options->argument;
+      auto query = instance.empty() ? "" : "?instance=" + path_segment(instance);
+      return show(*options, "/admin/v1/requests" + query, requests_text);
+    };
+  });
+}
+
+void add_why_command(CLI::App& app, command_action& chosen) {
+  auto options = std::make_shared<inspect_options>();
+  auto* command = app.add_subcommand("why", "why a request went where it went, step by step");
+  command->add_option("request", options->argument, "its x-request-id, or the id in an OpenAI body")
+    ->required()
+    ->type_name("REQUEST");
+  add_inspect_options(*command, *options);
+  command->footer("Of a reply with the id chatcmpl-my-request:\n"
+                  "  llumnix why chatcmpl-my-request\n"
+                  "  llumnix why my-request\n");
+  command->callback([options, &chosen] {
+    chosen = [options] {
+      auto id = path_segment(bare_request_id(options->argument));
+      return show(*options, "/admin/v1/requests/" + id + "/why", why_text);
+    };
+  });
+}
+
+} // namespace llumnix

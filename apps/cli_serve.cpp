@@ -1,0 +1,113 @@
+#include "apps/cli_common.hpp"
+#include "apps/commands.hpp"
+#include "apps/exit_codes.hpp"
+#include "apps/node_setup.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <memory>
+#include <unistd.h>
+
+namespace llumnix {
+
+namespace {
+
+struct serve_options {
+  std::string name, listen, http, admin;
+  std::vector<std::string> roles, seeds;
+  bool insecure_cluster = false;
+  config_options config;
+  log_options log;
+  milliseconds drain{10000};
+  std::uint64_t incarnation = 0;
+  int ready_fd = -1;
+};
+
+/// Options win over --set, and --set over the file.
+void override_config(const serve_options& options, cluster_config& config) {
+  auto text = [](const std::string& given, std::string& knob) {
+    if (!given.empty())
+      knob = given;
+  };
+  text(options.name, config.node.name);
+  text(options.listen, config.node.listen);
+  text(options.http, config.http.listen);
+  text(options.admin, config.admin.listen);
+  if (!options.roles.empty())
+    config.node.roles = options.roles;
+  if (!options.seeds.empty())
+    config.node.seeds = options.seeds;
+  if (options.insecure_cluster)
+    config.node.insecure_cluster = true;
+  if (options.incarnation != 0)
+    config.node.incarnation = options.incarnation;
+}
+
+/// Tells whoever started this node where it listens: one JSON line, then the end of the file.
+void announce(int fd, const node_ready& ready) {
+  nlohmann::json line{
+    {"listen", ready.listen},
+    {"http", ready.http},
+    {"admin", ready.admin},
+    {"roles", ready.roles},
+    {"instances", ready.instances}};
+  auto text = line.dump() + "\n";
+  if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+    std::fprintf(stderr, "llumnix serve: nobody reads --ready-fd %d\n", fd);
+  ::close(fd);
+}
+
+int serve(const serve_options& options) {
+  cluster_config config;
+  auto problems = load_options(options.config, config);
+  override_config(options, config);
+  std::ranges::move(check(config), std::back_inserter(problems));
+  if (config.node.roles.empty())
+    problems.push_back({"node.roles", "is empty; say what the node does, as in --roles llumlet"});
+  if (!problems.empty())
+    return report_problems(problems);
+  configure_log(options.log, config.node.name);
+  node_run_options run{.drain = options.drain, .on_ready = {}};
+  run.on_ready = [fd = options.ready_fd](const node_ready& ready) {
+    if (fd >= 0)
+      announce(fd, ready);
+  };
+  return run_node(config, run);
+}
+
+} // namespace
+
+void add_serve_command(CLI::App& app, command_action& chosen) {
+  auto options = std::make_shared<serve_options>();
+  auto* command = app.add_subcommand("serve", "one node of a cluster, in the foreground");
+  command->add_option("--name", options->name, "what the node is called")->type_name("NAME");
+  command
+    ->add_option(
+      "--roles", options->roles, "what it does: gateway, scheduler, cms, console, llumlet")
+    ->delimiter(',')
+    ->allow_extra_args(false)
+    ->type_name("ROLE,...");
+  add_address_option(*command, "--listen", options->listen, "where other nodes connect");
+  command->add_option("--seeds", options->seeds, "nodes to join through; they may start later")
+    ->delimiter(',')
+    ->allow_extra_args(false)
+    ->type_name("HOST:PORT,...");
+  add_address_option(*command, "--http", options->http, "public HTTP address, with role gateway");
+  add_address_option(*command, "--admin", options->admin, "operators' HTTP address");
+  command->add_flag(
+    "--insecure-cluster", options->insecure_cluster, "let --listen be off loopback without TLS");
+  add_duration_option(
+    *command, "--drain", options->drain, "running requests get this long after SIGTERM");
+  add_config_options(*command, options->config);
+  add_log_options(*command, options->log);
+  command->add_option("--incarnation", options->incarnation)->group("");
+  command->add_option("--ready-fd", options->ready_fd)->group("");
+  command->footer(
+    "A head and one engine, in two terminals:\n"
+    "  llumnix serve --name head --roles gateway,scheduler,cms,console --listen 127.0.0.1:7000\n"
+    "  llumnix serve --name engine-0 --roles llumlet --listen 127.0.0.1:0 "
+    "--seeds 127.0.0.1:7000 --admin 127.0.0.1:0\n");
+  command->callback([options, &chosen] { chosen = [options] { return serve(*options); }; });
+}
+
+} // namespace llumnix

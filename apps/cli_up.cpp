@@ -1,0 +1,130 @@
+#include "apps/child_process.hpp"
+#include "apps/cli_common.hpp"
+#include "apps/commands.hpp"
+#include "apps/exit_codes.hpp"
+#include "apps/supervisor.hpp"
+
+#include <cstdio>
+#include <memory>
+
+namespace llumnix {
+
+namespace {
+
+struct up_options {
+  std::uint32_t engines = 4;
+  std::string http, admin, redis, model, policy;
+  milliseconds run_for{0};
+  milliseconds drain{10000};
+  bool json = false;
+  config_options config;
+  log_options log{.level = "warn", .json = false};
+};
+
+/// The options that are knobs, as the settings that every node gets too.
+config_options with_own_settings(const up_options& options) {
+  auto all = options.config;
+  auto set = [&](const char* knob, const std::string& value) {
+    if (!value.empty())
+      all.settings.push_back(knob + value);
+  };
+  set("http.listen=", options.http);
+  set("admin.listen=", options.admin);
+  set("gateway.model=", options.model);
+  set("scheduler.policy=", options.policy);
+  if (options.redis == "off" || options.redis == "spawn")
+    all.settings.push_back("redis.address=");
+  else
+    set("redis.address=", options.redis);
+  return all;
+}
+
+std::vector<std::string> node_arguments(const config_options& config, const log_options& log) {
+  std::vector<std::string> arguments;
+  if (!config.file.empty())
+    arguments = {"--config", config.file};
+  for (auto& setting : config.settings)
+    arguments.insert(arguments.end(), {"--set", setting});
+  arguments.insert(arguments.end(), {"--log-level", log.level});
+  if (log.json)
+    arguments.emplace_back("--log-json");
+  return arguments;
+}
+
+int up(const up_options& options) {
+  auto settings = with_own_settings(options);
+  cluster_config config;
+  auto problems = load_options(settings, config);
+  std::ranges::move(check(config), std::back_inserter(problems));
+  if (config.admin.listen.empty())
+    problems.push_back({"admin.listen", "is empty; `up` watches its cluster through it"});
+  if (options.redis == "spawn" && find_program("redis-server").empty())
+    problems.push_back(
+      {"--redis spawn", "there is no redis-server on PATH; install it, or use --redis off"});
+  if (!problems.empty())
+    return report_problems(problems);
+  up_plan plan{
+    .engines = options.engines,
+    .http = config.http.listen,
+    .admin = config.admin.listen,
+    .admin_key = config.admin.key,
+    .key_wanted = !config.http.key.empty(),
+    .model = config.gateway.model,
+    .spawn_redis = options.redis == "spawn",
+    .redis = config.redis.address,
+    .node_arguments = node_arguments(settings, options.log),
+    .drain = options.drain,
+    .run_for = {},
+    .limits = {}};
+  if (options.run_for > milliseconds{0})
+    plan.run_for = options.run_for;
+  auto report = options.json ? make_json_report() : make_human_report();
+  return supervisor{std::move(plan), *report}.run();
+}
+
+} // namespace
+
+void add_up_command(CLI::App& app, command_action& chosen) {
+  auto options = std::make_shared<up_options>();
+  auto* command = app.add_subcommand("up", "a whole cluster on this machine, one process per node");
+  command
+    ->add_option("--engines", options->engines, "simulated engines, each in a process of its own")
+    ->check(CLI::Range(1, 256))
+    ->type_name("N")
+    ->capture_default_str();
+  add_address_option(*command, "--http", options->http, "public HTTP address")
+    ->default_str("127.0.0.1:8089");
+  add_address_option(*command, "--admin", options->admin, "operators' HTTP address")
+    ->default_str("127.0.0.1:8090");
+  auto is_redis = [](const std::string& text) {
+    std::string host;
+    std::uint16_t port = 0;
+    return text == "off" || text == "spawn" || split_address(text, host, port)
+             ? ""
+             : text + " is neither off, spawn nor HOST:PORT";
+  };
+  command
+    ->add_option(
+      "--redis", options->redis, "the mirror of the cluster's state; spawn: a server of its own")
+    ->check(CLI::Validator{is_redis, ""})
+    ->type_name("off|spawn|HOST:PORT")
+    ->default_str("off");
+  command->add_option("--model", options->model, "model name clients use")
+    ->type_name("NAME")
+    ->default_str("modeled");
+  command->add_option("--policy", options->policy, "placement policy")
+    ->type_name("NAME")
+    ->default_str("load-balance");
+  add_duration_option(*command, "--for", options->run_for, "stop after this long");
+  add_duration_option(
+    *command, "--drain", options->drain, "at a stop, running requests get this long");
+  command->add_flag(
+    "--json", options->json, "print events, one JSON object per line, and nothing else");
+  add_config_options(*command, options->config);
+  add_log_options(*command, options->log);
+  command->footer("Two fast engines and a Redis, for a minute:\n"
+                  "  llumnix up --engines 2 --redis spawn --set engine.speed=10 --for 1m\n");
+  command->callback([options, &chosen] { chosen = [options] { return up(*options); }; });
+}
+
+} // namespace llumnix

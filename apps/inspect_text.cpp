@@ -1,0 +1,205 @@
+#include "apps/inspect_text.hpp"
+
+#include "apps/text_table.hpp"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+
+namespace llumnix {
+
+namespace {
+
+using row = std::vector<text_table::cell>;
+
+/// The member of that name; null if there is none.
+const admin_document& member(const admin_document& from, const std::string& name) {
+  static const admin_document nothing;
+  auto found = from.is_object() ? from.find(name) : from.end();
+  return found == from.end() ? nothing : *found;
+}
+
+/// What stands at `path` (members separated by '/') below `from`; null if nothing does.
+const admin_document& at(const admin_document& from, std::string_view path) {
+  auto slash = path.find('/');
+  auto& found = member(from, std::string{path.substr(0, slash)});
+  return slash == path.npos ? found : at(found, path.substr(slash + 1));
+}
+
+std::string number_text(double value) {
+  return std::abs(value - std::round(value)) < 1e-9 && std::abs(value) < 1e15
+           ? fmt::format("{:.0f}", value)
+           : fmt::format("{:.4g}", value);
+}
+
+std::string plain(const admin_document& value) {
+  if (value.is_null())
+    return "-";
+  if (value.is_string())
+    return value.get_ref<const std::string&>().empty() ? "-" : value.get<std::string>();
+  if (value.is_number_float())
+    return number_text(value.get<double>());
+  if (!value.is_array())
+    return value.dump();
+  std::string list;
+  for (auto& item : value)
+    list += (list.empty() ? "" : ",") + plain(item);
+  return list.empty() ? "-" : list;
+}
+
+/// A time span as one number and one unit: "340ms", "12.4s", "7.5m", "3.2h".
+std::string span(const admin_document& milliseconds) {
+  if (!milliseconds.is_number())
+    return "-";
+  auto value = milliseconds.get<double>();
+  if (value < 1000)
+    return number_text(value) + "ms";
+  if (value < 60e3)
+    return fmt::format("{:.1f}s", value / 1e3);
+  return value < 3600e3 ? fmt::format("{:.1f}m", value / 60e3)
+                        : fmt::format("{:.1f}h", value / 3600e3);
+}
+
+tint tint_of(const std::string& state) {
+  if (state == "ready" || state == "running" || state == "finished")
+    return tint::green;
+  if (state == "draining" || state == "moving" || state == "replaying" || state == "replayed")
+    return tint::yellow;
+  return state == "lost" || state == "refused" || state == "move_failed" ? tint::red : tint::none;
+}
+
+text_table::cell state_cell(const admin_document& state) {
+  auto text = plain(state);
+  return {text, tint_of(text)};
+}
+
+/// The list of that name; an empty one if there is none.
+const admin_document& list(const admin_document& document, const char* name) {
+  static const admin_document none = admin_document::array();
+  auto& found = at(document, name);
+  return found.is_array() ? found : none;
+}
+
+std::string metric_values(const admin_document& metrics) {
+  std::string text;
+  if (metrics.is_object())
+    for (auto& [name, value] : metrics.items())
+      text += (text.empty() ? "" : "  ") + name + " " + plain(value);
+  return text;
+}
+
+std::string dropped_text(const admin_document& dropped) {
+  auto text = "not " + plain(at(dropped, "instance")) + ": filter " + plain(at(dropped, "filter"));
+  if (at(dropped, "metric").is_string())
+    text += fmt::format(
+      ", {} {} against {}", plain(at(dropped, "metric")), plain(at(dropped, "value")),
+      plain(at(dropped, "threshold")));
+  return text + (at(dropped, "pass") == 2 ? ", in the fallback" : "");
+}
+
+/// The reasons of one placement, one thought per line.
+std::string reasons_text(const admin_document& reasons, const std::string& chosen, bool colours) {
+  constexpr auto indent = "             ";
+  std::string text;
+  if (auto& considered = list(reasons, "considered"); !considered.empty())
+    text += fmt::format(
+      "{}policy {}, candidates {}{}\n", indent, plain(at(reasons, "policy")), plain(considered),
+      at(reasons, "fallback") == true ? ", by its fallback" : "");
+  auto ranked = list(reasons, "ranking");
+  if (auto& metrics = at(reasons, "metrics"); ranked.empty() && metrics.is_object())
+    for (auto& [instance, values] : metrics.items())
+      ranked.push_back(instance);
+  for (auto& instance : ranked) {
+    auto name = plain(instance);
+    auto line = fmt::format(
+      "{} {}  {}", name == chosen ? "->" : "  ", name,
+      metric_values(member(at(reasons, "metrics"), name)));
+    text += indent + painted(line, name == chosen ? tint::bold : tint::none, colours) + "\n";
+  }
+  auto& dropped = list(reasons, "dropped");
+  for (auto& each : dropped)
+    text += indent + painted(dropped_text(each), tint::dim, colours) + "\n";
+  if (auto& total = at(reasons, "dropped_total");
+      total.is_number() && total.get<std::size_t>() > dropped.size())
+    text += fmt::format("{}and {} more not\n", indent, total.get<std::size_t>() - dropped.size());
+  if (auto& note = at(reasons, "note"); note.is_string() && note != "")
+    text += indent + plain(note) + "\n";
+  return text;
+}
+
+} // namespace
+
+std::string status_text(const admin_document& cluster, bool colours) {
+  text_table nodes{{"NODE", "LIFE", "PID", "ADDRESS", "ROLES"}};
+  for (auto& each : list(cluster, "nodes"))
+    nodes.add(
+      {plain(at(each, "node")), plain(at(each, "incarnation")), plain(at(each, "pid")),
+       plain(at(each, "address")), plain(at(each, "roles"))});
+  text_table instances{
+    {"INSTANCE", "NODE", "LIFE", "ROLE", "STATE", "RUNNING", "WAITING", "KV USED", "KV TOTAL",
+     "STATUS AGE"}};
+  for (auto& each : list(cluster, "instances"))
+    instances.add(
+      {plain(at(each, "id")), plain(at(each, "node")), plain(at(each, "incarnation")),
+       plain(at(each, "role")), state_cell(at(each, "state")),
+       plain(at(each, "scheduling/running")), plain(at(each, "scheduling/waiting")),
+       plain(at(each, "kv_blocks/used")), plain(at(each, "kv_blocks/total")),
+       span(at(each, "status_age_ms"))});
+  return nodes.render(colours) + "\n"
+         + (instances.empty() ? "No instance is known\n" : instances.render(colours));
+}
+
+std::string actors_text(const admin_document& actors, bool colours) {
+  text_table table{
+    {"ACTOR", "NAME", "ROLE", "NODE", "MAILBOX", "MESSAGES", "BUSY", "RESTARTS", "UP"}};
+  for (auto& each : list(actors, "actors"))
+    table.add(
+      {plain(at(each, "id")), plain(at(each, "name")), plain(at(each, "role")),
+       plain(at(each, "node")), plain(at(each, "mailbox")), plain(at(each, "messages")),
+       span(at(each, "busy_ms")), plain(at(each, "restarts")), span(at(each, "up_ms"))});
+  return table.empty() ? "No actor is known\n" : table.render(colours);
+}
+
+std::string requests_text(const admin_document& requests, bool colours) {
+  text_table table{{"REQUEST", "INSTANCE", "STATE", "EPOCH", "PROMPT", "OUTPUT", "AGE", "CLIENT"}};
+  for (auto& each : list(requests, "requests"))
+    table.add(
+      {plain(at(each, "id")), plain(at(each, "instance")), state_cell(at(each, "state")),
+       plain(at(each, "epoch")), plain(at(each, "prompt_tokens")), plain(at(each, "output_tokens")),
+       span(at(each, "age_ms")), plain(at(each, "client"))});
+  return table.empty() ? "No request is running\n" : table.render(colours);
+}
+
+std::string why_text(const admin_document& record, bool colours) {
+  auto text = painted("Request " + plain(at(record, "id")), tint::bold, colours) + "\n";
+  auto& events = list(record, "events");
+  bool several = list(record, "requests").size() > 1;
+  auto begin = events.empty() ? admin_document(0) : at(events.front(), "at_ms");
+  for (auto& each : events) {
+    auto kind = plain(at(each, "kind"));
+    auto& when = at(each, "at_ms");
+    auto since
+      = when.is_number() && begin.is_number() ? when.get<double>() - begin.get<double>() : 0;
+    auto line = fmt::format("{:>10}  {}", "+" + span(since), painted(kind, tint_of(kind), colours));
+    auto instance = plain(at(each, "instance"));
+    if (instance != "-")
+      line += " on " + instance;
+    if (at(each, "epoch").is_number())
+      line += ", epoch " + plain(at(each, "epoch"));
+    if (several)
+      line += ", " + plain(at(each, "request"));
+    if (auto note = plain(at(each, "note")); note != "-")
+      line += ": " + note;
+    text += line + "\n" + reasons_text(at(each, "reasons"), instance, colours);
+  }
+  return text;
+}
+
+std::string bare_request_id(const std::string& id) {
+  for (std::string_view prefix : {"chatcmpl-", "cmpl-"})
+    if (id.starts_with(prefix) && id.size() > prefix.size())
+      return id.substr(prefix.size());
+  return id;
+}
+
+} // namespace llumnix

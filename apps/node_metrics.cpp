@@ -1,0 +1,81 @@
+#include "apps/node_metrics.hpp"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include <dirent.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+namespace llumnix {
+
+namespace {
+
+class exposition {
+public:
+  void add(const char* name, const char* type, const char* help, double value) {
+    fmt::format_to(std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
+  }
+  void counter(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
+    add(name, "counter", help, static_cast<double>(value.load(std::memory_order_relaxed)));
+  }
+  void gauge(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
+    add(name, "gauge", help, static_cast<double>(value.load(std::memory_order_relaxed)));
+  }
+  std::string take() && { return std::move(text_); }
+
+private:
+  std::string text_;
+};
+
+double resident_bytes() {
+  std::ifstream statm{"/proc/self/statm"};
+  double total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
+
+double open_files() {
+  auto* directory = ::opendir("/proc/self/fd");
+  if (!directory)
+    return 0;
+  double count = 0;
+  while (::readdir(directory))
+    ++count;
+  ::closedir(directory);
+  return count - 3; // ".", ".." and the directory itself
+}
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  auto seconds = [](const timeval& x) { return static_cast<double>(x.tv_sec) + static_cast<double>(x.tv_usec) / 1e6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+} // namespace
+
+std::string node_metrics_text(const node_counters& x, double uptime_s) {
+  exposition out;
+  out.counter("llumnix_placements_total", "Requests sent to an instance, replays included.", x.placements);
+  out.counter("llumnix_placements_by_view_total",
+    "Requests placed by a gateway's own view because there was no scheduler.", x.placements_by_view);
+  out.counter("llumnix_replays_total", "Streams placed again after a loss.", x.replays);
+  out.counter("llumnix_unplaceable_total", "Requests that found no instance in time.", x.unplaceable);
+  out.counter("llumnix_rejected_full_total", "Requests answered with 429.", x.rejected_full);
+  out.gauge("gateway_pending_requests", "Requests that wait for an instance.", x.waiting);
+  out.gauge("gateway_current_requests", "Streams open now.", x.inflight);
+  out.counter("llumnix_peers_lost_total", "Node lives that ended while linked.", x.peers_lost);
+  out.counter("llumnix_statuses_total", "Instance statuses taken into the view.", x.statuses);
+  out.counter("llumnix_actor_restarts_total", "Actors started again after a crash.", x.restarts);
+  out.add("process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
+  out.add("process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds());
+  out.add("process_open_fds", "gauge", "Open file descriptors.", open_files());
+  out.add("uptime_seconds", "gauge", "Seconds since the process began.", uptime_s);
+  return std::move(out).take();
+}
+
+} // namespace llumnix

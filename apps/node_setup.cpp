@@ -1,0 +1,355 @@
+#include "apps/node_setup.hpp"
+
+#include "actors/role_specs.hpp"
+#include "apps/admin_routes.hpp"
+#include "apps/exit_codes.hpp"
+#include "apps/node_metrics.hpp"
+#include "apps/node_system.hpp"
+#include "config/load_config.hpp"
+#include "gateway/routes.hpp"
+#include "integrations/redis/redis_cms_store.hpp"
+#include "net/http_server.hpp"
+#include "runtime/base/log.hpp"
+#include "runtime/engine/modeled_engine.hpp"
+#include "runtime/serving/byte_tokenizer.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <random>
+#include <thread>
+
+#include <unistd.h>
+
+namespace llumnix {
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+/// The last word of a process that cannot shut down: an actor that ignores its exit would block it for ever.
+class watchdog {
+public:
+  explicit watchdog(std::chrono::seconds patience) {
+    std::thread([patience, done = done_] {
+      auto until = steady::now() + patience;
+      while (!*done && steady::now() < until)
+        std::this_thread::sleep_for(std::chrono::milliseconds{20});
+      if (!*done) {
+        std::fprintf(stderr, "llumnix: the node did not end in time\n");
+        ::_exit(exit_code::failed);
+      }
+    }).detach();
+  }
+  ~watchdog() { *done_ = true; }
+
+private:
+  std::shared_ptr<std::atomic<bool>> done_ = std::make_shared<std::atomic<bool>>(false);
+};
+
+/// A node being put together, run, and taken apart again.
+class running_node {
+public:
+  running_node(const cluster_config& config, const node_run_options& options)
+      : config_{config}, options_{options} {}
+
+  int run();
+
+private:
+  bool has(const char* role) const {
+    const auto& roles = config_.node.roles;
+    return std::find(roles.begin(), roles.end(), role) != roles.end();
+  }
+  result<void> prepare();
+  result<void> prepare_engines();
+  result<void> open_http();
+  result<void> open_admin();
+  void add_roles(node_actor_config& node);
+  void start_http();
+  void start_admin();
+  void restore_view(const node_actor& node);
+  int wait_for_end();
+  void take_apart();
+  std::string metrics_text() const;
+
+  cluster_config config_;
+  node_run_options options_;
+  node_life life_;
+  wall_clock wall_;
+  steady::time_point began_ = steady::now();
+  std::shared_ptr<node_counters> counters_ = std::make_shared<node_counters>();
+  std::atomic<bool> ready_{false};
+  std::atomic<bool> node_ended_{false};
+  byte_tokenizer words_;
+  request_ids ids_;
+  std::unique_ptr<gateway_metrics> metrics_;
+  std::shared_ptr<desk_slot> desk_ = std::make_shared<desk_slot>();
+  std::shared_ptr<cms_store> store_;
+  std::shared_ptr<std::map<instance_id, std::shared_ptr<stepped_engine>>> engines_ =
+    std::make_shared<std::map<instance_id, std::shared_ptr<stepped_engine>>>();
+  std::unique_ptr<net::http_server> http_;
+  std::unique_ptr<net::http_server> admin_;
+  std::unique_ptr<node_system> system_;
+  std::vector<std::shared_ptr<hub_loop>> loops_;
+  node_actor node_;
+  node_ready addresses_;
+};
+
+result<void> running_node::prepare() {
+  if (auto policy = dispatcher::make(config_.scheduler); !policy)
+    return std::move(policy).error();
+  if (auto engines = prepare_engines(); !engines)
+    return engines;
+  if (auto http = open_http(); !http)
+    return http;
+  return open_admin();
+}
+
+/// Makes each engine once before anything listens, so that what is wrong with it is told at the start.
+result<void> running_node::prepare_engines() {
+  if (!has("llumlet"))
+    return {};
+  for (std::uint32_t i = 0; i < config_.llumlet.instances; ++i) {
+    const auto& name = config_.node.name;
+    auto id = config_.llumlet.instances == 1 ? name : name + "." + std::to_string(i);
+    auto made = modeled_engine::make(config_.engine);
+    if (!made)
+      return std::move(made).error();
+    (*engines_)[id] = std::move(*made);
+    addresses_.instances.push_back(id);
+  }
+  return {};
+}
+
+result<void> running_node::open_http() {
+  if (!has("gateway"))
+    return {};
+  net::http_server_options options;
+  options.listen = config_.http.listen;
+  options.loops = config_.gateway.io_threads;
+  options.max_header_bytes = config_.http.max_header_bytes;
+  options.max_body_bytes = config_.http.max_body_bytes;
+  options.header_timeout = config_.http.header_timeout;
+  options.body_timeout = config_.http.body_timeout;
+  options.idle_timeout = config_.http.idle_timeout;
+  options.max_connections = config_.http.max_connections;
+  auto made = net::http_server::make(options);
+  if (!made)
+    return error{made.error().code, "http.listen: " + made.error().context + "; choose another with --http HOST:PORT"};
+  http_ = std::move(*made);
+  addresses_.http = http_->address();
+  return {};
+}
+
+result<void> running_node::open_admin() {
+  if (config_.admin.listen.empty())
+    return {};
+  net::http_server_options options;
+  options.listen = config_.admin.listen;
+  auto made = net::http_server::make(options);
+  if (!made)
+    return error{made.error().code, "admin.listen: " + made.error().context + "; choose another with --admin HOST:PORT"};
+  admin_ = std::move(*made);
+  addresses_.admin = admin_->address();
+  return {};
+}
+
+void running_node::add_roles(node_actor_config& node) {
+  node.roles.push_back(console_role(life_, wall_));
+  if (admin_)
+    node.roles.push_back(admin_desk_role(life_, [desk = desk_](admin_desk_actor actor) { desk->set(std::move(actor)); }));
+  if (has("cms"))
+    node.roles.push_back(cms_role({life_, config_.cms, wall_, counters_, store_}));
+  if (has("scheduler"))
+    node.roles.push_back(scheduler_role({life_, config_.scheduler, wall_}));
+  if (has("gateway")) {
+    node.roles.push_back(gateway_role({life_, config_.gateway, config_.scheduler, wall_, counters_}));
+    for (std::uint32_t i = 0; i < http_->loops(); ++i) {
+      stream_ref self{life_.node, life_.incarnation, i, 0};
+      loops_.push_back(std::make_shared<hub_loop>(http_->loop(i), config_.gateway, self, words_));
+      node.roles.push_back(stream_hub_role({life_, i, loops_.back()}));
+    }
+  }
+  std::string host = "127.0.0.1";
+  std::uint16_t port = 0;
+  split_address(config_.node.advertise.empty() ? config_.node.listen : config_.node.advertise, host, port);
+  for (const auto& [id, engine] : *engines_) {
+    auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
+    llumlet_actor_config llumlet{config_.llumlet, life_, describe_instance(id, life_.node, host, config_, utc), wall_,
+      [engines = engines_, id = id, knobs = config_.engine] {
+        if (auto fresh = std::exchange((*engines)[id], nullptr))
+          return fresh;
+        auto made = modeled_engine::make(knobs); // the actor was started again
+        LLUMNIX_ASSERT(made.has_value());
+        return std::shared_ptr<stepped_engine>{std::move(*made)};
+      }};
+    node.roles.push_back(llumlet_role(std::move(llumlet), "modeled " + config_.engine.latency));
+  }
+}
+
+void running_node::start_http() {
+  metrics_ = std::make_unique<gateway_metrics>(config_.gateway.model, began_);
+  std::random_device random;
+  auto seed = (static_cast<std::uint64_t>(random()) << 32) | random();
+  http_->start([this, seed](std::uint32_t loop) {
+    return std::make_unique<openai_handler>(gateway_services{.config = config_.gateway, .words = words_,
+      .streams = loops_[loop]->table, .loop = http_->loop(loop), .ids = ids_, .metrics = *metrics_,
+      .seed = seed + loop, .key = config_.http.key, .ready = [this] { return ready_.load(); },
+      .max_model_len = [counters = counters_, cap = config_.engine.max_model_len] {
+        auto longest = counters->longest_request.load(std::memory_order_relaxed);
+        return cap == 0 ? longest : std::min(cap, longest);
+      },
+      .metrics_text = [this] { return metrics_text(); },
+      .unix_seconds = [this] { return wall_.at(steady::now()) / 1000; }});
+  });
+}
+
+void running_node::start_admin() {
+  admin_->start([this](std::uint32_t loop) {
+    return std::make_unique<admin_handler>(admin_services{.loop = admin_->loop(loop), .desk = desk_,
+      .key = config_.admin.key, .address = admin_->address(), .cluster_wide = has("console"),
+      .ready = [this] { return ready_.load(); }, .metrics_text = [this] { return metrics_text(); }});
+  });
+}
+
+std::string running_node::metrics_text() const {
+  return node_metrics_text(*counters_, std::chrono::duration<double>(steady::now() - began_).count());
+}
+
+/// What the mirror remembers is known before the first status arrives.
+void running_node::restore_view(const node_actor& node) {
+  if (!store_)
+    return;
+  store_->read_all([node](result<std::vector<stored_instance>> found) {
+    if (!found) {
+      log::cms.warn("not-restored", "the store cannot be read: {}", to_string(found.error()));
+      return;
+    }
+    view_change_msg view;
+    for (auto& one : *found) {
+      view.put.push_back({std::move(one.metadata), {}, "restored", instance_state::lost});
+      if (one.has_status)
+        view.statuses.push_back(std::move(one.status));
+    }
+    if (!view.put.empty())
+      caf::anon_send(node, std::move(view));
+  });
+}
+
+int running_node::run() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr); // before any thread exists; all inherit it
+  std::signal(SIGPIPE, SIG_IGN);
+
+  wall_.offset = std::chrono::duration_cast<std::chrono::nanoseconds>(
+    std::chrono::system_clock::now().time_since_epoch() - steady::now().time_since_epoch());
+  life_ = {config_.node.name, config_.node.incarnation};
+  if (life_.incarnation == 0)
+    life_.incarnation = static_cast<std::uint64_t>(wall_.at(steady::now()));
+
+  if (auto prepared = prepare(); !prepared) {
+    std::fprintf(stderr, "llumnix: %s\n", prepared.error().context.c_str());
+    return exit_code::usage;
+  }
+  if (has("cms") && !config_.redis.address.empty()) {
+    auto store = redis_cms_store::make(config_.redis, config_.cms);
+    if (!store) {
+      std::fprintf(stderr, "llumnix: %s\n", store.error().context.c_str());
+      return exit_code::usage;
+    }
+    store_ = std::move(*store);
+  }
+
+  system_ = std::make_unique<node_system>(config_.node);
+  node_actor_config node;
+  node.knobs = config_.node;
+  node.life = life_;
+  node.pid = ::getpid();
+  node.counters = counters_;
+  node.connector = system_->connector();
+  add_roles(node);
+  node_ = system_->actors().spawn(make_node, std::move(node));
+  caf::actor_cast<caf::abstract_actor*>(node_)->attach_functor([this](const caf::error&) { node_ended_ = true; });
+
+  auto bound = system_->publish(node_, config_.node.listen);
+  int code = exit_code::usage;
+  if (bound) {
+    addresses_.listen = *bound;
+    addresses_.roles = config_.node.roles;
+    caf::anon_send(node_, listening_msg{config_.node.advertise.empty() ? *bound : config_.node.advertise});
+    restore_view(node_);
+    if (http_)
+      start_http();
+    if (admin_)
+      start_admin();
+    ready_ = true;
+    log::node.info("started", "{} (incarnation {}) listens on {}", life_.node, life_.incarnation, *bound);
+    if (options_.on_ready)
+      options_.on_ready(addresses_);
+    code = wait_for_end();
+  } else {
+    std::fprintf(stderr, "llumnix: %s\n", bound.error().context.c_str());
+  }
+  take_apart();
+  return code;
+}
+
+/// Until a signal: then no new requests, and those that run get `drain` to end.
+int running_node::wait_for_end() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  auto signalled = [&](long nanoseconds) {
+    timespec patience{0, nanoseconds};
+    return ::sigtimedwait(&signals, nullptr, &patience) > 0;
+  };
+  while (!signalled(100'000'000))
+    if (node_ended_) {
+      log::node.error("ended", "the node's supervisor gave up");
+      return exit_code::failed;
+    }
+  ready_ = false;
+  log::node.info("draining", "{} stops: no new requests, running ones get {} ms", life_.node, options_.drain.count());
+  if (http_)
+    http_->drain();
+  auto until = steady::now() + options_.drain;
+  while (http_ && http_->open_exchanges() > 0 && steady::now() < until)
+    if (signalled(10'000'000)) {
+      std::fprintf(stderr, "llumnix: a second signal: stopped at once\n");
+      ::_exit(exit_code::interrupted);
+    }
+  return exit_code::done;
+}
+
+/// Actors first, while the loops they post to still run; then the loops; last what both hold.
+void running_node::take_apart() {
+  watchdog guard{std::chrono::seconds{5}};
+  ready_ = false;
+  caf::anon_send(node_, stop_node_msg{});
+  node_ = nullptr;
+  system_->actors().await_all_actors_done();
+  if (http_)
+    http_->stop();
+  if (admin_)
+    admin_->stop();
+  http_.reset();
+  admin_.reset();
+  desk_->set({});
+  loops_.clear();
+  store_.reset();
+  system_.reset();
+  log::node.info("stopped", "{} ended", life_.node);
+}
+
+} // namespace
+
+int run_node(const cluster_config& config, const node_run_options& options) {
+  return running_node{config, options}.run();
+}
+
+} // namespace llumnix

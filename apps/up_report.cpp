@@ -1,0 +1,147 @@
+#include "apps/up_report.hpp"
+
+#include "apps/text_table.hpp"
+#include "config/notation.hpp"
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include <cerrno>
+#include <cstdio>
+
+namespace llumnix {
+
+namespace {
+
+using json = nlohmann::ordered_json;
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (auto& word : words)
+    text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+void print(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
+}
+
+class json_report final : public up_report {
+public:
+  void starting(std::uint32_t) override {}
+  void node_started(const node_facts& node) override {
+    emit(
+      {{"event", "node_started"}, {"node", node.name}, {"pid", node.pid}, {"roles", node.roles}});
+  }
+  void ready(const cluster_facts& cluster) override {
+    auto nodes = json::array();
+    for (auto& node : cluster.nodes)
+      nodes.push_back(
+        {{"node", node.name},
+         {"pid", node.pid},
+         {"roles", node.roles},
+         {"instances", node.instances}});
+    emit(
+      {{"event", "ready"},
+       {"http", "http://" + cluster.http},
+       {"admin", "http://" + cluster.admin},
+       {"redis", cluster.redis.empty() ? json(nullptr) : json(cluster.redis)},
+       {"model", cluster.model},
+       {"nodes", std::move(nodes)}});
+  }
+  void node_down(const std::string& node, pid_t pid, const std::string& reason) override {
+    emit({{"event", "node_down"}, {"node", node}, {"pid", pid}, {"reason", reason}});
+  }
+  void node_restarted(const node_facts& node) override {
+    emit(
+      {{"event", "node_restarted"},
+       {"node", node.name},
+       {"pid", node.pid},
+       {"incarnation", node.incarnation}});
+  }
+  void stopping(std::chrono::milliseconds) override {}
+  void stopped() override { emit({{"event", "stopped"}}); }
+
+private:
+  static void emit(const json& event) { print(event.dump() + "\n"); }
+};
+
+class human_report final : public up_report {
+public:
+  void starting(std::uint32_t engines) override {
+    begun_ = std::chrono::steady_clock::now();
+    print(fmt::format("Starting a head and {} engine{}\n", engines, engines == 1 ? "" : "s"));
+  }
+  void node_started(const node_facts& node) override {
+    print(fmt::format("  {:<10} pid {:<8} {}\n", node.name, node.pid, joined(node.roles)));
+  }
+  void ready(const cluster_facts& cluster) override;
+  void node_down(const std::string& node, pid_t pid, const std::string& reason) override {
+    print(
+      painted(fmt::format("{} (pid {}) is down: {}", node, pid, reason), tint::red, colours_)
+      + "\n");
+  }
+  void node_restarted(const node_facts& node) override {
+    auto line
+      = fmt::format("{} is back: pid {}, incarnation {}", node.name, node.pid, node.incarnation);
+    print(painted(line, tint::green, colours_) + "\n");
+  }
+  void stopping(std::chrono::milliseconds drain) override {
+    print(fmt::format(
+      "Stopping: running requests get up to {}; press Ctrl-C again to stop at once\n",
+      format_duration(drain)));
+  }
+  void stopped() override { print("Stopped\n"); }
+
+private:
+  bool colours_ = colour_allowed(stdout);
+  std::chrono::steady_clock::time_point begun_;
+};
+
+void human_report::ready(const cluster_facts& cluster) {
+  std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun_;
+  auto self = std::string{program_invocation_name};
+  auto at = cluster.admin == "127.0.0.1:8090" ? "" : " --admin " + cluster.admin;
+  auto key = cluster.key_wanted ? " -H \"Authorization: Bearer $KEY\"" : "";
+  auto body = json{
+    {"model", cluster.model},
+    {"stream", true},
+    {"messages", {{{"role", "user"}, {"content", "Tell me about actors"}}}}};
+  pid_t victim = -1;
+  for (auto& node : cluster.nodes)
+    if (!node.instances.empty())
+      victim = node.pid;
+  std::string text;
+  text
+    += painted(fmt::format("Ready after {:.2f} s", took.count()), tint::green, colours_) + "\n\n";
+  text += fmt::format("  OpenAI API   http://{}   model {}\n", cluster.http, cluster.model);
+  text += fmt::format("  operators    http://{}\n", cluster.admin);
+  if (!cluster.redis.empty())
+    text += fmt::format("  Redis        {}\n", cluster.redis);
+  text += fmt::format(
+    "\nA streamed chat completion:\n"
+    "  curl -N http://{}/v1/chat/completions -H 'Content-Type: application/json'{} \\\n    -d "
+    "'{}'\n",
+    cluster.http, key, body.dump());
+  text += "\nSee more, in another terminal:\n";
+  text += fmt::format("  {} status{}\n", self, at);
+  text += fmt::format("  {} requests{}\n", self, at);
+  text += fmt::format("  {} why REQUEST{}\n", self, at);
+  text += fmt::format("  {} load --verify --help\n", self);
+  text += fmt::format("  kill -9 {:<20}  an engine dies; its requests go on elsewhere\n", victim);
+  text += "\nCtrl-C stops the cluster\n";
+  print(text);
+}
+
+} // namespace
+
+std::unique_ptr<up_report> make_json_report() {
+  return std::make_unique<json_report>();
+}
+
+std::unique_ptr<up_report> make_human_report() {
+  return std::make_unique<human_report>();
+}
+
+} // namespace llumnix

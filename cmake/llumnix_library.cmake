@@ -1,0 +1,35 @@
+# One library per room: its sources and headers by name, and the libraries it may use.
+function(llumnix_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;HEADERS;LINK" ${ARGN})
+  add_library(llumnix_${name} STATIC ${arg_SOURCES})
+  add_library(llumnix::${name} ALIAS llumnix_${name})
+  target_sources(llumnix_${name} PUBLIC FILE_SET HEADERS
+    BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${arg_HEADERS})
+  target_compile_features(llumnix_${name} PUBLIC cxx_std_20)
+  target_compile_options(llumnix_${name} PRIVATE -Wall -Wextra -Wpedantic -Werror)
+  target_link_libraries(llumnix_${name} PUBLIC ${arg_LINK})
+endfunction()
+
+# A test program of doctest cases, run by ctest under its name. LABELS: the ring, `plain` if not given.
+function(llumnix_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK;LABELS" ${ARGN})
+  add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/main.cpp ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wpedantic -Werror)
+  target_link_libraries(${name} PRIVATE ${arg_LINK})
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 120)
+  if(NOT arg_LABELS)
+    set(arg_LABELS plain)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+endfunction()
+
+# A benchmark program; never part of ctest.
+function(llumnix_bench name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wpedantic -Werror)
+  target_link_libraries(${name} PRIVATE ${arg_LINK})
+endfunction()

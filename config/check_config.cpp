@@ -1,0 +1,184 @@
+#include "config/knobs.hpp"
+#include "config/load_config.hpp"
+#include "config/near_name.hpp"
+#include "config/notation.hpp"
+
+#include <algorithm>
+#include <set>
+#include <type_traits>
+
+namespace llumnix {
+
+namespace {
+
+using problems = std::vector<config_problem>;
+
+template <class Format>
+void check_range(const knob& which, double value, Format format, problems& found) {
+  if (value < which.minimum)
+    found.push_back(
+      {std::string{which.path}, format(value) + " is below " + format(which.minimum)});
+  else if (value > which.maximum)
+    found.push_back(
+      {std::string{which.path}, format(value) + " is above " + format(which.maximum)});
+}
+
+std::string as_duration(double count) {
+  return format_duration(milliseconds{static_cast<milliseconds::rep>(count)});
+}
+
+void check_choice(const knob& which, std::string_view value, problems& found) {
+  if (which.choices.empty() || std::ranges::find(which.choices, value) != which.choices.end())
+    return;
+  auto message = std::string{value} + " is none of";
+  for (auto choice : which.choices)
+    message += (choice == which.choices.front() ? " " : ", ") + std::string{choice};
+  if (auto near = nearest_name(value, which.choices); !near.empty())
+    message += "; did you mean " + std::string{near} + "?";
+  found.push_back({std::string{which.path}, std::move(message)});
+}
+
+bool is_name(std::string_view text) {
+  constexpr std::string_view letters
+    = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+  return !text.empty() && text.size() <= 128 && text.find_first_not_of(letters) == text.npos;
+}
+
+void check_address(const knob& which, const std::string& value, problems& found) {
+  std::string host;
+  std::uint16_t port = 0;
+  if (!split_address(value, host, port))
+    found.push_back(
+      {std::string{which.path},
+       (value.empty() ? "an empty value" : value) + " is no address; write HOST:PORT"});
+  else if (which.form == knob_form::peer_address && port == 0)
+    found.push_back({std::string{which.path}, value + " has port 0, which nobody can dial"});
+}
+
+void check_string(const knob& which, const std::string& value, bool item, problems& found) {
+  check_choice(which, value, found);
+  switch (which.form) {
+    case knob_form::name:
+      if (!is_name(value))
+        found.push_back(
+          {std::string{which.path},
+           "\"" + value + "\" is no name; use 1 to 128 letters, digits, '_', '.' and '-'"});
+      break;
+    case knob_form::address: check_address(which, value, found); break;
+    case knob_form::optional_address:
+    case knob_form::peer_address:
+      if (item || !value.empty())
+        check_address(which, value, found);
+      break;
+    case knob_form::plain:
+    case knob_form::bytes: break;
+  }
+}
+
+/// What one knob's own row in the table demands.
+void check_knob(const knob& which, cluster_config& config, problems& found) {
+  std::visit(
+    [&](auto* member) {
+      using type = std::remove_pointer_t<decltype(member)>;
+      if constexpr (std::is_same_v<type, milliseconds>)
+        check_range(which, static_cast<double>(member->count()), as_duration, found);
+      else if constexpr (std::is_same_v<type, std::string>)
+        check_string(which, *member, false, found);
+      else if constexpr (std::is_same_v<type, std::vector<std::string>>)
+        for (auto& item : *member)
+          check_string(which, item, true, found);
+      else if constexpr (!std::is_same_v<type, bool>)
+        check_range(which, static_cast<double>(*member), format_number, found);
+    },
+    which.field(config));
+}
+
+void check_node(const node_config& node, problems& found) {
+  std::set<std::string> seen;
+  for (auto& role : node.roles)
+    if (!seen.insert(role).second)
+      found.push_back({"node.roles", role + " is listed twice"});
+  if (node.heartbeat >= node.connection_timeout)
+    found.push_back(
+      {"node.heartbeat", "must be below node.connection_timeout, or every link looks dead"});
+  if (node.redial_min > node.redial_max)
+    found.push_back({"node.redial_min", "is above node.redial_max"});
+  bool whole = !node.tls_certificate.empty() && !node.tls_key.empty() && !node.tls_ca.empty();
+  bool none = node.tls_certificate.empty() && node.tls_key.empty() && node.tls_ca.empty();
+  for (auto [path, value] :
+       {std::pair{"node.tls_certificate", &node.tls_certificate},
+        {"node.tls_key", &node.tls_key},
+        {"node.tls_ca", &node.tls_ca}})
+    if (!whole && !none && value->empty())
+      found.push_back({path, "is missing; tls_certificate, tls_key and tls_ca come together"});
+  std::string host;
+  std::uint16_t port = 0;
+  if (
+    split_address(node.listen, host, port) && !is_loopback(node.listen) && !whole
+    && !node.insecure_cluster)
+    found.push_back(
+      {"node.listen", node.listen
+                        + " is off loopback; set node.tls_certificate, tls_key and tls_ca, or "
+                          "allow it with --insecure-cluster"});
+}
+
+void check_listeners(const http_config& http, const admin_config& admin, problems& found) {
+  std::string host, other;
+  std::uint16_t http_port = 0, admin_port = 0;
+  bool has_http = split_address(http.listen, host, http_port);
+  bool has_admin = split_address(admin.listen, other, admin_port);
+  if (has_http && !is_loopback(http.listen) && http.key.empty() && !http.insecure)
+    found.push_back(
+      {"http.listen",
+       http.listen + " is off loopback; set http.key, or allow it with http.insecure=true"});
+  if (has_admin && !is_loopback(admin.listen) && admin.key.empty())
+    found.push_back({"admin.listen", admin.listen + " is off loopback; set admin.key"});
+  if (has_http && has_admin && http_port != 0 && http_port == admin_port && host == other)
+    found.push_back({"admin.listen", admin.listen + " is also http.listen"});
+}
+
+void check_engine(const engine_config& engine, problems& found) {
+  if (engine.kv_bytes_per_token % 8 != 0)
+    found.push_back(
+      {"engine.kv_bytes_per_token",
+       std::to_string(engine.kv_bytes_per_token) + " is no multiple of 8"});
+  auto capacity = std::uint64_t{engine.blocks} * engine.block_tokens;
+  if (engine.blocks != 0 && engine.max_model_len > capacity)
+    found.push_back(
+      {"engine.max_model_len", std::to_string(engine.max_model_len) + " is above the "
+                                 + std::to_string(capacity) + " tokens that engine.blocks hold"});
+  auto colon = engine.corrupt.rfind(':');
+  auto block = colon == std::string::npos ? "" : engine.corrupt.substr(colon + 1);
+  if (
+    !engine.corrupt.empty()
+    && (colon == 0 || block.empty() || block.find_first_not_of("0123456789") != block.npos))
+    found.push_back({"engine.corrupt", engine.corrupt + " is not REQUEST:BLOCK"});
+}
+
+void check_intervals(const cluster_config& config, problems& found) {
+  if (config.llumlet.status_min_interval > config.llumlet.status_max_interval)
+    found.push_back({"llumlet.status_min_interval", "is above llumlet.status_max_interval"});
+  auto expiry = std::chrono::seconds{config.cms.expiry_s};
+  if (config.cms.metadata_interval >= expiry)
+    found.push_back(
+      {"cms.metadata_interval", "must be below cms.expiry_s, or records vanish in between"});
+  if (config.cms.status_interval >= expiry)
+    found.push_back(
+      {"cms.status_interval", "must be below cms.expiry_s, or records vanish in between"});
+}
+
+} // namespace
+
+std::vector<config_problem> check(const cluster_config& config) {
+  problems found;
+  auto copy = config;
+  for (auto& each : knobs())
+    check_knob(each, copy, found);
+  check_node(config.node, found);
+  check_listeners(config.http, config.admin, found);
+  check_engine(config.engine, found);
+  check_intervals(config, found);
+  return found;
+}
+
+} // namespace llumnix

@@ -1,0 +1,166 @@
+#include "config/knobs.hpp"
+
+#include "config/near_name.hpp"
+
+#include <algorithm>
+
+namespace llumnix {
+
+namespace {
+
+template <auto Section, auto Member>
+knob_field member(cluster_config& config) {
+  return &(config.*Section.*Member);
+}
+
+template <auto M>
+constexpr auto node = member<&cluster_config::node, M>;
+template <auto M>
+constexpr auto http = member<&cluster_config::http, M>;
+template <auto M>
+constexpr auto admin = member<&cluster_config::admin, M>;
+template <auto M>
+constexpr auto gateway = member<&cluster_config::gateway, M>;
+template <auto M>
+constexpr auto scheduler = member<&cluster_config::scheduler, M>;
+template <auto M>
+constexpr auto llumlet = member<&cluster_config::llumlet, M>;
+template <auto M>
+constexpr auto engine = member<&cluster_config::engine, M>;
+template <auto M>
+constexpr auto cms = member<&cluster_config::cms, M>;
+template <auto M>
+constexpr auto redis = member<&cluster_config::redis, M>;
+
+constexpr std::string_view roles[] = {"gateway", "scheduler", "cms", "console", "llumlet"};
+constexpr std::string_view instance_types[] = {"neutral", "prefill", "decode"};
+constexpr std::string_view failover_domains[] = {"instance", "node", "instance-unit", "node-unit"};
+
+using enum knob_form;
+
+// clang-format off
+constexpr knob table[] = {
+  {.path = "node.name", .field = node<&node_config::name>, .doc = "what this process is called in the cluster", .form = name},
+  {.path = "node.roles", .field = node<&node_config::roles>, .doc = "what this process does", .choices = roles},
+  {.path = "node.listen", .field = node<&node_config::listen>, .doc = "where other nodes connect; port 0 picks a free one", .form = address},
+  {.path = "node.advertise", .field = node<&node_config::advertise>, .doc = "address told to other nodes; empty: the listen address", .form = peer_address},
+  {.path = "node.seeds", .field = node<&node_config::seeds>, .doc = "nodes to join through", .form = peer_address},
+  {.path = "node.incarnation", .field = node<&node_config::incarnation>, .doc = "life of this node; 0: its start time in milliseconds"},
+  {.path = "node.heartbeat", .field = node<&node_config::heartbeat>, .doc = "between heartbeats on a node link", .minimum = 1},
+  {.path = "node.connection_timeout", .field = node<&node_config::connection_timeout>, .doc = "silence after which a node counts as dead", .minimum = 1},
+  {.path = "node.redial_min", .field = node<&node_config::redial_min>, .doc = "first pause before dialling a node again; doubles up to node.redial_max", .minimum = 1},
+  {.path = "node.redial_max", .field = node<&node_config::redial_max>, .doc = "longest pause before dialling a node again", .minimum = 1},
+  {.path = "node.restart_budget", .field = node<&node_config::restart_budget>, .doc = "restarts of one actor within node.restart_window before the node gives up"},
+  {.path = "node.restart_window", .field = node<&node_config::restart_window>, .doc = "time over which restarts are counted", .minimum = 1},
+  {.path = "node.restart_pause", .field = node<&node_config::restart_pause>, .doc = "before an ended actor is started again"},
+  {.path = "node.insecure_cluster", .field = node<&node_config::insecure_cluster>, .doc = "let node links listen off loopback without TLS"},
+  {.path = "node.tls_certificate", .field = node<&node_config::tls_certificate>, .doc = "PEM file; with key and ca, node links use mutual TLS"},
+  {.path = "node.tls_key", .field = node<&node_config::tls_key>, .doc = "PEM file of the certificate's private key"},
+  {.path = "node.tls_ca", .field = node<&node_config::tls_ca>, .doc = "PEM file of the authority that signed every node's certificate"},
+  {.path = "node.threads", .field = node<&node_config::threads>, .doc = "actor threads of the process", .minimum = 1, .maximum = 1024},
+
+  {.path = "http.listen", .field = http<&http_config::listen>, .doc = "public HTTP address; port 0 picks a free one", .form = address},
+  {.path = "http.max_header_bytes", .field = http<&http_config::max_header_bytes>, .doc = "largest request head", .minimum = 1024, .form = bytes},
+  {.path = "http.max_body_bytes", .field = http<&http_config::max_body_bytes>, .doc = "largest request body", .minimum = 1024, .form = bytes},
+  {.path = "http.header_timeout", .field = http<&http_config::header_timeout>, .doc = "for a whole request head", .minimum = 1},
+  {.path = "http.body_timeout", .field = http<&http_config::body_timeout>, .doc = "longest pause within a body", .minimum = 1},
+  {.path = "http.idle_timeout", .field = http<&http_config::idle_timeout>, .doc = "how long a connection without a request is kept", .minimum = 1},
+  {.path = "http.max_connections", .field = http<&http_config::max_connections>, .doc = "open connections of clients", .minimum = 1},
+  {.path = "http.key", .field = http<&http_config::key>, .doc = "bearer key clients must send; empty: none", .secret = true},
+  {.path = "http.insecure", .field = http<&http_config::insecure>, .doc = "let the public address be off loopback without a key"},
+
+  {.path = "admin.listen", .field = admin<&admin_config::listen>, .doc = "operators' HTTP address; empty: none", .form = optional_address},
+  {.path = "admin.key", .field = admin<&admin_config::key>, .doc = "bearer key of operators; required off loopback", .secret = true},
+
+  {.path = "gateway.io_threads", .field = gateway<&gateway_config::io_threads>, .doc = "I/O loops, each with its own acceptor and stream hub", .minimum = 1, .maximum = 256},
+  {.path = "gateway.model", .field = gateway<&gateway_config::model>, .doc = "model name clients use"},
+  {.path = "gateway.max_queue", .field = gateway<&gateway_config::max_queue>, .doc = "requests waiting for an instance; above it 429"},
+  {.path = "gateway.max_inflight", .field = gateway<&gateway_config::max_inflight>, .doc = "streams placed or waiting; above it 429", .minimum = 1},
+  {.path = "gateway.max_choices", .field = gateway<&gateway_config::max_choices>, .doc = "choices of one request (its n)", .minimum = 1, .maximum = 1024},
+  {.path = "gateway.wait_for_instance", .field = gateway<&gateway_config::wait_for_instance>, .doc = "a request without an instance waits this long, then 503"},
+  {.path = "gateway.max_placements", .field = gateway<&gateway_config::max_placements>, .doc = "placements of one stream: the first and its replays", .minimum = 1},
+  {.path = "gateway.credit_window", .field = gateway<&gateway_config::credit_window>, .doc = "tokens a stream may be ahead of its client", .minimum = 1},
+  {.path = "gateway.stalled_client", .field = gateway<&gateway_config::stalled_client>, .doc = "a client that accepts no byte for this long is cancelled", .minimum = 1},
+  {.path = "gateway.silence", .field = gateway<&gateway_config::silence>, .doc = "a silent owner of a stream is asked whether it still has it", .minimum = 1},
+  {.path = "gateway.recorder_requests", .field = gateway<&gateway_config::recorder_requests>, .doc = "ended requests whose flight record is kept"},
+  {.path = "gateway.forward_scheduler", .field = gateway<&gateway_config::forward_scheduler>, .doc = "use the SCHEDULER actor when there is one"},
+
+  {.path = "scheduler.policy", .field = scheduler<&scheduler_config::policy>, .doc = "placement policy", .form = name},
+  {.path = "scheduler.neutral_load_metric", .field = scheduler<&scheduler_config::neutral_load_metric>, .doc = "load of a neutral instance", .form = name},
+  {.path = "scheduler.neutral_load_threshold", .field = scheduler<&scheduler_config::neutral_load_threshold>, .doc = "load from which a neutral instance is passed over"},
+  {.path = "scheduler.prefill_load_metric", .field = scheduler<&scheduler_config::prefill_load_metric>, .doc = "load of a prefill instance", .form = name},
+  {.path = "scheduler.prefill_load_threshold", .field = scheduler<&scheduler_config::prefill_load_threshold>, .doc = "load from which a prefill instance is passed over"},
+  {.path = "scheduler.decode_load_metric", .field = scheduler<&scheduler_config::decode_load_metric>, .doc = "load of a decode instance", .form = name},
+  {.path = "scheduler.decode_load_threshold", .field = scheduler<&scheduler_config::decode_load_threshold>, .doc = "load from which a decode instance is passed over"},
+  {.path = "scheduler.dispatch_top_k", .field = scheduler<&scheduler_config::dispatch_top_k>, .doc = "how many of the best instances one is drawn from", .minimum = 1},
+  {.path = "scheduler.local_account", .field = scheduler<&scheduler_config::local_account>, .doc = "count what was sent since an instance's last status"},
+  {.path = "scheduler.local_account_staleness_s", .field = scheduler<&scheduler_config::local_account_staleness_s>, .doc = "seconds until an unconfirmed dispatch is forgotten"},
+  {.path = "scheduler.failover_domain", .field = scheduler<&scheduler_config::failover_domain>, .doc = "what is avoided together with a failing instance", .choices = failover_domains},
+  {.path = "scheduler.instance_staleness_s", .field = scheduler<&scheduler_config::instance_staleness_s>, .doc = "seconds without a status after which an instance gets no work", .minimum = 1},
+  {.path = "scheduler.seed", .field = scheduler<&scheduler_config::seed>, .doc = "of random picks, with scheduler.dispatch_top_k above 1"},
+
+  {.path = "llumlet.instances", .field = llumlet<&llumlet_config::instances>, .doc = "engine instances this node runs", .minimum = 1, .maximum = 1024},
+  {.path = "llumlet.instance_type", .field = llumlet<&llumlet_config::instance_type>, .doc = "what its instances are for", .choices = instance_types},
+  {.path = "llumlet.status_min_interval", .field = llumlet<&llumlet_config::status_min_interval>, .doc = "at most one status per instance in this time"},
+  {.path = "llumlet.status_max_interval", .field = llumlet<&llumlet_config::status_max_interval>, .doc = "at least one status in this time, also without a change", .minimum = 1},
+
+  {.path = "engine.latency", .field = engine<&engine_config::latency>, .doc = "latency model of the modeled engine: an id in latency_models.json"},
+  {.path = "engine.speed", .field = engine<&engine_config::speed>, .doc = "step times are divided by it; 0: no waiting at all"},
+  {.path = "engine.blocks", .field = engine<&engine_config::blocks>, .doc = "KV blocks; 0: what the latency model says"},
+  {.path = "engine.block_tokens", .field = engine<&engine_config::block_tokens>, .doc = "tokens of one KV block", .minimum = 1, .maximum = 4096},
+  {.path = "engine.kv_bytes_per_token", .field = engine<&engine_config::kv_bytes_per_token>, .doc = "KV bytes of one token; a multiple of 8", .minimum = 16, .form = bytes},
+  {.path = "engine.max_num_seqs", .field = engine<&engine_config::max_num_seqs>, .doc = "requests that run at once", .minimum = 1},
+  {.path = "engine.max_num_batched_tokens", .field = engine<&engine_config::max_num_batched_tokens>, .doc = "tokens of one step", .minimum = 1},
+  {.path = "engine.max_model_len", .field = engine<&engine_config::max_model_len>, .doc = "tokens of prompt and output together; 0: blocks x block_tokens"},
+  {.path = "engine.max_waiting", .field = engine<&engine_config::max_waiting>, .doc = "requests queued in the engine; above it refused", .minimum = 1},
+  {.path = "engine.prefix_cache", .field = engine<&engine_config::prefix_cache>, .doc = "reuse the KV blocks of equal prompt beginnings"},
+  {.path = "engine.poison_freed", .field = engine<&engine_config::poison_freed>, .doc = "overwrite blocks when they are freed; turns the prefix cache off"},
+  {.path = "engine.corrupt", .field = engine<&engine_config::corrupt>, .doc = "REQUEST:BLOCK, for tests: spoil that block of that request"},
+
+  {.path = "cms.metadata_interval", .field = cms<&cms_config::metadata_interval>, .doc = "between rewrites of unchanged metadata", .minimum = 1},
+  {.path = "cms.status_interval", .field = cms<&cms_config::status_interval>, .doc = "least time between two writes of one instance's status", .minimum = 1},
+  {.path = "cms.expiry_s", .field = cms<&cms_config::expiry_s>, .doc = "seconds both records live; above both intervals", .minimum = 1},
+
+  {.path = "redis.address", .field = redis<&redis_config::address>, .doc = "Redis that mirrors the CMS; empty: none", .form = peer_address},
+  {.path = "redis.username", .field = redis<&redis_config::username>, .doc = "user of the Redis server; empty: its default user"},
+  {.path = "redis.password", .field = redis<&redis_config::password>, .doc = "password of that user", .secret = true},
+  {.path = "redis.timeout", .field = redis<&redis_config::timeout>, .doc = "for a connection and for a reply", .minimum = 1},
+};
+// clang-format on
+
+std::string_view leaf(std::string_view path) {
+  return path.substr(path.rfind('.') + 1);
+}
+
+} // namespace
+
+std::span<const knob> knobs() {
+  return table;
+}
+
+const knob* find_knob(std::string_view path) {
+  auto found = std::ranges::find(table, path, &knob::path);
+  return found == std::end(table) ? nullptr : found;
+}
+
+bool is_section(std::string_view name) {
+  return std::ranges::any_of(table, [name](const knob& each) {
+    return each.path.size() > name.size() && each.path.starts_with(name)
+           && each.path[name.size()] == '.';
+  });
+}
+
+std::string_view nearest_path(std::string_view path) {
+  std::vector<std::string_view> known;
+  if (path.find('.') == path.npos)
+    for (auto& each : table)
+      known.push_back(each.path.substr(0, each.path.find('.')));
+  for (auto& each : table)
+    known.push_back(each.path);
+  if (auto near = nearest_name(path, known); !near.empty())
+    return near;
+  auto same_leaf = std::ranges::find(table, leaf(path), [](const knob& k) { return leaf(k.path); });
+  return same_leaf == std::end(table) ? std::string_view{} : same_leaf->path;
+}
+
+} // namespace llumnix

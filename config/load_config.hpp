@@ -1,0 +1,44 @@
+#pragma once
+
+#include "config/cluster_config.hpp"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llumnix {
+
+/// One thing wrong with a configuration: where and what, with the way out.
+/// "migration.overloaded_at: 1.7 is above 1", "engine.sped: no such knob; did you mean engine.speed?".
+struct config_problem {
+  std::string path;
+  std::string message;
+};
+
+/// Reads a JSON document (comments allowed) into `config`. Every problem is reported, none stops the others.
+std::vector<config_problem> load_json(std::string_view text, cluster_config& config);
+/// The same from a file; one problem with path = file name if it cannot be read.
+std::vector<config_problem> load_file(const std::string& path, cluster_config& config);
+/// Applies one "path.to.knob=value": durations `250ms`, `10s`, `2m`; sizes `64KiB`; lists `a,b`; true/false.
+std::vector<config_problem> apply_setting(std::string_view assignment, cluster_config& config);
+/// Checks ranges and what must hold between knobs (TLS files come as three, a listener off loopback needs a key,
+/// `node.insecure_cluster` or TLS, intervals below expiry, known roles, addresses HOST:PORT, ...).
+std::vector<config_problem> check(const cluster_config& config);
+
+/// The configuration as JSON; secrets (keys, passwords) are shown as "***" when set.
+std::string to_json(const cluster_config& config);
+/// A JSON schema of the configuration with defaults and descriptions.
+std::string config_schema();
+/// A table for people: path, value, default, meaning.
+std::string describe(const cluster_config& config);
+
+/// "250ms", "10s", "2m", "1h" to milliseconds; false if it is none.
+bool parse_duration(std::string_view text, milliseconds& value);
+/// "64KiB", "2GiB", "100", "8MB" to bytes; false if it is none.
+bool parse_size(std::string_view text, std::size_t& value);
+/// Splits "HOST:PORT" ("[::1]:80" too); false if it is none.
+bool split_address(std::string_view address, std::string& host, std::uint16_t& port);
+/// Whether the host part of HOST:PORT is loopback (127.0.0.0/8, ::1, localhost).
+bool is_loopback(std::string_view address);
+
+} // namespace llumnix

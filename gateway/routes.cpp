@@ -1,0 +1,225 @@
+#include "gateway/routes.hpp"
+
+#include "gateway/openai/replies.hpp"
+#include "gateway/openai/tokenize.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
+
+namespace llumnix {
+namespace {
+
+constexpr std::string_view json = "application/json";
+constexpr std::string_view prometheus_text
+  = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+constexpr std::string_view models_path = "/v1/models/";
+
+std::uint64_t random_seed() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32) | device();
+}
+
+/// Whether a content type is given and is not JSON.
+bool foreign_content(std::string_view content_type) {
+  std::string media;
+  for (char c : content_type.substr(0, content_type.find(';')))
+    if (c != ' ' && c != '\t')
+      media += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return !media.empty() && media != "application/json" && media != "text/json"
+         && !media.ends_with("+json");
+}
+
+/// Compares in a time that depends on the lengths only.
+bool equal_secrets(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() != b.size();
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+  return difference == 0;
+}
+
+/// Whether `methods` ("GET, HEAD") names `method`.
+bool allows(std::string_view methods, std::string_view method) {
+  while (!methods.empty()) {
+    auto end = std::min(methods.find(", "), methods.size());
+    if (methods.substr(0, end) == method)
+      return true;
+    methods.remove_prefix(std::min(end + 2, methods.size()));
+  }
+  return false;
+}
+
+/// Errors the HTTP server finds by itself.
+std::string_view code_of_status(int status) {
+  switch (status) {
+    case 408: return "request_timeout";
+    case 413: return "request_too_large";
+    case 431: return "headers_too_large";
+    case 503: return "overloaded";
+    default: return status < 500 ? "bad_request" : "internal_error";
+  }
+}
+
+openai::api_error unknown_model(std::string_view name) {
+  return {404, "model_not_found", "The model '" + std::string{name} + "' does not exist.", "model"};
+}
+
+} // namespace
+
+const openai_handler::route openai_handler::routes[] = {
+  {"/v1/chat/completions", "POST", true, &openai_handler::chat},
+  {"/v1/completions", "POST", true, &openai_handler::completions},
+  {"/v1/models", "GET, HEAD", true, &openai_handler::models},
+  {models_path, "GET, HEAD", true, &openai_handler::model},
+  {"/metrics", "GET, HEAD", true, &openai_handler::metrics},
+  {"/health", "", false, &openai_handler::health},
+  {"/healthz", "", false, &openai_handler::health},
+};
+
+openai_handler::openai_handler(gateway_services services)
+  : services_{std::move(services)},
+    started_{services_.unix_seconds()},
+    parser_{services_.config.max_choices},
+    seeds_{services_.seed},
+    uuids_{random_seed()},
+    shared_{
+      services_.streams, services_.loop, services_.metrics.attach(),
+      openai::logprob_writer{services_.words},
+      [this](http_session& session) { free_later(session); }},
+    self_{std::make_shared<openai_handler*>(this)} {}
+
+openai_handler::~openai_handler() {
+  self_.reset();
+  sessions_.clear();
+}
+
+void openai_handler::on_request(
+  std::shared_ptr<net::exchange> client, net::http_request&& request) {
+  auto id = services_.ids.take(request.header("x-request-id"), uuids_);
+  call x{std::move(client), std::move(request), std::move(id), services_.loop.now()};
+  const auto& path = x.request.path;
+  auto found = std::find_if(std::begin(routes), std::end(routes), [&](const route& candidate) {
+    return candidate.path.ends_with('/') ? path.starts_with(candidate.path)
+                                         : path == candidate.path;
+  });
+  if (found == std::end(routes)) {
+    refuse(x, {404, "not_found", "There is nothing at '" + path + "'.", {}});
+  } else if (found->keyed && !authorized(x)) {
+    refuse(
+      x, {401, "invalid_api_key", "A bearer key is needed in the 'authorization' header.", {}});
+  } else if (!found->methods.empty() && !allows(found->methods, x.request.method)) {
+    auto reply = openai::error_reply(
+      {405,
+       "method_not_allowed",
+       "'" + path + "' answers " + std::string{found->methods} + " only.",
+       {}},
+      x.id.text());
+    reply.headers.emplace_back("allow", found->methods);
+    x.client->reply(std::move(reply));
+  } else {
+    (this->*found->answer)(x);
+  }
+}
+
+void openai_handler::generate(call& x, openai::endpoint kind) {
+  if (foreign_content(x.request.header("content-type")))
+    return refuse(x, {415, "unsupported_media_type", "The body must be application/json.", {}});
+  auto parsed = parser_.parse(kind, x.request.body);
+  if (const auto* failure = std::get_if<openai::api_error>(&parsed))
+    return refuse(x, *failure);
+  auto& wish = std::get<openai::generation_request>(parsed);
+  if (wish.model != services_.config.model)
+    return refuse(x, unknown_model(wish.model));
+  auto prompts = openai::tokenize(wish, services_.words, services_.max_model_len());
+  if (const auto* failure = std::get_if<openai::api_error>(&prompts))
+    return refuse(x, *failure);
+
+  wish.messages.clear();
+  wish.prompts.clear();
+  auto session = std::make_unique<http_session>(
+    shared_, std::move(x.client),
+    session_request{
+      std::move(wish), std::move(x.id), std::move(x.request.peer), x.arrived,
+      services_.unix_seconds()});
+  auto& started = *session;
+  sessions_.emplace(&started, std::move(session));
+  started.start(std::move(std::get<std::vector<openai::tokenized_prompt>>(prompts)), seeds_());
+}
+
+void openai_handler::models(call& x) {
+  reply(
+    x, 200, json,
+    openai::render_models(services_.config.model, started_, services_.max_model_len()));
+}
+
+void openai_handler::model(call& x) {
+  auto name = std::string_view{x.request.path}.substr(models_path.size());
+  if (name != services_.config.model)
+    return refuse(x, unknown_model(name));
+  reply(x, 200, json, openai::render_model(name, started_, services_.max_model_len()));
+}
+
+void openai_handler::health(call& x) {
+  auto ready = services_.ready();
+  reply(x, ready ? 200 : 503, json, ready ? R"({"status":"ok"})" : R"({"status":"draining"})");
+}
+
+void openai_handler::metrics(call& x) {
+  reply(
+    x, 200, prometheus_text,
+    services_.metrics.text(services_.loop.now()) + services_.metrics_text());
+}
+
+bool openai_handler::authorized(const call& x) const {
+  constexpr std::string_view scheme = "bearer ";
+  if (services_.key.empty())
+    return true;
+  auto header = x.request.header("authorization");
+  auto matches = header.size() > scheme.size()
+                 && std::equal(scheme.begin(), scheme.end(), header.begin(), [](char a, char b) {
+                      return a == std::tolower(static_cast<unsigned char>(b));
+                    });
+  return matches && equal_secrets(header.substr(scheme.size()), services_.key);
+}
+
+void openai_handler::reply(call& x, int status, std::string_view content_type, std::string body) {
+  x.client->reply(
+    {status,
+     {{"content-type", std::string{content_type}}, {"x-request-id", x.id.text()}},
+     std::move(body)});
+}
+
+void openai_handler::refuse(call& x, const openai::api_error& failure) {
+  auto reply = openai::error_reply(failure, x.id.text());
+  if (failure.status == 401)
+    reply.headers.emplace_back("www-authenticate", "Bearer");
+  x.client->reply(std::move(reply));
+}
+
+net::http_reply openai_handler::error_reply(int status, std::string_view message) {
+  return openai::error_reply(
+    {status, std::string{code_of_status(status)}, std::string{message}, {}}, make_uuid(uuids_));
+}
+
+void openai_handler::on_tick() {
+  auto now = services_.loop.now();
+  for (const auto& [session, owned] : sessions_) // those that end here are freed later
+    session->check_stalled(now, services_.config.stalled_client);
+}
+
+/// One posted task serves all sessions that end before it runs.
+void openai_handler::free_later(http_session& session) {
+  ended_.push_back(&session);
+  if (ended_.size() == 1)
+    services_.loop.post([weak = std::weak_ptr{self_}] {
+      if (auto self = weak.lock())
+        (*self)->free_ended();
+    });
+}
+
+void openai_handler::free_ended() {
+  for (auto* session : std::exchange(ended_, {}))
+    sessions_.erase(session); // cancels its streams
+}
+
+} // namespace llumnix

@@ -1,0 +1,98 @@
+#pragma once
+
+#include "config/cluster_config.hpp"
+#include "gateway/gateway_metrics.hpp"
+#include "gateway/http_session.hpp"
+#include "gateway/openai/request_parser.hpp"
+#include "gateway/request_ids.hpp"
+#include "net/http_server.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace llumnix {
+
+/// What the HTTP surface of one I/O loop works with. References outlive the handler.
+struct gateway_services {
+  const gateway_config& config;
+  const tokenizer& words;
+  stream_table& streams; ///< of this loop
+  executor& loop;
+  request_ids& ids;         ///< shared by all loops
+  gateway_metrics& metrics; ///< shared by all loops
+  std::uint64_t seed
+    = 0;           ///< of the sampling seeds drawn for requests without one; another for each loop
+  std::string key; ///< bearer key clients must send; empty: none
+  std::function<bool()> ready;                  ///< whether new requests are welcome; for /healthz
+  std::function<std::uint32_t()> max_model_len; ///< tokens of prompt and output; 0: unknown
+  std::function<std::string()> metrics_text;    ///< appended to /metrics
+  std::function<std::int64_t()> unix_seconds;   ///< wall time, for `created`
+};
+
+/// The HTTP surface of one I/O loop (spec/gateway.md 3, spec/surface.md 3):
+///
+///     POST      /v1/chat/completions  /v1/completions
+///     GET HEAD  /v1/models  /v1/models/{id}  /metrics
+///     any       /health  /healthz
+///
+/// With a key, everything but /health and /healthz wants `authorization: Bearer KEY`.
+class openai_handler final : public net::http_handler {
+public:
+  explicit openai_handler(gateway_services services);
+  /// Cancels the streams of sessions still open and frees them.
+  ~openai_handler() override;
+
+  void on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) override;
+  void on_tick() override;
+  net::http_reply error_reply(int status, std::string_view message) override;
+
+  /// Sessions whose answer is not complete, and those that wait to be freed.
+  std::size_t open_sessions() const { return sessions_.size(); }
+
+private:
+  /// One request on its way to its route.
+  struct call {
+    std::shared_ptr<net::exchange> client;
+    net::http_request request;
+    request_ids::claim id;
+    time_point arrived;
+  };
+  struct route {
+    std::string_view path;    ///< ending in '/': everything below it
+    std::string_view methods; ///< as in `allow`; empty: any
+    bool keyed;
+    void (openai_handler::*answer)(call&);
+  };
+  static const route routes[];
+
+  void chat(call& x) { generate(x, openai::endpoint::chat); }
+  void completions(call& x) { generate(x, openai::endpoint::completions); }
+  void generate(call& x, openai::endpoint kind);
+  void models(call& x);
+  void model(call& x);
+  void health(call& x);
+  void metrics(call& x);
+  bool authorized(const call& x) const;
+  void reply(call& x, int status, std::string_view content_type, std::string body);
+  void refuse(call& x, const openai::api_error& failure);
+  void free_later(http_session& session);
+  void free_ended();
+
+  gateway_services services_;
+  std::int64_t started_; ///< Unix seconds
+  openai::request_parser parser_;
+  std::mt19937_64 seeds_;
+  std::mt19937_64 uuids_;
+  session_services shared_;
+  std::unordered_map<http_session*, std::unique_ptr<http_session>> sessions_;
+  std::vector<http_session*> ended_;
+  std::shared_ptr<openai_handler*>
+    self_; ///< what posted work checks: empty once the handler is gone
+};
+
+} // namespace llumnix

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace llumnix {
+
+/// How the Redis mirror fares. Written by its thread, read by anyone at any time.
+struct redis_metrics {
+  std::atomic<bool> connected = false;       ///< the server answers us now
+  std::atomic<std::uint64_t> writes = 0;     ///< SET and DEL commands the server confirmed
+  std::atomic<std::uint64_t> failures = 0;   ///< SET and DEL commands refused, or lost with a link
+  std::atomic<std::uint64_t> reconnects = 0; ///< times the link came back after it was up before
+  /// 0 once the server has confirmed everything. Otherwise changed instances and commands without
+  /// an answer: a small multiple of the instances at most, however often they change.
+  std::atomic<std::uint64_t> pending = 0;
+};
+
+} // namespace llumnix

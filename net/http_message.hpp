@@ -1,0 +1,42 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace llumnix::net {
+
+using header_list = std::vector<std::pair<std::string, std::string>>;
+
+/// One whole HTTP/1.1 request.
+struct http_request {
+  std::string method;  ///< upper case, as sent
+  std::string path;    ///< percent-decoded path without the query, e.g. "/v1/models"
+  std::string query;   ///< what follows '?', as sent
+  header_list headers; ///< names lower-cased, values trimmed, in order
+  std::string body;
+  std::string peer; ///< client's address, HOST:PORT
+
+  /// The first header of that (lower-case) name, or empty.
+  std::string_view header(std::string_view name) const;
+};
+
+/// One whole HTTP/1.1 reply; `content-length` and `connection` are added when it is written.
+struct http_reply {
+  int status = 200;
+  header_list headers;
+  std::string body;
+};
+
+/// `text` with its escapes resolved; nothing if one is malformed or stands for a NUL.
+std::optional<std::string> percent_decode(std::string_view text);
+
+/// The first value of `name` in a query string, percent-decoded; empty if absent.
+std::string query_value(std::string_view query, std::string_view name);
+
+/// The standard reason phrase of a status, e.g. "Not Found".
+std::string_view reason_phrase(int status);
+
+} // namespace llumnix::net

@@ -1,0 +1,54 @@
+#pragma once
+
+#include "runtime/cluster/instance.hpp"
+
+#include <map>
+#include <string>
+
+namespace llumnix {
+
+/// One instance as a view knows it.
+struct instance_view {
+  instance_metadata metadata;
+  instance_status status;
+  node_life life;     ///< of the node its llumlet lives on; empty for a record read from a store
+  std::string engine; ///< what runs it, for people: "modeled a10.llama-7b.tp1.osdi24"
+  instance_state state = instance_state::ready;
+  bool has_status = false; ///< a status has been taken over at least once
+};
+
+/// What a status did to the view (spec/cms.md 2.2, gates 1 and 2).
+enum class status_effect : std::uint8_t {
+  ignored,   ///< unknown instance, or not newer than what is stored
+  heartbeat, ///< only time and schedulability were taken over
+  replaced,  ///< the whole body was
+};
+
+/// What is known of every instance: a plain value, ordered by id, fed by whoever hears of changes.
+/// Each process that places requests or serves inspection keeps a replica of its own.
+class cluster_view {
+public:
+  /// Adds or refreshes an instance. A new life of its node, or a new start of its llumlet (utc_create), forgets the status of the earlier one,
+  /// so that the next status is taken over whatever its numbers; a lower incarnation than known is
+  /// ignored (false).
+  bool put(const instance_metadata& metadata, const node_life& life, std::string engine = {});
+  /// Takes a status over through the gates of spec/cms.md 2.2.
+  status_effect update(const instance_status& status);
+  /// Marks the instance; unknown ids are ignored. Anything but `ready` keeps it from being chosen.
+  void set_state(const instance_id& id, instance_state state);
+  /// Marks every instance of this node life (and of earlier lives) `lost`.
+  void lose(const node_life& life);
+  void remove(const instance_id& id);
+
+  const instance_view* find(const instance_id& id) const;
+  instance_view* find(const instance_id& id);
+  const std::map<instance_id, instance_view>& instances() const { return instances_; }
+  /// Grows with every change; decisions say which version they saw.
+  std::uint64_t version() const { return version_; }
+
+private:
+  std::map<instance_id, instance_view> instances_;
+  std::uint64_t version_ = 0;
+};
+
+} // namespace llumnix

@@ -1,0 +1,172 @@
+#include "runtime/cluster/dispatch_ledger.hpp"
+
+#include <algorithm>
+
+namespace llumnix {
+
+namespace {
+
+/// The reference counts in 32 bits and lets them wrap; so do we, without undefined behavior.
+std::int32_t add(std::int32_t x, std::int32_t y) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(x) + static_cast<std::uint32_t>(y));
+}
+
+std::int32_t subtract(std::int32_t x, std::int32_t y) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(x) - static_cast<std::uint32_t>(y));
+}
+
+template <class Combine>
+void combine(inflight_load& x, const inflight_load& y, Combine f) {
+  x.requests = f(x.requests, y.requests);
+  x.prefill_requests = f(x.prefill_requests, y.prefill_requests);
+  x.decode_requests = f(x.decode_requests, y.decode_requests);
+  x.prefill_tokens = f(x.prefill_tokens, y.prefill_tokens);
+  x.decode_tokens = f(x.decode_tokens, y.decode_tokens);
+}
+
+/// The stage counters a dispatch adds (spec/cms.md 4.2); `requests` is left to the caller.
+inflight_load stage_share(const dispatched_request& request) {
+  inflight_load share;
+  if (request.stage != infer_type::decode) {
+    share.prefill_requests = 1;
+    share.prefill_tokens = request.num_uncomputed;
+  }
+  if (request.stage != infer_type::prefill) {
+    share.decode_requests = 1;
+    share.decode_tokens = request.num_tokens;
+  }
+  return share;
+}
+
+} // namespace
+
+std::string_view to_string(infer_type role) {
+  switch (role) {
+    case infer_type::neutral: return "neutral";
+    case infer_type::prefill: return "prefill";
+    case infer_type::decode: return "decode";
+  }
+  return "neutral";
+}
+
+std::optional<infer_type> parse_infer_type(std::string_view name) {
+  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+    if (to_string(role) == name)
+      return role;
+  return std::nullopt;
+}
+
+std::string_view normalized_request_id(std::string_view engine_id) {
+  for (std::string_view prefix : {"cmpl-", "chatcmpl-"})
+    if (engine_id.starts_with(prefix)) {
+      engine_id.remove_prefix(prefix.size());
+      break;
+    }
+  if (auto plus = engine_id.find('+'); plus != std::string_view::npos)
+    return engine_id.substr(0, plus);
+  return engine_id.substr(0, engine_id.rfind('-'));
+}
+
+bool dispatch_ledger::book(
+  const instance_id& instance, const dispatched_request& request, unix_ms now) {
+  auto& where = accounts_[instance];
+  auto [found, is_new] = where.entries.try_emplace(request.request_id);
+  auto& what = found->second;
+  auto share = stage_share(request);
+  if (is_new) {
+    share.requests = 1;
+    what.stage = request.stage;
+    what.dispatched = now;
+    count(where, what, share);
+    instances_of_[request.request_id].push_back(instance);
+    return true;
+  }
+  if (what.stage == request.stage || what.stage == infer_type::neutral)
+    return false;
+  if (what.found) { // the first stage has shown already; this one has yet to
+    what.found = false;
+    what.dispatched = now;
+  }
+  what.stage = infer_type::neutral;
+  count(where, what, share);
+  return true;
+}
+
+std::vector<instance_id> dispatch_ledger::release(const std::string& request_id) {
+  auto indexed = instances_of_.find(request_id);
+  if (indexed == instances_of_.end())
+    return {};
+  auto instances = std::move(indexed->second);
+  instances_of_.erase(indexed);
+  for (auto& instance : instances) {
+    auto& where = accounts_.find(instance)->second;
+    auto found = where.entries.find(request_id);
+    take_back(where, found->second);
+    where.entries.erase(found);
+  }
+  return instances;
+}
+
+void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
+  auto known = accounts_.find(status.instance_id);
+  if (known == accounts_.end() || known->second.entries.empty())
+    return;
+  auto& where = known->second;
+  ++round_;
+  auto mark = [&](const std::vector<std::string>& engine_ids, std::uint64_t entry::*list) {
+    for (auto& id : engine_ids)
+      if (auto found = where.entries.find(normalized_request_id(id)); found != where.entries.end())
+        found->second.*list = round_;
+  };
+  mark(status.recent_waiting_requests, &entry::recent_round);
+  mark(status.waiting_requests, &entry::waiting_round);
+  for (auto at = where.entries.begin(); at != where.entries.end();) {
+    auto& what = at->second;
+    bool waiting = what.waiting_round == round_;
+    if (!what.found && what.recent_round == round_) {
+      what.found = true;
+      take_back(where, what);
+    }
+    bool expired = (now - what.dispatched) / 1000 >= std::int64_t{staleness_s_};
+    if (!waiting && (what.found || expired)) {
+      take_back(where, what);
+      unindex(at->first, known->first);
+      at = where.entries.erase(at);
+    } else {
+      ++at;
+    }
+  }
+}
+
+void dispatch_ledger::forget(const instance_id& instance) {
+  auto known = accounts_.find(instance);
+  if (known == accounts_.end())
+    return;
+  for (auto& [request_id, what] : known->second.entries)
+    unindex(request_id, known->first);
+  accounts_.erase(known);
+}
+
+inflight_load dispatch_ledger::inflight(const instance_id& instance) const {
+  auto known = accounts_.find(instance);
+  return known == accounts_.end() ? inflight_load{} : known->second.load;
+}
+
+void dispatch_ledger::count(account& where, entry& what, const inflight_load& share) {
+  combine(where.load, share, add);
+  combine(what.counted, share, add);
+}
+
+void dispatch_ledger::take_back(account& where, entry& what) {
+  combine(where.load, what.counted, subtract);
+  what.counted = {};
+}
+
+void dispatch_ledger::unindex(const std::string& request_id, const instance_id& instance) {
+  auto indexed = instances_of_.find(request_id);
+  std::erase(indexed->second, instance);
+  if (indexed->second.empty())
+    instances_of_.erase(indexed);
+}
+
+} // namespace llumnix

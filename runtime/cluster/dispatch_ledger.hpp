@@ -1,0 +1,108 @@
+#pragma once
+
+#include "runtime/base/ids.hpp"
+#include "runtime/base/time.hpp"
+#include "runtime/cluster/instance.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace llumnix {
+
+/// The role group an instance belongs to, and what a request is dispatched there for.
+enum class infer_type : std::uint8_t {
+  neutral, ///< both stages
+  prefill,
+  decode,
+};
+
+std::string_view to_string(infer_type role);
+/// The role of that name (`instance_metadata::instance_type`), or nothing.
+std::optional<infer_type> parse_infer_type(std::string_view name);
+
+/// What was sent to an instance and has not shown in its status yet (spec/cms.md 4.1).
+struct inflight_load {
+  std::int32_t requests = 0;         ///< "all": each request once
+  std::int32_t prefill_requests = 0; ///< "p"
+  std::int32_t decode_requests = 0;  ///< "d"
+  std::int32_t prefill_tokens = 0;   ///< "pt": tokens still to be computed
+  std::int32_t decode_tokens = 0;    ///< "dt"
+  friend bool operator==(const inflight_load&, const inflight_load&) = default;
+};
+
+/// One dispatch to be counted.
+struct dispatched_request {
+  std::string request_id; ///< as the scheduler knows it, unmodified
+  infer_type stage = infer_type::neutral;
+  std::int32_t num_tokens = 0;     ///< prompt tokens
+  std::int32_t num_uncomputed = 0; ///< those without a known prefix hit
+};
+
+/// The id a request was dispatched under, read off the id an engine reports for it: without
+/// `cmpl-` or `chatcmpl-` in front and without the engine's suffix, which begins at the first `+`
+/// or, if there is none, at the last `-` (spec/cms.md 3). Points into its argument.
+std::string_view normalized_request_id(std::string_view engine_id);
+
+/// Local account of in-flight dispatches: between a dispatch and the status that shows it, the
+/// scheduler adds the request to the load itself (spec/cms.md 4).
+///
+/// Each entry remembers what it adds to its instance's counters right now, so the counters are the
+/// sum of the entries at any time: nothing is taken back twice, and nothing stays behind.
+class dispatch_ledger {
+public:
+  /// `staleness_s`: seconds after which a dispatch no status has shown is no longer counted.
+  explicit dispatch_ledger(std::uint32_t staleness_s) : staleness_s_{staleness_s} {}
+
+  /// Counts a dispatch. The other stage of a request that is already counted here makes its entry
+  /// neutral; the same stage again is a duplicate, changes nothing and returns false.
+  bool book(const instance_id& instance, const dispatched_request& request, unix_ms now);
+  /// Takes back, on every instance, what is still counted for the request, and forgets it. Returns
+  /// the instances whose account had an entry.
+  std::vector<instance_id> release(const std::string& request_id);
+  /// A status replaced the one before it: what it shows is no longer counted here.
+  void reconcile(const instance_status& status, unix_ms now);
+  /// Drops the account of an instance that is gone or was born again.
+  void forget(const instance_id& instance);
+
+  /// What is counted for the instance; zero for one without an account.
+  inflight_load inflight(const instance_id& instance) const;
+
+private:
+  struct text_hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const {
+      return std::hash<std::string_view>{}(text);
+    }
+  };
+  template <class T>
+  using by_text = std::unordered_map<std::string, T, text_hash, std::equal_to<>>;
+
+  struct entry {
+    infer_type stage = infer_type::neutral;
+    unix_ms dispatched = 0;
+    bool found = false;              ///< a status has shown it
+    inflight_load counted;           ///< its share of the account's counters now
+    std::uint64_t recent_round = 0;  ///< last reconcile whose recent list had it
+    std::uint64_t waiting_round = 0; ///< last reconcile whose waiting list had it
+  };
+  struct account {
+    inflight_load load;
+    by_text<entry> entries;
+  };
+
+  static void count(account& where, entry& what, const inflight_load& share);
+  static void take_back(account& where, entry& what);
+  void unindex(const std::string& request_id, const instance_id& instance);
+
+  std::uint32_t staleness_s_;
+  std::uint64_t round_ = 0;
+  by_text<account> accounts_;                      ///< by instance id
+  by_text<std::vector<instance_id>> instances_of_; ///< by request id
+};
+
+} // namespace llumnix

@@ -1,0 +1,123 @@
+#pragma once
+
+#include "runtime/base/result.hpp"
+#include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/load_metrics.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace llumnix {
+
+/// Passes of a decision. In each, fewer filters take part; the first that leaves somebody decides.
+///
+///     1 all of them    2 without those on load    3 also without `excluded`
+inline constexpr std::uint32_t last_pass = 3;
+
+/// Who failed which filter: bit i stands for filter i of the policy.
+using rejections = std::uint16_t;
+
+/// One sweep of a policy's filters over its candidates. Every filter judges every candidate, so
+/// that each pass of the decision is the same sweep read with other bits. Kept between decisions
+/// for its memory.
+struct screening {
+  std::vector<rejections> rejected;  ///< by row
+  std::vector<std::uint8_t> failing; ///< by row: 1 where the instance needs failover
+  bool any_failing = false;
+
+  /// Rows numbered by node and by unit, for failover domains; made anew when the layout changed.
+  struct numbering {
+    std::vector<std::uint32_t> of; ///< by row
+    std::uint32_t count = 0;
+    std::optional<std::uint32_t> empty; ///< the number of the empty id
+  };
+  std::uint64_t layout = 0;
+  numbering nodes, units;
+  bool data_parallel = false;
+  std::vector<std::uint8_t> marks;
+};
+
+/// What a filter looks at.
+struct screened {
+  const candidate_table& table;
+  const placement_query& query;
+  unix_ms now;
+  rejections bit; ///< of the filter at work
+};
+
+/// Rejects instances that are not `ready`. A lost one needs failover.
+struct state_filter {
+  static constexpr std::string_view name = "state";
+  static constexpr std::uint32_t passes = last_pass;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// Rejects instances the query excludes.
+struct excluded_filter {
+  static constexpr std::string_view name = "excluded";
+  static constexpr std::uint32_t passes = 2;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// Rejects instances that declare themselves unfit; they need failover.
+struct schedulability_filter {
+  static constexpr std::string_view name = "schedulability";
+  static constexpr std::uint32_t passes = last_pass;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// Rejects instances whose last status is more than so many whole seconds old; they need failover.
+struct staleness_filter {
+  static constexpr std::string_view name = "staleness";
+  static constexpr std::uint32_t passes = last_pass;
+  std::uint32_t limit_s = 60;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// Keeps instances whose metric is strictly better than the threshold.
+struct metric_filter {
+  static constexpr std::string_view name = "metric";
+  static constexpr std::uint32_t passes = 1;
+  std::size_t slot = 0; ///< of the candidate table
+  float threshold = 0;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// How far a failure reaches.
+enum class failover_domain : std::uint8_t { instance, node, instance_unit, node_unit };
+
+/// The domain of that name (`instance`, `node`, `instance-unit`, `node-unit`); else
+/// `invalid_argument`.
+result<failover_domain> parse_failover_domain(std::string_view name);
+
+/// Rejects the failover domains of those that need failover, among all candidates of the role.
+/// Comes after the filters that say who does. Units count where any candidate has more than one
+/// data-parallel rank; an empty node id is nobody's neighbor, the empty unit id is a unit
+/// (spec/scheduling.md 6).
+struct failover_filter {
+  static constexpr std::string_view name = "failover";
+  static constexpr std::uint32_t passes = last_pass;
+  failover_domain domain = failover_domain::instance_unit;
+  void operator()(const screened& what, screening& into) const;
+};
+
+using filter = std::variant<
+  state_filter, excluded_filter, schedulability_filter, staleness_filter, metric_filter,
+  failover_filter>;
+
+std::string_view name_of(const filter& which);
+
+/// Runs the filters, in order, over all rows of the table.
+void screen(
+  std::span<const filter> filters, const candidate_table& table, const placement_query& query,
+  unix_ms now, screening& into);
+
+/// The filters that take part in a pass.
+rejections filters_of_pass(std::span<const filter> filters, std::uint32_t pass);
+
+} // namespace llumnix

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "config/cluster_config.hpp"
+#include "runtime/base/result.hpp"
+#include "runtime/scheduling/selectors.hpp"
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace llumnix {
+
+/// How one role is chosen: who may take the request, and who of them does.
+struct role_policy {
+  std::vector<const load_metric*> metrics; ///< used by the filters and the selector, by slot
+  std::vector<filter> filters;             ///< in order
+  selector pick;
+};
+
+/// A policy made from config: the value a dispatcher decides by.
+struct placement_policy {
+  std::string name;
+  std::array<role_policy, 3> roles; ///< by infer_type
+};
+
+/// Makes the policy the config names out of its rows in the registry. Fails with `invalid_argument`
+/// and every problem at once: an unknown policy, metric or failover domain, with those that are
+/// known, or a `dispatch_top_k` of 0.
+result<placement_policy> make_policy(const scheduler_config& config);
+
+} // namespace llumnix

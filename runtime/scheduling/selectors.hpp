@@ -1,0 +1,63 @@
+#pragma once
+
+#include "runtime/scheduling/filters.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace llumnix {
+
+/// Those a pass left: the rows no filter taking part in it rejected.
+struct survivors {
+  const candidate_table& table;
+  std::span<const rejections> rejected; ///< by row
+  rejections taking_part = 0;           ///< bits of the filters of the pass
+
+  bool has(std::size_t row) const { return (rejected[row] & taking_part) == 0; }
+};
+
+/// What selectors keep from one decision to the next, per role.
+struct selector_memory {
+  instance_id last;                          ///< chosen last, by selectors that care
+  std::vector<candidate_table::row> ranking; ///< scratch
+};
+
+/// The survivor with the best values, compared metric by metric, ties by ascending id. With `top_k`
+/// above 1, one of the best `top_k`, each as likely: drawn from the seed and the request's id, so
+/// that a decision can be repeated.
+struct best_metric {
+  static constexpr std::string_view name = "metric";
+  std::vector<std::size_t> slots; ///< of the candidate table
+  std::uint32_t top_k = 1;        ///< at least 1
+  std::uint64_t seed = 1;
+};
+
+/// The last choice again for as long as it survives, then the survivor with the lowest id.
+struct fixed_preference {
+  static constexpr std::string_view name = "fixed-preference";
+};
+
+/// The survivor whose id follows the last choice, around the circle.
+struct next_in_order {
+  static constexpr std::string_view name = "round-robin";
+};
+
+using selector = std::variant<best_metric, fixed_preference, next_in_order>;
+
+std::string_view name_of(const selector& which);
+
+/// The choice among the survivors, or nothing if there are none.
+std::optional<candidate_table::row> choose(
+  const selector& which, const survivors& among, std::string_view request_id,
+  selector_memory& memory);
+
+/// The best survivors, best first, at most `count`. Uses `into` as its memory.
+std::span<const candidate_table::row> best_of(
+  const best_metric& which, const survivors& among, std::size_t count,
+  std::vector<candidate_table::row>& into);
+
+} // namespace llumnix

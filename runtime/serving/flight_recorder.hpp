@@ -1,0 +1,54 @@
+#pragma once
+
+#include "runtime/base/time.hpp"
+#include "runtime/scheduling/decision.hpp"
+
+#include <cstddef>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace llumnix {
+
+/// Something that happened to a request.
+struct flight_event {
+  unix_ms at = 0;
+  std::string kind; ///< placed, refused, replayed, waiting, finished
+  instance_id instance;
+  std::uint32_t epoch = 0;
+  placement_reasons reasons; ///< of a placement
+  std::string note;          ///< outcome or error, for people
+};
+
+/// What is remembered of one request (of one choice).
+struct flight_record {
+  std::string text_id;
+  bool ended = false;
+  std::uint64_t life = 0; ///< tells namesakes apart that used the id one after the other
+  std::vector<flight_event> events; ///< oldest first; at most `max_events`, the middle is dropped
+  static constexpr std::size_t max_events = 64;
+};
+
+/// The last things that happened to requests, by text id: all that run, and a bounded number that ended.
+/// A plain value; GATEWAY keeps one.
+class flight_recorder {
+public:
+  explicit flight_recorder(std::size_t ended_max) : ended_max_{ended_max} {}
+
+  /// Adds to the request's record; an ended record under the same id is begun anew.
+  void note(const std::string& text_id, flight_event event);
+  /// The last event; from now on the record may be dropped to make room.
+  void end(const std::string& text_id, flight_event event);
+  /// The records of a request: its own and those of its further choices ("ID.1") and namesakes ("ID-2").
+  std::vector<const flight_record*> find(const std::string& id) const;
+  std::size_t size() const { return records_.size(); }
+
+private:
+  std::map<std::string, flight_record> records_;
+  std::deque<std::pair<std::string, std::uint64_t>> ended_; ///< id and life, oldest first
+  std::uint64_t lives_ = 0;
+  std::size_t ended_max_;
+};
+
+} // namespace llumnix

@@ -1,0 +1,346 @@
+#include "runtime/serving/stream_table.hpp"
+
+#include "runtime/base/log.hpp"
+#include "runtime/serving/step_batch.hpp"
+#include "runtime/serving/token_stream.hpp"
+
+#include <algorithm>
+#include <optional>
+
+namespace llumnix {
+
+/// One output sequence on its way to a client.
+struct stream_table::entry {
+  inference_request request; ///< `output` grows with what was delivered
+  stream_options options;
+  response_sink* sink;
+  token_stream text;
+  time_point opened;
+  time_point last_news;
+  std::optional<stream_owner> owner;
+  bool news_from_owner = false; ///< a token came under this epoch
+  std::uint32_t placements = 0;
+  std::uint32_t consumed = 0;
+  std::uint32_t granted = 0;
+  std::uint32_t cached_tokens = 0;
+
+  std::uint64_t number() const { return request.stream.stream; }
+  std::uint32_t delivered() const { return static_cast<std::uint32_t>(request.output.size()); }
+};
+
+namespace {
+
+/// Refusals that no other instance would answer differently.
+bool final_refusal(errc code) {
+  return code == errc::invalid_argument || code == errc::too_long || code == errc::unsupported;
+}
+
+} // namespace
+
+stream_table::stream_table(
+  const gateway_config& config, stream_ref self, const tokenizer& words, stream_port& port)
+  : config_{config}, self_{std::move(self)}, words_{words}, port_{port} {}
+
+stream_table::~stream_table() = default;
+
+std::uint64_t stream_table::open(
+  inference_request request, stream_options options, response_sink& sink, time_point now) {
+  auto number = ++next_;
+  request.stream = self_;
+  request.stream.stream = number;
+  request.epoch = 0;
+  token_stream text{words_, options.stop, options.include_stop, request.sampling.min_tokens};
+  auto made = std::make_unique<entry>(entry{
+    .request = std::move(request),
+    .options = std::move(options),
+    .sink = &sink,
+    .text = std::move(text),
+    .opened = now,
+    .last_news = now,
+    .owner = std::nullopt});
+  auto& stream = *streams_.emplace(number, std::move(made)).first->second;
+  request_placement(stream, false, {}, now);
+  return number;
+}
+
+void stream_table::request_placement(
+  entry& stream, bool replay, std::vector<instance_id> exclude, time_point now) {
+  ++stream.placements;
+  stream.owner.reset();
+  stream.news_from_owner = false;
+  stream.last_news = now;
+  stream.granted = stream.options.bounded ? stream.consumed + config_.credit_window
+                                          : inference_request::no_limit;
+  stream.request.credit = stream.granted;
+  port_.place(stream.request, replay, std::move(exclude));
+}
+
+void stream_table::replay(entry& stream, std::vector<instance_id> exclude, time_point now) {
+  if (stream.placements >= config_.max_placements) {
+    fail(
+      stream,
+      {errc::no_instance, "gave up after " + std::to_string(stream.placements) + " placements"});
+    return;
+  }
+  ++stream.request.epoch;
+  request_placement(stream, true, std::move(exclude), now);
+}
+
+void stream_table::consumed(std::uint64_t number, std::uint32_t tokens, time_point) {
+  auto found = streams_.find(number);
+  if (found == streams_.end())
+    return;
+  found->second->consumed += tokens;
+  grant_more(*found->second);
+}
+
+/// Tells the owner of new credit once half a window has been consumed, so that a grant goes with
+/// many tokens.
+void stream_table::grant_more(entry& stream) {
+  if (!stream.options.bounded || !stream.owner)
+    return;
+  auto may = stream.consumed + config_.credit_window;
+  if (may - stream.granted < std::max(1u, config_.credit_window / 2))
+    return;
+  stream.granted = may;
+  port_.grant(*stream.owner, stream.number(), stream.request.epoch, may);
+}
+
+void stream_table::cancel(std::uint64_t number, time_point) {
+  auto found = streams_.find(number);
+  if (found == streams_.end())
+    return;
+  auto& stream = *found->second;
+  if (stream.owner)
+    port_.abort(*stream.owner, number, stream.request.epoch);
+  else
+    port_.withdraw(number, stream.request.epoch);
+  if (std::exchange(stream.sink->flush_pending, false))
+    std::erase(touched_, stream.sink);
+  finish(number, "cancelled", {errc::cancelled, "the client went away"});
+}
+
+void stream_table::on_batch(
+  const node_life& from, const instance_id& instance, const std::vector<char>& bytes,
+  time_point now) {
+  stream_owner sender{from, instance};
+  auto read = read_step_batch(bytes, [&](const token_delta& delta) {
+    auto found = streams_.find(delta.stream);
+    if (found == streams_.end()) {
+      port_.abort(sender, delta.stream, delta.epoch);
+      return;
+    }
+    auto& stream = *found->second;
+    if (delta.epoch < stream.request.epoch) {
+      port_.abort(sender, delta.stream, delta.epoch);
+      return;
+    }
+    if (!stream.owner)
+      stream.owner = sender; // its first token overtook the news of its placement
+    if (delta.epoch > stream.request.epoch || *stream.owner != sender) {
+      log::gateway.warn(
+        "odd-delta", "{} of {} speaks for stream {} under epoch {}, which it does not own",
+        instance, from.node, delta.stream, delta.epoch);
+      return;
+    }
+    accept(stream, delta, now);
+  });
+  if (!read)
+    log::gateway.error("bad-batch", "from {} of {}: {}", instance, from.node, read.error().context);
+  auto flushing = std::exchange(touched_, {});
+  for (auto* sink : flushing)
+    sink->flush_pending = false;
+  for (auto* sink : flushing)
+    sink->flush();
+}
+
+void stream_table::accept(entry& stream, const token_delta& delta, time_point now) {
+  stream.last_news = now;
+  stream.news_from_owner = true;
+  if (delta.start > stream.delivered()) { // never on one connection; what is missing is computed
+                                          // again
+    auto lost = *stream.owner;
+    log::gateway.warn(
+      "gap", "stream {} expected token {}, got {}", stream.request.text_id, stream.delivered(),
+      delta.start);
+    port_.abort(lost, stream.number(), stream.request.epoch);
+    replay(stream, {}, now);
+    return;
+  }
+  if (delta.cached_tokens > 0)
+    stream.cached_tokens = delta.cached_tokens;
+
+  auto skip = static_cast<std::size_t>(stream.delivered() - delta.start);
+  std::size_t used = skip;
+  bool stopped = false;
+  for (; used < delta.tokens.size() && !stopped; ++used) {
+    stream.request.output.push_back(delta.tokens[used]);
+    stopped = stream.text.take(delta.tokens[used]);
+  }
+  auto ended = stopped ? finish_reason::stop : delta.finish;
+  if (ended == finish_reason::abort) { // the engine gave it up: another one goes on
+    replay(stream, {}, now);
+    return;
+  }
+  if (ended != finish_reason::none && !stopped)
+    stream.text.end();
+
+  std::span<const token_id> tokens{delta.tokens};
+  std::span<const token_logprob> logprobs{delta.logprobs};
+  skip = std::min(skip, tokens.size());
+  stream_update update{
+    .choice = stream.request.sampling.choice,
+    .text = stream.text.ready(),
+    .tokens = tokens.subspan(skip, used - std::min(used, skip)),
+    .logprobs = logprobs.size() >= used ? logprobs.subspan(skip, used - std::min(used, skip))
+                                        : std::span<const token_logprob>{},
+    .finish = ended,
+    .stop_match = stream.text.match(),
+    .prompt_tokens = static_cast<std::uint32_t>(stream.request.prompt.size()),
+    .output_tokens = stream.delivered(),
+    .cached_tokens = stream.cached_tokens};
+  if (!std::exchange(stream.sink->flush_pending, true))
+    touched_.push_back(stream.sink);
+  auto number = stream.number();
+  stream.sink->on_update(update);
+  auto found = streams_.find(number);
+  if (found == streams_.end())
+    return; // the sink cancelled it meanwhile
+  stream.text.shown();
+  if (ended == finish_reason::none)
+    return;
+  if (stopped && delta.finish == finish_reason::none)
+    port_.abort(*stream.owner, number, stream.request.epoch);
+  finish(number, ended == finish_reason::length ? "length" : "stop", {errc::ok, {}});
+}
+
+void stream_table::on_placed(
+  std::uint64_t number, std::uint32_t epoch, const stream_owner& owner, time_point now) {
+  auto found = streams_.find(number);
+  if (found == streams_.end() || epoch != found->second->request.epoch) {
+    port_.abort(owner, number, epoch); // cancelled while it was on its way
+    return;
+  }
+  auto& stream = *found->second;
+  stream.owner = owner;
+  stream.last_news = now;
+  grant_more(stream);
+}
+
+void stream_table::on_unplaceable(
+  std::uint64_t number, std::uint32_t epoch, const error& why, time_point) {
+  auto found = streams_.find(number);
+  if (found != streams_.end() && epoch == found->second->request.epoch)
+    fail(*found->second, why);
+}
+
+void stream_table::on_refused(
+  std::uint64_t number, std::uint32_t epoch, const instance_id& by, const error& why,
+  time_point now) {
+  auto found = streams_.find(number);
+  if (found == streams_.end() || epoch != found->second->request.epoch)
+    return;
+  if (final_refusal(why.code))
+    fail(*found->second, why);
+  else
+    replay(*found->second, {by}, now);
+}
+
+void stream_table::on_node_lost(const node_life& life, time_point now) {
+  std::vector<std::uint64_t> orphans;
+  for (const auto& [number, stream] : streams_)
+    if (
+      stream->owner && stream->owner->life.node == life.node
+      && stream->owner->life.incarnation <= life.incarnation)
+      orphans.push_back(number);
+  std::sort(orphans.begin(), orphans.end()); // the oldest first, whatever the table's order
+  for (auto number : orphans)
+    if (auto found = streams_.find(number); found != streams_.end())
+      replay(*found->second, {}, now);
+}
+
+void stream_table::on_holds_answer(
+  std::uint64_t number, std::uint32_t epoch, bool holds, time_point now) {
+  auto found = streams_.find(number);
+  if (found == streams_.end() || epoch != found->second->request.epoch || !found->second->owner)
+    return;
+  if (!holds)
+    replay(*found->second, {}, now);
+}
+
+void stream_table::place_again(time_point now) {
+  std::vector<std::uint64_t> waiting;
+  for (const auto& [number, stream] : streams_)
+    if (!stream->owner)
+      waiting.push_back(number);
+  std::sort(waiting.begin(), waiting.end());
+  for (auto number : waiting) {
+    auto& stream = *streams_.at(number);
+    --stream.placements; // the same placement, asked for once more
+    request_placement(stream, stream.placements > 0, {}, now);
+  }
+}
+
+void stream_table::sweep(time_point now) {
+  std::vector<std::uint64_t> silent;
+  for (const auto& [number, stream] : streams_)
+    if (stream->owner && now - stream->last_news >= config_.silence)
+      silent.push_back(number);
+  std::sort(silent.begin(), silent.end());
+  for (auto number : silent) {
+    auto& stream = *streams_.at(number);
+    stream.last_news = now; // asked again after another silence
+    port_.ask_holds(*stream.owner, number, stream.request.epoch);
+  }
+}
+
+void stream_table::fail(entry& stream, const error& why) {
+  auto number = stream.number();
+  auto* sink = stream.sink;
+  auto choice = stream.request.sampling.choice;
+  if (std::exchange(sink->flush_pending, false))
+    std::erase(touched_, sink);
+  finish(number, "failed", why);
+  sink->on_failure(choice, why);
+}
+
+void stream_table::finish(std::uint64_t number, std::string outcome, const error& failure) {
+  auto found = streams_.find(number);
+  auto stream = std::move(found->second);
+  streams_.erase(found);
+  port_.closed(
+    {.stream = stream->request.stream,
+     .text_id = stream->request.text_id,
+     .outcome = std::move(outcome),
+     .failure = failure,
+     .prompt_tokens = static_cast<std::uint32_t>(stream->request.prompt.size()),
+     .output_tokens = stream->delivered(),
+     .placements = stream->placements});
+}
+
+std::vector<stream_info> stream_table::list(time_point now) const {
+  std::vector<stream_info> all;
+  all.reserve(streams_.size());
+  for (const auto& [number, stream] : streams_) {
+    const char* state = stream->news_from_owner     ? "running"
+                        : stream->placements > 1    ? "replaying"
+                        : stream->owner.has_value() ? "prefilling"
+                                                    : "queued";
+    all.push_back(
+      {.text_id = stream->request.text_id,
+       .stream = stream->request.stream,
+       .instance = stream->owner ? stream->owner->instance : instance_id{},
+       .state = state,
+       .epoch = stream->request.epoch,
+       .prompt_tokens = static_cast<std::uint32_t>(stream->request.prompt.size()),
+       .output_tokens = stream->delivered(),
+       .age_ms
+       = std::chrono::duration_cast<std::chrono::milliseconds>(now - stream->opened).count(),
+       .client = stream->options.client});
+  }
+  std::sort(
+    all.begin(), all.end(), [](const auto& a, const auto& b) { return a.stream < b.stream; });
+  return all;
+}
+
+} // namespace llumnix

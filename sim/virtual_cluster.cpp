@@ -1,0 +1,230 @@
+#include "sim/virtual_cluster.hpp"
+
+#include "actors/node_connector.hpp"
+#include "actors/protocol/console_messages.hpp"
+#include "actors/protocol/type_ids.hpp"
+#include "actors/role_specs.hpp"
+#include "runtime/engine/modeled_engine.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace llumnix {
+
+namespace {
+
+constexpr std::uint16_t node_port = 4000;
+
+/// An I/O loop without I/O: what is posted happens at once, in the poster's turn.
+class inline_loop final : public executor {
+public:
+  explicit inline_loop(caf::actor_system& system) : system_{system} {}
+  void post(std::function<void()> work) override { work(); }
+  clock::time_point now() const override { return system_.clock().now(); }
+
+private:
+  caf::actor_system& system_;
+};
+
+} // namespace
+
+/// One life of a node.
+struct virtual_cluster::life {
+  std::size_t process = 0;
+  node_life id;
+  std::unique_ptr<inline_loop> loop;
+  std::shared_ptr<hub_loop> streams;
+  std::shared_ptr<node_counters> counters = std::make_shared<node_counters>();
+  node_actor node;
+};
+
+virtual_cluster::virtual_cluster(std::uint64_t seed, cluster_config config)
+    : config_{std::move(config)}, network_{seed} {}
+
+/// Streams first, so that nothing is told to clients that are gone; then the actors' handles, then the actors.
+virtual_cluster::~virtual_cluster() {
+  for (auto& client : clients_)
+    client->leave();
+  for (auto& [name, x] : nodes_)
+    graveyard_.push_back(std::move(x));
+  for (auto& x : graveyard_) {
+    x->node = nullptr;
+    if (x->streams)
+      x->streams->port.connect({});
+  }
+}
+
+virtual_cluster::life& virtual_cluster::at(const std::string& name) {
+  auto found = nodes_.find(name);
+  if (found == nodes_.end())
+    throw std::out_of_range("no virtual node " + name);
+  return *found->second;
+}
+
+const virtual_cluster::life& virtual_cluster::at(const std::string& name) const {
+  return const_cast<virtual_cluster*>(this)->at(name);
+}
+
+void virtual_cluster::start(const std::string& name, const virtual_node_options& options) {
+  auto made = std::make_unique<life>();
+  auto& x = *made;
+  x.id = {name, ++incarnations_[name]};
+  x.process = network_.add([&](caf::actor_system_config& settings) {
+    register_types(settings);
+    settings.set("middleman.heartbeat-interval", caf::timespan{config_.node.heartbeat});
+    settings.set("middleman.connection-timeout", caf::timespan{config_.node.connection_timeout});
+  });
+  auto& process = network_.process(x.process);
+  auto& system = *process.system;
+  auto has = [&](const char* role) {
+    return std::find(options.roles.begin(), options.roles.end(), role) != options.roles.end();
+  };
+
+  node_actor_config node;
+  node.knobs = config_.node;
+  node.knobs.name = name;
+  node.knobs.roles = options.roles;
+  node.knobs.seeds.clear();
+  for (const auto& seed : options.seeds)
+    node.knobs.seeds.push_back(seed + ":" + std::to_string(node_port));
+  node.life = x.id;
+  node.counters = x.counters;
+  node.roles.push_back(console_role(x.id, {}));
+  if (has("cms"))
+    node.roles.push_back(cms_role({x.id, config_.cms, {}, x.counters, options.store}));
+  if (has("scheduler"))
+    node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}}));
+  if (has("gateway")) {
+    node.roles.push_back(gateway_role({x.id, config_.gateway, config_.scheduler, {}, x.counters}));
+    x.loop = std::make_unique<inline_loop>(system);
+    stream_ref self{name, x.id.incarnation, 0, 0};
+    x.streams = std::make_shared<hub_loop>(*x.loop, config_.gateway, self, words_);
+    node.roles.push_back(stream_hub_role({x.id, 0, x.streams}));
+  }
+  if (has("llumlet"))
+    for (std::uint32_t i = 0; i < options.instances; ++i) {
+      auto id = options.instances == 1 ? name : name + "." + std::to_string(i);
+      auto engine = config_.engine;
+      llumlet_actor_config llumlet{config_.llumlet, x.id,
+        describe_instance(id, name, "127.0.0.1", config_, static_cast<double>(network_.now().count()) / 1e9),
+        {}, [engine] {
+          auto value = modeled_engine::make(engine);
+          if (!value)
+            throw std::runtime_error(to_string(value.error()));
+          return std::shared_ptr<stepped_engine>{std::move(*value)};
+        }};
+      node.roles.push_back(llumlet_role(std::move(llumlet), "modeled"));
+    }
+  node.connector = system.spawn(make_middleman_connector, caf::actor_cast<caf::actor>(system.middleman().actor_handle()));
+  process.roots.push_back(caf::actor_cast<caf::actor>(node.connector));
+  x.node = system.spawn(make_node, node);
+  process.roots.push_back(caf::actor_cast<caf::actor>(x.node));
+  network_.publish(x.process, name, node_port, x.node);
+  caf::anon_send(x.node, listening_msg{name + ":" + std::to_string(node_port)});
+  if (auto former = nodes_.find(name); former != nodes_.end())
+    graveyard_.push_back(std::move(former->second));
+  nodes_[name] = std::move(made);
+}
+
+void virtual_cluster::kill(const std::string& name) {
+  network_.crash(at(name).process);
+}
+
+void virtual_cluster::pause(const std::string& name) {
+  network_.process(at(name).process).paused = true;
+}
+
+void virtual_cluster::resume(const std::string& name) {
+  network_.resume(at(name).process);
+}
+
+void virtual_cluster::cut(const std::string& a, const std::string& b, bool is_cut) {
+  network_.cut(at(a).process, at(b).process, is_cut);
+}
+
+void virtual_cluster::delay(const std::string& a, const std::string& b, nanoseconds by) {
+  network_.delay(at(a).process, at(b).process, by);
+}
+
+void virtual_cluster::reset(const std::string& a, const std::string& b) {
+  network_.reset(at(a).process, at(b).process);
+}
+
+void virtual_cluster::kill_actor(const std::string& node, const std::string& role) {
+  const auto& state = static_cast<node_state::pointer>(caf::actor_cast<caf::abstract_actor*>(at(node).node))->state;
+  for (const auto& x : state.children)
+    if (x.role.name == role && x.actor) {
+      caf::anon_send_exit(caf::actor_cast<caf::actor>(x.actor), caf::exit_reason::unhandled_exception);
+      return;
+    }
+  throw std::out_of_range("no actor " + role + " on " + node);
+}
+
+virtual_client& virtual_cluster::request(
+  const std::string& gateway, inference_request request, stream_options options) {
+  auto& node = at(gateway);
+  auto client = std::make_unique<virtual_client>();
+  auto streams = node.streams;
+  client->time = [this] { return network_.now(); };
+  client->take = [streams, raw = client.get()](std::uint32_t tokens) {
+    streams->table.consumed(raw->stream, tokens, streams->loop.now());
+  };
+  client->leave = [streams, raw = client.get()] {
+    streams->table.cancel(raw->stream, streams->loop.now());
+  };
+  client->stream = streams->table.open(std::move(request), std::move(options), *client, streams->loop.now());
+  clients_.push_back(std::move(client));
+  return *clients_.back();
+}
+
+void virtual_cluster::disconnect(virtual_client& client) {
+  client.leave();
+}
+
+bool virtual_cluster::run_until(const std::function<bool()>& holds, nanoseconds limit) {
+  return network_.run_until(holds, network_.now() + limit);
+}
+
+void virtual_cluster::run_for(nanoseconds time) {
+  run_until([] { return false; }, time);
+}
+
+nanoseconds virtual_cluster::now() const {
+  return network_.now();
+}
+
+std::uint64_t virtual_cluster::trace() const {
+  return network_.trace();
+}
+
+const node_counters& virtual_cluster::counters(const std::string& node) const {
+  return *at(node).counters;
+}
+
+const node_card& virtual_cluster::card(const std::string& node) const {
+  return static_cast<node_state::pointer>(caf::actor_cast<caf::abstract_actor*>(at(node).node))->state.card;
+}
+
+std::string virtual_cluster::inspect(
+  const std::string& node, const std::string& subject, const std::string& argument) {
+  auto& x = at(node);
+  const auto& consoles = card(node).console;
+  if (consoles.empty())
+    return {};
+  auto answered = std::make_shared<bool>(false);
+  auto answer = std::make_shared<std::string>();
+  auto& system = *network_.process(x.process).system;
+  system.spawn([=, console = consoles.front()](caf::event_based_actor* self) {
+    self->request(console, std::chrono::seconds{5}, inspect_msg{subject, argument})
+      .then(
+        [=](const inspected_msg& msg) {
+          *answer = msg.json;
+          *answered = true;
+        },
+        [=](const caf::error&) { *answered = true; });
+  });
+  run_until([&] { return *answered; }, std::chrono::seconds{10});
+  return *answer;
+}
+
+} // namespace llumnix

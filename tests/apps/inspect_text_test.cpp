@@ -1,0 +1,106 @@
+#include "apps/inspect_text.hpp"
+#include "apps/text_table.hpp"
+
+#include <doctest/doctest.h>
+
+namespace llumnix {
+
+TEST_CASE("a table aligns words to the left and numbers to the right, and colours no width") {
+  text_table table{{"NAME", "COUNT"}};
+  table.add({"a", "7"});
+  table.add({{"longer", tint::green}, "1234"});
+  CHECK(table.render(false) == "NAME    COUNT\na           7\nlonger   1234\n");
+  CHECK(table.render(false, 2).starts_with("  NAME"));
+  CHECK(table.render(true).find("\x1b[32mlonger\x1b[0m   1234") != std::string::npos);
+}
+
+TEST_CASE("status shows nodes and instances, and a dash for what is not known") {
+  auto text = status_text(
+    admin_document::parse(
+      R"({"nodes":[{"node":"head","incarnation":1,"pid":7,"address":"127.0.0.1:1","roles":["gateway","cms"]}],
+      "instances":[{"id":"engine-0","node":"engine-0","incarnation":2,"role":"neutral","state":"ready",
+        "scheduling":{"waiting":3,"running":4},"kv_blocks":{"total":792,"used":10},"status_age_ms":1500},
+        {"id":"engine-1","state":"lost"}],"leaders":{}})"),
+    false);
+  CHECK(
+    text
+    == "NODE  LIFE  PID  ADDRESS      ROLES\n"
+       "head     1    7  127.0.0.1:1  gateway,cms\n"
+       "\n"
+       "INSTANCE  NODE      LIFE  ROLE     STATE  RUNNING  WAITING  KV USED  KV TOTAL  STATUS AGE\n"
+       "engine-0  engine-0     2  neutral  ready        4        3       10       792  1.5s\n"
+       "engine-1  -            -  -        lost         -        -        -         -  -\n");
+}
+
+TEST_CASE("empty lists are said in words") {
+  CHECK(
+    requests_text(admin_document::parse(R"({"requests":[]})"), false) == "No request is running\n");
+  CHECK(actors_text(admin_document::object(), false) == "No actor is known\n");
+  CHECK(status_text(admin_document::object(), false).ends_with("No instance is known\n"));
+}
+
+TEST_CASE("requests and actors are rows") {
+  auto requests = requests_text(
+    admin_document::parse(
+      R"({"requests":[{"id":"r1","instance":null,"state":"queued","epoch":0,"prompt_tokens":5,
+      "output_tokens":0,"age_ms":90000,"client":"127.0.0.1:5"}]})"),
+    false);
+  CHECK(
+    requests.find("r1       -         queued      0       5       0  1.5m  127.0.0.1:5")
+    != std::string::npos);
+  auto actors = actors_text(
+    admin_document::parse(
+      R"({"actors":[{"id":"head/3","name":"gateway","role":"gateway","node":"head","mailbox":0,
+      "messages":12,"busy_ms":0.25,"restarts":0,"up_ms":7200000,"state":{}}]})"),
+    false);
+  CHECK(
+    actors.find("head/3  gateway  gateway  head        0        12  0.25ms         0  2.0h")
+    != std::string::npos);
+}
+
+TEST_CASE("why tells placements with their candidates, best first, and those passed over") {
+  auto text = why_text(
+    admin_document::parse(R"({"id":"r1","requests":["r1"],"events":[
+      {"at_ms":1000,"kind":"placed","request":"r1","instance":"engine-2","epoch":1,"reasons":{"policy":"load-balance",
+        "fallback":false,"considered":["engine-1","engine-2"],"ranking":["engine-2","engine-1"],
+        "metrics":{"engine-1":{"load":0.5},"engine-2":{"load":0.25}},
+        "dropped":[{"instance":"engine-3","pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9}],
+        "dropped_total":3}},
+      {"at_ms":1340,"kind":"replayed","instance":"engine-1","epoch":2,"reasons":{},"note":"engine-2 was lost"},
+      {"at_ms":3500,"kind":"finished","reasons":{},"note":"stop, 12 tokens"}]})"),
+    false);
+  CHECK(
+    text
+    == "Request r1\n"
+       "      +0ms  placed on engine-2, epoch 1\n"
+       "             policy load-balance, candidates engine-1,engine-2\n"
+       "             -> engine-2  load 0.25\n"
+       "                engine-1  load 0.5\n"
+       "             not engine-3: filter metric, load 0.95 against 0.9\n"
+       "             and 2 more not\n"
+       "    +340ms  replayed on engine-1, epoch 2: engine-2 was lost\n"
+       "     +2.5s  finished: stop, 12 tokens\n");
+}
+
+TEST_CASE("a document of another shape is no reason to fail") {
+  for (auto text :
+       {R"({"events":7})", R"({"events":[1,null,{"reasons":[]}]})",
+        R"({"instances":{"a":1},"nodes":[5]})"}) {
+    CAPTURE(text);
+    auto document = admin_document::parse(text);
+    CHECK(why_text(document, false).starts_with("Request -\n"));
+    CHECK_FALSE(status_text(document, true).empty());
+  }
+}
+
+TEST_CASE("a request is named by either form of its id, and by any letters in a path") {
+  using row = std::pair<const char*, const char*>;
+  for (auto [given, bare] :
+       {row{"chatcmpl-a", "a"}, row{"cmpl-a", "a"}, row{"a", "a"}, row{"chatcmpl-", "chatcmpl-"},
+        row{"chatcmpl-cmpl-a", "cmpl-a"}})
+    CHECK(bare_request_id(given) == bare);
+  CHECK(path_segment("a_.:-9") == "a_.:-9");
+  CHECK(path_segment("a/b?c %") == "a%2Fb%3Fc%20%25");
+}
+
+} // namespace llumnix

@@ -1,0 +1,93 @@
+#include "config/load_config.hpp"
+
+#include <doctest/doctest.h>
+
+namespace llumnix {
+
+TEST_CASE("the defaults are right") {
+  CHECK(check(cluster_config{}).empty());
+}
+
+TEST_CASE("what must hold for one knob and between knobs is checked") {
+  struct row {
+    std::vector<const char*> settings;
+    std::vector<std::string> paths; ///< of the problems
+  };
+  std::vector<row> rows{
+    {{"engine.speed=0"}, {}},
+    {{"engine.speed=-1"}, {"engine.speed"}},
+    {{"node.threads=0"}, {"node.threads"}},
+    {{"gateway.io_threads=1000"}, {"gateway.io_threads"}},
+    {{"redis.timeout=0ms"}, {"redis.timeout"}},
+    {{"engine.kv_bytes_per_token=20"}, {"engine.kv_bytes_per_token"}},
+    {{"engine.kv_bytes_per_token=8"}, {"engine.kv_bytes_per_token"}},
+    {{"node.name="}, {"node.name"}},
+    {{"node.name=a b"}, {"node.name"}},
+    {{"node.roles=gateway,boss"}, {"node.roles"}},
+    {{"node.roles=cms,cms"}, {"node.roles"}},
+    {{"llumlet.instance_type=prefil"}, {"llumlet.instance_type"}},
+    {{"scheduler.failover_domain=node-unit"}, {}},
+    {{"scheduler.failover_domain=rack"}, {"scheduler.failover_domain"}},
+    {{"node.listen=here"}, {"node.listen"}},
+    {{"node.listen="}, {"node.listen"}},
+    {{"node.seeds=127.0.0.1:0"}, {"node.seeds"}},
+    {{"node.seeds=10.0.0.1:7,nowhere"}, {"node.seeds"}},
+    {{"redis.address=127.0.0.1:6379"}, {}},
+    {{"redis.address=127.0.0.1"}, {"redis.address"}},
+    {{"node.heartbeat=500ms"}, {"node.heartbeat"}},
+    {{"node.redial_min=3s"}, {"node.redial_min"}},
+    {{"node.tls_key=k.pem"}, {"node.tls_certificate", "node.tls_ca"}},
+    {{"node.listen=0.0.0.0:7000"}, {"node.listen"}},
+    {{"node.listen=0.0.0.0:7000", "node.insecure_cluster=true"}, {}},
+    {{"node.listen=0.0.0.0:7000", "node.tls_key=k", "node.tls_certificate=c", "node.tls_ca=a"}, {}},
+    {{"http.listen=0.0.0.0:80"}, {"http.listen"}},
+    {{"http.listen=0.0.0.0:80", "http.key=k"}, {}},
+    {{"http.listen=0.0.0.0:80", "http.insecure=true"}, {}},
+    {{"admin.listen=10.0.0.1:8090"}, {"admin.listen"}},
+    {{"admin.listen=10.0.0.1:8090", "admin.key=k"}, {}},
+    {{"admin.listen="}, {}},
+    {{"admin.listen=127.0.0.1:8089"}, {"admin.listen"}},
+    {{"http.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"}, {}},
+    {{"llumlet.status_min_interval=2s"}, {"llumlet.status_min_interval"}},
+    {{"cms.expiry_s=20"}, {"cms.metadata_interval"}},
+    {{"cms.status_interval=100s"}, {"cms.status_interval"}},
+    {{"engine.corrupt=r1:12"}, {}},
+    {{"engine.corrupt=a:b:12"}, {}},
+    {{"engine.corrupt=r1"}, {"engine.corrupt"}},
+    {{"engine.corrupt=:1"}, {"engine.corrupt"}},
+    {{"engine.corrupt=r1:x"}, {"engine.corrupt"}},
+    {{"engine.max_model_len=1000"}, {}},
+    {{"engine.max_model_len=1000", "engine.blocks=62"}, {"engine.max_model_len"}},
+    {{"engine.max_model_len=1000", "engine.blocks=63"}, {}},
+    {{"engine.speed=-1", "http.listen=x", "node.threads=0"},
+     {"node.threads", "http.listen", "engine.speed"}},
+  };
+  for (auto& each : rows) {
+    CAPTURE(each.settings.front());
+    cluster_config config;
+    for (auto setting : each.settings)
+      REQUIRE(apply_setting(setting, config).empty());
+    std::vector<std::string> paths;
+    for (auto& problem : check(config))
+      paths.push_back(problem.path);
+    CHECK(paths == each.paths);
+  }
+}
+
+TEST_CASE("a value out of range is named with its bound, in its own unit") {
+  cluster_config config;
+  config.engine.speed = -1;
+  config.gateway.io_threads = 257;
+  config.redis.timeout = milliseconds{0};
+  config.llumlet.instance_type = "prefil";
+  std::vector<std::string> messages;
+  for (auto& problem : check(config))
+    messages.push_back(problem.message);
+  CHECK(
+    messages
+    == std::vector<std::string>{
+      "257 is above 256", "prefil is none of neutral, prefill, decode; did you mean prefill?",
+      "-1 is below 0", "0ms is below 1ms"});
+}
+
+} // namespace llumnix

@@ -1,0 +1,78 @@
+#include "net/http_client.hpp"
+#include "net/http_message.hpp"
+#include "net/http_writer.hpp"
+
+#include <doctest/doctest.h>
+
+#include <optional>
+#include <string>
+
+using namespace llumnix;
+using namespace llumnix::net;
+
+TEST_CASE("a url is taken apart, or refused") {
+  struct row {
+    const char* url;
+    const char* host;
+    const char* port;
+    const char* path;
+  };
+  for (auto [url, host, port, path] :
+       {row{"http://a", "a", "80", "/"}, row{"http://a:8089", "a", "8089", "/"},
+        row{"http://a:1/b/c?d=e", "a", "1", "/b/c?d=e"}, row{"http://a?d", "a", "80", "/?d"},
+        row{"http://[::1]:80/x", "::1", "80", "/x"}, row{"http://[::1]", "::1", "80", "/"},
+        row{"http://a/b#c", "a", "80", "/b"}, row{"http://a/x:y", "a", "80", "/x:y"}}) {
+    CAPTURE(url);
+    auto parsed = parse_url(url);
+    REQUIRE(parsed.has_value());
+    CHECK(parsed->host == host);
+    CHECK(parsed->port == port);
+    CHECK(parsed->path == path);
+  }
+  for (auto url :
+       {"", "a", "https://a", "http://", "http:///x", "http://:80", "http://a:", "http://a:0",
+        "http://a:65536", "http://a:8x", "http://u@a", "http://a b", "http://a/b\r\nx: y",
+        "http://::1", "http://[::1", "http://[::1]x"}) {
+    CAPTURE(url);
+    auto parsed = parse_url(url);
+    REQUIRE(!parsed.has_value());
+    CHECK(parsed.error().code == errc::invalid_argument);
+  }
+}
+
+TEST_CASE("escapes of a path are resolved, and malformed ones refused") {
+  using row = std::pair<const char*, std::optional<std::string>>;
+  for (auto [text, decoded] :
+       {row{"/a", "/a"}, row{"/%41%2fb", "/A/b"}, row{"%C3%A9", "\xc3\xa9"}, row{"/a+b", "/a+b"},
+        row{"%", {}}, row{"%4", {}}, row{"%4g", {}}, row{"a%00b", {}}}) {
+    CAPTURE(text);
+    CHECK(percent_decode(text) == decoded);
+  }
+}
+
+TEST_CASE("a query value is the first of its name") {
+  struct row {
+    const char* query;
+    const char* value;
+  };
+  for (auto [query, value] :
+       {row{"a=1", "1"}, row{"b=2&a=1&a=3", "1"}, row{"", ""}, row{"aa=1", ""}, row{"a", ""},
+        row{"a=x+y%21", "x y!"}, row{"%61=1", "1"}, row{"a=%zz", "%zz"}, row{"a=b=c", "b=c"}}) {
+    CAPTURE(query);
+    CHECK(query_value(query, "a") == value);
+  }
+}
+
+TEST_CASE("a reply says what is true of it whatever its headers claim") {
+  std::string out;
+  append_reply(
+    out, {404, {{"Content-Length", "7"}, {"connection", "upgrade"}, {"x", "a\r\nevil: b"}}, "no"},
+    {});
+  CHECK(out == "HTTP/1.1 404 Not Found\r\nx: a  evil: b\r\ncontent-length: 2\r\n\r\nno");
+  out.clear();
+  append_reply(out, {204, {}, "ignored"}, {.keep_alive = false});
+  CHECK(out == "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
+  out.clear();
+  append_reply(out, {200, {}, "body"}, {.keep_alive = true, .http_1_0 = true, .head_only = true});
+  CHECK(out == "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 4\r\n\r\n");
+}

@@ -1,0 +1,278 @@
+#include "runtime/cluster/dispatch_ledger.hpp"
+
+#include <doctest/doctest.h>
+
+#include <random>
+#include <utility>
+
+using namespace llumnix;
+using enum infer_type;
+
+namespace {
+
+constexpr unix_ms start = 1'000'000;
+
+dispatched_request dispatch(std::string id, infer_type stage = neutral) {
+  return {std::move(id), stage, 100, 70};
+}
+
+/// A status of instance `a` with these lists of engine ids.
+instance_status report(std::vector<std::string> recent, std::vector<std::string> waiting = {}) {
+  instance_status status;
+  status.instance_id = "a";
+  status.recent_waiting_requests = std::move(recent);
+  status.waiting_requests = std::move(waiting);
+  return status;
+}
+
+constexpr inflight_load nothing{};
+constexpr inflight_load one_neutral{1, 1, 1, 70, 100};
+constexpr inflight_load one_prefill{1, 1, 0, 70, 0};
+constexpr inflight_load one_decode{1, 0, 1, 0, 100};
+
+} // namespace
+
+TEST_CASE("an engine's request id is read back to the one it was dispatched under") {
+  using row = std::pair<std::string_view, std::string_view>;
+  for (auto [reported, expected] :
+       {row{"cmpl-550e8400-e29b-0", "550e8400-e29b"},
+        row{"chatcmpl-550e8400-e29b-0", "550e8400-e29b"}, row{"cmpl-r1+0+x", "r1"},
+        row{"reqA", "reqA"}, row{"a-b+c-d", "a-b"}, row{"a-b-c", "a-b"}, row{"r-", "r"},
+        row{"+x", ""}, row{"-x", ""}, row{"", ""}, row{"cmpl-", ""}, row{"chatcmpl-x", "x"},
+        row{"cmpl-chatcmpl-x", "chatcmpl"}, row{"chatcmpl-cmpl-x", "cmpl"}, row{"Cmpl-r1", "Cmpl"},
+        row{"xcmpl-r1-0", "xcmpl-r1"}}) {
+    CAPTURE(reported);
+    CHECK(normalized_request_id(reported) == expected);
+  }
+}
+
+TEST_CASE("roles are known by their names") {
+  for (auto role : {neutral, prefill, decode})
+    CHECK(parse_infer_type(to_string(role)) == role);
+  for (auto other : {"", "Neutral", "prefill ", "both"})
+    CHECK_FALSE(parse_infer_type(other).has_value());
+}
+
+TEST_CASE("a dispatch adds the counters of its stages") {
+  using row = std::pair<infer_type, inflight_load>;
+  for (auto [stage, expected] :
+       {row{neutral, one_neutral}, row{prefill, one_prefill}, row{decode, one_decode}}) {
+    CAPTURE(to_string(stage));
+    dispatch_ledger ledger{10};
+    CHECK(ledger.book("a", dispatch("r", stage), start));
+    CHECK(ledger.inflight("a") == expected);
+    CHECK(ledger.inflight("b") == nothing);
+  }
+}
+
+TEST_CASE("the same stage twice, or a stage after both, counts once") {
+  using row = std::pair<infer_type, infer_type>;
+  for (auto [first, second] :
+       {row{neutral, neutral}, row{prefill, prefill}, row{decode, decode}, row{neutral, prefill},
+        row{neutral, decode}}) {
+    CAPTURE(to_string(first));
+    CAPTURE(to_string(second));
+    dispatch_ledger ledger{10};
+    ledger.book("a", dispatch("r", first), start);
+    auto before = ledger.inflight("a");
+    CHECK_FALSE(ledger.book("a", dispatch("r", second), start));
+    CHECK(ledger.inflight("a") == before);
+  }
+}
+
+TEST_CASE(
+  "the other stage on the same instance makes the entry neutral and is no further request") {
+  using row = std::pair<infer_type, infer_type>;
+  for (auto [first, second] : {row{prefill, decode}, row{decode, prefill}}) {
+    CAPTURE(to_string(first));
+    dispatch_ledger ledger{10};
+    ledger.book("a", dispatch("r", first), start);
+    CHECK(ledger.book("a", dispatch("r", second), start));
+    CHECK(ledger.inflight("a") == one_neutral);
+    CHECK_FALSE(ledger.book("a", dispatch("r", first), start));
+    ledger.release("r");
+    CHECK(ledger.inflight("a") == nothing);
+  }
+}
+
+TEST_CASE("stages of different sizes are taken back as they were counted") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", {"r", prefill, 100, 70}, start);
+  ledger.book("a", {"r", decode, 130, 5}, start);
+  CHECK(ledger.inflight("a") == inflight_load{1, 1, 1, 70, 130});
+  ledger.release("r");
+  CHECK(ledger.inflight("a") == nothing);
+}
+
+TEST_CASE("a release takes a request back on every instance that has it, once") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r", prefill), start);
+  ledger.book("b", dispatch("r", decode), start);
+  ledger.book("b", dispatch("other"), start);
+  CHECK(ledger.release("r") == std::vector<instance_id>{"a", "b"});
+  CHECK(ledger.inflight("a") == nothing);
+  CHECK(ledger.inflight("b") == one_neutral);
+  CHECK(ledger.release("r").empty());
+  CHECK(ledger.release("never seen").empty());
+  CHECK(ledger.inflight("b") == one_neutral);
+}
+
+TEST_CASE("a status that has seen the request takes it back, and keeps it while it waits") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r"), start);
+  ledger.reconcile(report({"cmpl-r-0"}, {"cmpl-r-0"}), start + 1);
+  CHECK(ledger.inflight("a") == nothing);
+
+  SUBCASE("so that the same request booked again meanwhile counts nothing") {
+    CHECK_FALSE(ledger.book("a", dispatch("r"), start + 2));
+    CHECK(ledger.inflight("a") == nothing);
+  }
+  SUBCASE("and a release takes nothing back a second time") {
+    CHECK(ledger.release("r") == std::vector<instance_id>{"a"});
+    CHECK(ledger.inflight("a") == nothing);
+  }
+  SUBCASE("nor does a second sighting") {
+    ledger.reconcile(report({"cmpl-r-0"}, {"cmpl-r-0"}), start + 2);
+    CHECK(ledger.inflight("a") == nothing);
+  }
+  SUBCASE("and forgets it once it waits no longer, so that it may come again") {
+    ledger.reconcile(report({"cmpl-r-0"}), start + 2);
+    CHECK(ledger.release("r").empty());
+    CHECK(ledger.book("a", dispatch("r"), start + 3));
+    CHECK(ledger.inflight("a") == one_neutral);
+  }
+}
+
+TEST_CASE("a request seen and already running is forgotten with the same status") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r"), start);
+  ledger.reconcile(report({"chatcmpl-r-0"}), start + 1);
+  CHECK(ledger.inflight("a") == nothing);
+  CHECK(ledger.release("r").empty());
+}
+
+TEST_CASE("a request no status has shown counts until it is stale, and then no longer") {
+  struct row {
+    unix_ms age;
+    bool waiting;
+    bool counted;
+  };
+  for (auto [age, waiting, counted] :
+       {row{0, false, true}, row{9'999, false, true}, row{10'000, false, false},
+        row{60'000, false, false}, row{-5, false, true}, row{10'000, true, true},
+        row{60'000, true, true}}) {
+    CAPTURE(age);
+    CAPTURE(waiting);
+    dispatch_ledger ledger{10};
+    ledger.book("a", dispatch("r"), start);
+    auto status = report({"cmpl-x-0"}, {});
+    if (waiting) // listed as waiting, but not yet among those seen at a step
+      status.waiting_requests = {"cmpl-r-0"};
+    ledger.reconcile(status, start + age);
+    CHECK(ledger.inflight("a") == (counted ? one_neutral : nothing));
+    CHECK(ledger.release("r").empty() == !counted);
+  }
+}
+
+TEST_CASE("a status speaks for its own instance only") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r"), start);
+  ledger.book("b", dispatch("r"), start);
+  ledger.reconcile(report({"cmpl-r-0"}), start + 60'000);
+  CHECK(ledger.inflight("a") == nothing);
+  CHECK(ledger.inflight("b") == one_neutral);
+  CHECK(ledger.release("r") == std::vector<instance_id>{"b"});
+}
+
+TEST_CASE("ids listed twice, and ids nobody dispatched, do no harm") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r"), start);
+  ledger.reconcile(report({"cmpl-r-0", "r-1", "cmpl-s-0"}, {"t", "t", ""}), start + 1);
+  CHECK(ledger.inflight("a") == nothing);
+}
+
+TEST_CASE("a second stage booked after the first was seen counts until it is seen itself") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r", prefill), start);
+  ledger.reconcile(report({"cmpl-r-0"}, {"cmpl-r-0"}), start + 1);
+  CHECK(ledger.book("a", dispatch("r", decode), start + 9'000));
+  CHECK(ledger.inflight("a") == inflight_load{0, 0, 1, 0, 100});
+  SUBCASE("in a status") {
+    ledger.reconcile(report({"cmpl-r-0"}), start + 9'001);
+    CHECK(ledger.inflight("a") == nothing);
+  }
+  SUBCASE("or is stale, counted from its own dispatch") {
+    ledger.reconcile(report({}), start + 11'000);
+    CHECK(ledger.inflight("a").decode_requests == 1);
+    ledger.reconcile(report({}), start + 19'000);
+    CHECK(ledger.inflight("a") == nothing);
+    CHECK(ledger.release("r").empty());
+  }
+}
+
+TEST_CASE("forgetting an instance leaves the request's other bookings alone") {
+  dispatch_ledger ledger{10};
+  ledger.book("a", dispatch("r"), start);
+  ledger.book("b", dispatch("r"), start);
+  ledger.forget("a");
+  ledger.forget("a");
+  CHECK(ledger.inflight("a") == nothing);
+  CHECK(ledger.inflight("b") == one_neutral);
+  CHECK(ledger.book("a", dispatch("r"), start)); // a new life may be sent it again
+  CHECK(ledger.release("r") == std::vector<instance_id>{"b", "a"});
+  CHECK(ledger.inflight("a") == nothing);
+  CHECK(ledger.inflight("b") == nothing);
+}
+
+TEST_CASE("counters wrap as the reference's do and come back") {
+  dispatch_ledger ledger{10};
+  constexpr std::int32_t most = 2'147'483'647;
+  ledger.book("a", {"r", neutral, most, most}, start);
+  ledger.book("a", {"s", neutral, most, most}, start);
+  CHECK(ledger.inflight("a").decode_tokens == -2);
+  ledger.release("r");
+  CHECK(ledger.inflight("a") == inflight_load{1, 1, 1, most, most});
+  ledger.release("s");
+  CHECK(ledger.inflight("a") == nothing);
+}
+
+TEST_CASE("whatever happens, once every request has been released nothing is counted") {
+  for (unsigned seed = 1; seed <= 50; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 chance{seed};
+    auto pick = [&](std::uint32_t n) { return chance() % n; };
+    auto request = [&] { return "r" + std::to_string(pick(6)); };
+    auto instance = [&] { return std::string{"abc"[pick(3)]}; };
+    dispatch_ledger ledger{10};
+    unix_ms now = start;
+    for (int event = 0; event < 300; ++event, now += pick(3'000)) {
+      switch (pick(6)) {
+        case 0:
+        case 1:
+        case 2: ledger.book(instance(), dispatch(request(), infer_type(pick(3))), now); break;
+        case 3: ledger.release(request()); break;
+        case 4: {
+          auto status = report({request() + "-0"}, {request() + "-0", request() + "-0"});
+          status.instance_id = instance();
+          ledger.reconcile(status, now);
+          break;
+        }
+        default:
+          if (pick(4) == 0)
+            ledger.forget(instance());
+      }
+      for (auto id : {"a", "b", "c"}) {
+        auto load = ledger.inflight(id);
+        CHECK(load.requests >= 0);
+        CHECK(load.prefill_tokens == 70 * load.prefill_requests);
+        CHECK(load.decode_tokens == 100 * load.decode_requests);
+        CHECK(load.prefill_requests >= 0);
+        CHECK(load.decode_requests >= 0);
+      }
+    }
+    for (int i = 0; i < 6; ++i)
+      ledger.release("r" + std::to_string(i));
+    for (auto id : {"a", "b", "c"})
+      CHECK(ledger.inflight(id) == nothing);
+  }
+}

@@ -1,0 +1,117 @@
+#include "runtime/scheduling/policy_registry.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace llumnix;
+
+namespace {
+
+std::vector<std::string> filters_of(const role_policy& role) {
+  std::vector<std::string> names;
+  for (auto& which : role.filters)
+    names.emplace_back(name_of(which));
+  return names;
+}
+
+const role_policy& role_of(const placement_policy& policy, infer_type role) {
+  return policy.roles[static_cast<std::size_t>(role)];
+}
+
+scheduler_config with_policy(std::string name) {
+  scheduler_config config;
+  config.policy = std::move(name);
+  return config;
+}
+
+} // namespace
+
+TEST_CASE("load-balance filters and selects by each role's own metric") {
+  auto config = with_policy("load-balance");
+  config.neutral_load_metric = "num_requests";
+  config.neutral_load_threshold = 0.7; // not a float: rounded once, before comparing
+  config.dispatch_top_k = 4;
+  config.seed = 9;
+  config.instance_staleness_s = 7;
+  config.failover_domain = "node-unit";
+  auto made = make_policy(config);
+  REQUIRE(made.has_value());
+  CHECK(made->name == "load-balance");
+  struct row {
+    infer_type role;
+    const char* metric;
+    float threshold;
+  };
+  for (auto [role, metric, threshold] :
+       {row{infer_type::neutral, "num_requests", 0.7f},
+        row{infer_type::prefill, "all_prefills_tokens_num", 2048},
+        row{infer_type::decode, "kv_cache_usage_ratio_projected", 1}}) {
+    CAPTURE(to_string(role));
+    auto& rule = role_of(*made, role);
+    CHECK(
+      filters_of(rule)
+      == std::vector<std::string>{
+        "state", "excluded", "schedulability", "staleness", "metric", "failover"});
+    REQUIRE(rule.metrics.size() == 1);
+    CHECK(rule.metrics[0]->name == metric);
+    CHECK(std::get<staleness_filter>(rule.filters[3]).limit_s == 7);
+    CHECK(std::get<metric_filter>(rule.filters[4]).threshold == threshold);
+    CHECK(std::get<failover_filter>(rule.filters[5]).domain == failover_domain::node_unit);
+    auto& best = std::get<best_metric>(rule.pick);
+    CHECK(best.slots == std::vector<std::size_t>{0});
+    CHECK(best.top_k == 4);
+    CHECK(best.seed == 9);
+  }
+}
+
+TEST_CASE("flood and round-robin are other rows over the same filters, without load") {
+  for (auto [policy, selector] :
+       {std::pair{"flood", "fixed-preference"}, std::pair{"round-robin", "round-robin"}}) {
+    CAPTURE(policy);
+    auto made = make_policy(with_policy(policy));
+    REQUIRE(made.has_value());
+    for (auto& rule : made->roles) {
+      CHECK(
+        filters_of(rule)
+        == std::vector<std::string>{
+          "state", "excluded", "schedulability", "staleness", "failover"});
+      CHECK(rule.metrics.empty());
+      CHECK(name_of(rule.pick) == selector);
+    }
+  }
+}
+
+TEST_CASE("names nothing knows are refused, with those that are known") {
+  constexpr auto metrics
+    = "known: kv_cache_usage_ratio_projected, decode_batch_size, num_waiting_requests, "
+      "all_prefills_tokens_num, num_requests, all_decodes_tokens_num";
+  struct row {
+    void (*spoil)(scheduler_config&);
+    std::string expected;
+  };
+  const row rows[]{
+    {[](auto& c) { c.policy = "slo"; },
+     "scheduler.policy: unknown policy \"slo\"; known: load-balance, flood, round-robin"},
+    {[](auto& c) { c.neutral_load_metric = "predicted_ttft"; },
+     std::string{"scheduler.neutral_load_metric: unknown metric \"predicted_ttft\"; "} + metrics},
+    {[](auto& c) { c.prefill_load_metric = "kv_cache_hit_len"; },
+     std::string{"scheduler.prefill_load_metric: unknown metric \"kv_cache_hit_len\"; "} + metrics},
+    {[](auto& c) { c.decode_load_metric = ""; },
+     std::string{"scheduler.decode_load_metric: unknown metric \"\"; "} + metrics},
+    {[](auto& c) { c.failover_domain = "rack"; },
+     "scheduler.failover_domain: unknown failover domain \"rack\"; known: instance, node, "
+     "instance-unit, node-unit"},
+    {[](auto& c) { c.dispatch_top_k = 0; }, "scheduler.dispatch_top_k: 0 is below 1"},
+    {[](auto& c) { c.dispatch_top_k = 0, c.policy = "x"; },
+     "scheduler.policy: unknown policy \"x\"; known: load-balance, flood, round-robin; "
+     "scheduler.dispatch_top_k: 0 is below 1"},
+  };
+  for (auto& [spoil, expected] : rows)
+    for (auto policy : {"load-balance", "flood"}) { // also where the policy would not use it
+      auto config = with_policy(policy);
+      spoil(config);
+      auto made = make_policy(config);
+      REQUIRE_FALSE(made.has_value());
+      CHECK(made.error().code == errc::invalid_argument);
+      CHECK(made.error().context == expected);
+    }
+}

@@ -1,0 +1,228 @@
+#include "tests/scheduling/second_opinion.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace llumnix::testing {
+
+namespace {
+
+std::string plain_id(std::string id) {
+  if (id.rfind("cmpl-", 0) == 0)
+    id = id.substr(5);
+  else if (id.rfind("chatcmpl-", 0) == 0)
+    id = id.substr(9);
+  if (id.find('+') != std::string::npos)
+    return id.substr(0, id.find('+'));
+  if (id.find('-') != std::string::npos)
+    return id.substr(0, id.find_last_of('-'));
+  return id;
+}
+
+std::set<std::string> plain_ids(const std::vector<std::string>& ids) {
+  std::set<std::string> plain;
+  for (auto& id : ids)
+    plain.insert(plain_id(id));
+  return plain;
+}
+
+} // namespace
+
+void second_opinion::put(const instance_metadata& metadata, const node_life& life) {
+  auto found = records_.find(metadata.instance_id);
+  if (
+    found != records_.end() && found->second.life.node == life.node
+    && life.incarnation < found->second.life.incarnation)
+    return;
+  auto& x = records_[metadata.instance_id];
+  if (x.life != life) {
+    x.reported = false;
+    x.status = {};
+    x.account.clear();
+  }
+  x.metadata = metadata;
+  x.life = life;
+  x.state = instance_state::ready;
+}
+
+void second_opinion::update(const instance_status& status, unix_ms now) {
+  auto found = records_.find(status.instance_id);
+  if (found == records_.end())
+    return;
+  auto& x = found->second;
+  if (x.reported && status.timestamp_ms <= x.status.timestamp_ms) // gate 1
+    return;
+  if (x.reported && status.update_id <= x.status.update_id) { // gate 2
+    x.status.timestamp_ms = status.timestamp_ms;
+    x.status.schedulable = status.schedulable;
+    return;
+  }
+  x.status = status;
+  x.reported = true;
+  auto recent = plain_ids(status.recent_waiting_requests);
+  auto waiting = plain_ids(status.waiting_requests);
+  std::set<std::string> gone;
+  for (auto& [id, b] : x.account) {
+    if (!b.found && recent.count(id))
+      b.found = true;
+    if (b.found && !waiting.count(id))
+      gone.insert(id);
+    if (
+      !b.found && !waiting.count(id)
+      && (now - b.at) / 1000 >= std::int64_t{config_.local_account_staleness_s})
+      gone.insert(id);
+  }
+  for (auto& id : gone)
+    x.account.erase(id);
+}
+
+void second_opinion::set_state(const std::string& id, instance_state state) {
+  if (auto found = records_.find(id); found != records_.end())
+    found->second.state = state;
+}
+
+void second_opinion::lose(const node_life& life) {
+  for (auto& [id, x] : records_)
+    if (x.life.node == life.node && x.life.incarnation <= life.incarnation) {
+      x.state = instance_state::lost;
+      x.account.clear();
+    }
+}
+
+void second_opinion::remove(const std::string& id) {
+  records_.erase(id);
+}
+
+void second_opinion::release(const std::string& request) {
+  for (auto& [id, x] : records_)
+    x.account.erase(request);
+}
+
+void second_opinion::placed(const placement_query& query, const std::string& id, unix_ms now) {
+  if (id.empty())
+    return;
+  last_ = id;
+  if (config_.local_account) // a request that is there already is not counted again
+    records_.at(id).account.insert(
+      {query.request_id, {now, static_cast<std::int32_t>(query.prompt_tokens), false}});
+}
+
+float second_opinion::load(const record& x) const {
+  std::int32_t in_flight = 0, tokens = 0;
+  for (auto& [id, b] : x.account)
+    if (!b.found) {
+      ++in_flight;
+      tokens += b.tokens;
+    }
+  auto& s = x.status;
+  auto& name = config_.neutral_load_metric;
+  if (name == "kv_cache_usage_ratio_projected") {
+    if (!x.reported)
+      return 0;
+    if (s.num_total_gpu_tokens == 0)
+      return std::numeric_limits<float>::max();
+    return static_cast<float>(
+             s.num_used_gpu_tokens + s.num_uncomputed_tokens_all_waiting_prefills
+             + s.num_unallocated_tokens_scheduler_running_prefills
+             + s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes + tokens)
+           / static_cast<float>(s.num_total_gpu_tokens);
+  }
+  std::int32_t sum = 0;
+  if (name == "decode_batch_size")
+    sum = s.hybrid_scheduler_waiting_to_decode_requests_num + s.num_loading_requests
+          + s.scheduler_waiting_to_decode_requests_num + s.scheduler_running_to_decode_requests_num
+          + in_flight;
+  else if (name == "num_waiting_requests")
+    sum = s.num_waiting_requests + in_flight;
+  else if (name == "all_prefills_tokens_num")
+    sum = s.num_uncomputed_tokens_all_waiting_prefills
+          + s.num_uncomputed_tokens_scheduler_running_prefills + tokens;
+  else if (name == "num_requests")
+    sum = s.num_waiting_requests + s.num_loading_requests + s.num_running_requests + 2 * in_flight;
+  else
+    sum = s.hybrid_scheduler_waiting_to_decode_tokens_num + s.scheduler_waiting_to_decode_tokens_num
+          + s.scheduler_running_to_decode_tokens_num + s.num_tokens_loading_requests + tokens;
+  return static_cast<float>(sum);
+}
+
+bool second_opinion::failing(const record& x, unix_ms now) const {
+  if (x.state == instance_state::lost)
+    return true;
+  if (!x.reported || x.state == instance_state::stopped)
+    return false;
+  return !x.status.schedulable
+         || (now - x.status.timestamp_ms) / 1000 > std::int64_t{config_.instance_staleness_s};
+}
+
+std::vector<std::string> second_opinion::neutral() const {
+  std::vector<std::string> ids;
+  for (auto& [id, x] : records_)
+    if (x.metadata.instance_type == "neutral")
+      ids.push_back(id);
+  return ids;
+}
+
+std::set<std::string> second_opinion::failover(unix_ms now) const {
+  std::set<std::string> set, nodes, units;
+  bool parallel = false;
+  for (auto& id : neutral()) {
+    auto& x = records_.at(id);
+    parallel = parallel || x.metadata.data_parallel_size > 1;
+    if (failing(x, now)) {
+      set.insert(id);
+      if (!x.metadata.node_id.empty())
+        nodes.insert(x.metadata.node_id);
+    }
+  }
+  auto& domain = config_.failover_domain;
+  if (domain == "node" || domain == "node-unit") {
+    set.clear();
+    for (auto& id : neutral())
+      if (nodes.count(records_.at(id).metadata.node_id))
+        set.insert(id);
+  }
+  if (parallel && (domain == "instance-unit" || domain == "node-unit")) {
+    for (auto& id : set)
+      units.insert(records_.at(id).metadata.unit_id);
+    set.clear();
+    for (auto& id : neutral())
+      if (units.count(records_.at(id).metadata.unit_id))
+        set.insert(id);
+  }
+  return set;
+}
+
+std::set<std::string> second_opinion::acceptable(const placement_query& query, unix_ms now) const {
+  auto in_domain = failover(now);
+  std::set<std::string> excluded{query.exclude.begin(), query.exclude.end()};
+  bool by_load = config_.policy == "load-balance";
+  auto limit = static_cast<float>(config_.neutral_load_threshold);
+  for (int pass = 1; pass <= 3; ++pass) {
+    std::vector<std::string> left;
+    for (auto& id : neutral()) {
+      auto& x = records_.at(id);
+      bool fit = x.state == instance_state::ready && !failing(x, now) && !in_domain.count(id);
+      bool welcome = pass > 2 || !excluded.count(id);
+      bool has_room = pass > 1 || !by_load || load(x) < limit;
+      if (fit && welcome && has_room)
+        left.push_back(id);
+    }
+    if (left.empty())
+      continue;
+    if (config_.policy == "flood")
+      return {std::ranges::count(left, last_) ? last_ : left.front()};
+    if (config_.policy == "round-robin") {
+      for (auto& id : left)
+        if (id > last_)
+          return {id};
+      return {left.front()};
+    }
+    std::ranges::stable_sort(
+      left, [&](auto& x, auto& y) { return load(records_.at(x)) < load(records_.at(y)); });
+    left.resize(std::min<std::size_t>(left.size(), config_.dispatch_top_k));
+    return {left.begin(), left.end()};
+  }
+  return {};
+}
+
+} // namespace llumnix::testing

@@ -1,0 +1,179 @@
+#include "runtime/scheduling/selectors.hpp"
+#include "tests/scheduling/cluster_builder.hpp"
+
+#include <doctest/doctest.h>
+
+#include <map>
+#include <set>
+
+using namespace llumnix;
+using namespace llumnix::testing;
+
+namespace {
+
+using ids = std::vector<instance_id>;
+
+float used(const instance_view& x, const inflight_load&) {
+  return static_cast<float>(x.status.num_used_gpu_tokens);
+}
+float running(const instance_view& x, const inflight_load&) {
+  return static_cast<float>(x.status.num_running_requests);
+}
+constexpr load_metric low_used{"used", better::lower, used};
+constexpr load_metric high_running{"running", better::higher, running};
+
+/// A table of two columns, and who is rejected in it.
+struct scene {
+  scene() : table{{&low_used, &high_running}} {}
+
+  void add(const instance_id& id, std::int32_t used, std::int32_t running) {
+    auto status = idle_status(id);
+    status.num_used_gpu_tokens = used;
+    status.num_running_requests = running;
+    table.put(seen(neutral_instance(id), status), {});
+    rejected.assign(table.size(), 0);
+  }
+  void reject(const instance_id& id) { rejected[*table.find(id)] = 1; }
+  survivors among() const { return {table, rejected, 1}; }
+  instance_id pick(const selector& which, std::string_view request = "r") {
+    auto row = choose(which, among(), request, memory);
+    return row ? table.ids()[*row] : "";
+  }
+
+  candidate_table table;
+  std::vector<rejections> rejected;
+  selector_memory memory;
+};
+
+best_metric by(std::vector<std::size_t> slots, std::uint32_t top_k = 1, std::uint64_t seed = 1) {
+  return {std::move(slots), top_k, seed};
+}
+
+} // namespace
+
+TEST_CASE("the best metric wins, in its own direction, and the next one settles ties") {
+  scene s;
+  s.add("a", 5, 9), s.add("b", 3, 1), s.add("c", 3, 7), s.add("d", 3, 7);
+  CHECK(s.pick(by({0})) == "b");
+  CHECK(s.pick(by({1})) == "a");
+  CHECK(s.pick(by({0, 1})) == "c");
+  CHECK(s.pick(by({1, 0})) == "a");
+  s.reject("c");
+  CHECK(s.pick(by({0, 1})) == "d");
+  s.reject("d");
+  CHECK(s.pick(by({0, 1})) == "b");
+}
+
+TEST_CASE("ties go to the lowest id, however many and whoever was chosen before") {
+  scene s;
+  for (auto id : {"c", "a", "d", "b"})
+    s.add(id, 4, 4);
+  for (int again = 0; again < 3; ++again)
+    CHECK(s.pick(by({0})) == "a");
+  s.reject("a");
+  CHECK(s.pick(by({0})) == "b");
+}
+
+TEST_CASE("a filter that sits a pass out rejects nobody in it") {
+  scene s;
+  s.add("a", 1, 0), s.add("b", 2, 0);
+  s.rejected = {0b10, 0b00};
+  CHECK(choose(by({0}), {s.table, s.rejected, 0b11}, "r", s.memory) == 1u);
+  CHECK(choose(by({0}), {s.table, s.rejected, 0b01}, "r", s.memory) == 0u);
+}
+
+TEST_CASE("without survivors nobody is chosen") {
+  for (selector which :
+       {selector{by({0})}, selector{by({0}, 3)}, selector{fixed_preference{}},
+        selector{next_in_order{}}}) {
+    CAPTURE(name_of(which));
+    scene s;
+    CHECK(s.pick(which) == "");
+    s.add("a", 1, 1);
+    s.reject("a");
+    CHECK(s.pick(which) == "");
+  }
+}
+
+TEST_CASE(
+  "with a top k one of the best k is drawn, all of them, and the same one for the same id") {
+  scene s;
+  for (auto [id, load] : {std::pair{"a", 9}, {"b", 1}, {"c", 5}, {"d", 2}, {"e", 3}})
+    s.add(id, load, 0);
+  std::map<instance_id, int> drawn;
+  for (int i = 0; i < 3'000; ++i) {
+    auto request = "r" + std::to_string(i);
+    auto chosen = s.pick(by({0}, 3), request);
+    CHECK(s.pick(by({0}, 3), request) == chosen);
+    ++drawn[chosen];
+  }
+  CHECK(drawn.size() == 3);
+  for (auto id : {"b", "d", "e"}) {
+    CAPTURE(id);
+    CHECK(drawn[id] > 900); // 1000 expected, standard deviation 26
+    CHECK(drawn[id] < 1'100);
+  }
+}
+
+TEST_CASE("a top k beyond the survivors draws among all of them, and the seed changes the draw") {
+  scene s;
+  s.add("a", 1, 0), s.add("b", 2, 0), s.add("c", 3, 0);
+  s.reject("b");
+  std::set<instance_id> drawn;
+  bool seeds_differ = false;
+  for (int i = 0; i < 100; ++i) {
+    auto request = "r" + std::to_string(i);
+    drawn.insert(s.pick(by({0}, 10), request));
+    seeds_differ |= s.pick(by({0}, 10, 1), request) != s.pick(by({0}, 10, 2), request);
+  }
+  CHECK(drawn == std::set<instance_id>{"a", "c"});
+  CHECK(seeds_differ);
+}
+
+TEST_CASE("the ranking lists the best survivors first") {
+  scene s;
+  s.add("a", 3, 0), s.add("b", 1, 0), s.add("c", 2, 0), s.add("d", 1, 5);
+  s.reject("c");
+  std::vector<candidate_table::row> memory;
+  auto rank = [&](std::size_t count) {
+    ids order;
+    for (auto row : best_of(by({0, 1}), s.among(), count, memory))
+      order.push_back(s.table.ids()[row]);
+    return order;
+  };
+  CHECK(rank(0) == ids{});
+  CHECK(rank(2) == ids{"d", "b"});
+  CHECK(rank(9) == ids{"d", "b", "a"});
+}
+
+TEST_CASE("a fixed preference stays with its choice while that survives") {
+  scene s;
+  s.add("b", 1, 1), s.add("c", 0, 0);
+  CHECK(s.pick(fixed_preference{}) == "b");
+  s.add("a", 0, 0);
+  CHECK(s.pick(fixed_preference{}) == "b");
+  s.reject("b");
+  CHECK(s.pick(fixed_preference{}) == "a");
+  s.rejected.assign(3, 0);
+  CHECK(s.pick(fixed_preference{}) == "a");
+  s.table.erase("a");
+  CHECK(s.pick(fixed_preference{}) == "b");
+}
+
+TEST_CASE("round robin goes around the survivors in id order") {
+  scene s;
+  s.add("c", 0, 0), s.add("a", 9, 9), s.add("b", 5, 5);
+  next_in_order around;
+  for (auto expected : {"a", "b", "c", "a"})
+    CHECK(s.pick(around) == expected);
+  s.reject("b");
+  CHECK(s.pick(around) == "c");
+  s.reject("a");
+  CHECK(s.pick(around) == "c"); // alone
+  s.add("bb", 0, 0);            // and everybody may come again
+  CHECK(s.pick(around) == "a");
+  s.table.erase("a"); // the last choice left: its successor is next
+  s.rejected.assign(3, 0);
+  CHECK(s.pick(around) == "b");
+  CHECK(s.pick(around) == "bb");
+}

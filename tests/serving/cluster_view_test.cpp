@@ -1,0 +1,85 @@
+#include "runtime/cluster/cluster_view.hpp"
+#include "runtime/cluster/restart_budget.hpp"
+
+#include <doctest/doctest.h>
+
+namespace llumnix {
+
+namespace {
+
+instance_metadata metadata(double created = 1) {
+  instance_metadata x;
+  x.instance_id = "i";
+  x.utc_create = created;
+  return x;
+}
+
+instance_status status(std::int64_t at, std::int32_t update, bool schedulable = true) {
+  instance_status x;
+  x.instance_id = "i";
+  x.timestamp_ms = at;
+  x.update_id = update;
+  x.schedulable = schedulable;
+  x.num_running_requests = update;
+  return x;
+}
+
+} // namespace
+
+TEST_CASE("a status passes the gates of time and version") {
+  cluster_view view;
+  CHECK(view.update(status(10, 1)) == status_effect::ignored); // of nobody known
+  view.put(metadata(), {"n", 1});
+  CHECK(view.update(status(10, 5)) == status_effect::replaced);
+  CHECK(view.update(status(10, 6)) == status_effect::ignored);
+  CHECK(view.update(status(11, 5, false)) == status_effect::heartbeat);
+  CHECK(view.find("i")->status.timestamp_ms == 11);
+  CHECK_FALSE(view.find("i")->status.schedulable);
+  CHECK(view.find("i")->status.num_running_requests == 5);
+  CHECK(view.update(status(12, 6)) == status_effect::replaced);
+  CHECK(view.find("i")->status.num_running_requests == 6);
+}
+
+TEST_CASE("a new life takes its status over whatever its numbers, an old one is ignored") {
+  cluster_view view;
+  view.put(metadata(), {"n", 2});
+  view.update(status(100, 50));
+  CHECK_FALSE(view.put(metadata(), {"n", 1}));
+  CHECK(view.find("i")->life.incarnation == 2);
+  CHECK(view.put(metadata(), {"n", 3}));
+  CHECK_FALSE(view.find("i")->has_status);
+  CHECK(view.update(status(5, 1)) == status_effect::replaced);
+  view.put(metadata(2), {"n", 3}); // the llumlet was started again within the same life
+  CHECK(view.update(status(6, 1)) == status_effect::replaced);
+}
+
+TEST_CASE("what is lost comes back ready, what drains keeps draining") {
+  cluster_view view;
+  view.put(metadata(), {"n", 2});
+  view.lose({"n", 1});
+  CHECK(view.find("i")->state == instance_state::ready);
+  view.lose({"n", 2});
+  CHECK(view.find("i")->state == instance_state::lost);
+  view.put(metadata(), {"n", 2});
+  CHECK(view.find("i")->state == instance_state::ready);
+  view.set_state("i", instance_state::draining);
+  auto version = view.version();
+  view.put(metadata(), {"n", 2});
+  CHECK(view.find("i")->state == instance_state::draining);
+  CHECK(view.version() > version);
+  view.remove("i");
+  CHECK(view.find("i") == nullptr);
+}
+
+TEST_CASE("a restart budget is spent within its window and refills after it") {
+  restart_budget budget{2, std::chrono::seconds{10}};
+  auto at = [](int seconds) { return time_point{} + std::chrono::seconds{seconds}; };
+  CHECK(budget.spend(at(0)));
+  CHECK(budget.spend(at(5)));
+  CHECK_FALSE(budget.spend(at(9)));
+  CHECK(budget.spend(at(10)));
+  CHECK_FALSE(budget.spend(at(14)));
+  CHECK(budget.spend(at(15)));
+}
+
+} // namespace llumnix

@@ -1,0 +1,65 @@
+#include "runtime/serving/flight_recorder.hpp"
+
+#include <doctest/doctest.h>
+
+namespace llumnix {
+
+namespace {
+
+flight_event event(std::string kind) {
+  flight_event x;
+  x.kind = std::move(kind);
+  return x;
+}
+
+std::vector<std::string> ids(const std::vector<const flight_record*>& records) {
+  std::vector<std::string> names;
+  for (const auto* record : records)
+    names.push_back(record->text_id);
+  return names;
+}
+
+} // namespace
+
+TEST_CASE("a recorder keeps what runs and a bounded number of what ended") {
+  flight_recorder records{2};
+  records.note("running", event("placed"));
+  for (const char* id : {"a", "b", "c"}) {
+    records.note(id, event("placed"));
+    records.end(id, event("finished"));
+  }
+  CHECK(records.find("a").empty());
+  CHECK(records.find("b").size() == 1);
+  CHECK(records.find("c").front()->events.size() == 2);
+  CHECK(records.find("running").size() == 1);
+  CHECK(records.size() == 3);
+}
+
+TEST_CASE("an id used again begins a new record, which outlives the old one's turn") {
+  flight_recorder records{1};
+  records.end("a", event("finished"));
+  records.note("a", event("placed"));
+  records.end("b", event("finished"));
+  REQUIRE(records.find("a").size() == 1);
+  CHECK(records.find("a").front()->events.front().kind == "placed");
+}
+
+TEST_CASE("choices and namesakes are found with their request, strangers are not") {
+  flight_recorder records{10};
+  for (const char* id : {"r", "r.1", "r-2", "r-2.1", "r2", "r.x", "s"})
+    records.note(id, event("placed"));
+  CHECK(ids(records.find("r")) == std::vector<std::string>{"r", "r-2", "r-2.1", "r.1"});
+  CHECK(records.find("q").empty());
+}
+
+TEST_CASE("a record of a restless request stays bounded and keeps its beginning and end") {
+  flight_recorder records{10};
+  for (int i = 0; i < 1000; ++i)
+    records.note("r", event(std::to_string(i)));
+  const auto& events = records.find("r").front()->events;
+  CHECK(events.size() == flight_record::max_events);
+  CHECK(events.front().kind == "0");
+  CHECK(events.back().kind == "999");
+}
+
+} // namespace llumnix

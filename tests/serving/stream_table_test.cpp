@@ -1,0 +1,270 @@
+#include "runtime/serving/byte_tokenizer.hpp"
+#include "runtime/serving/step_batch.hpp"
+#include "runtime/serving/stream_table.hpp"
+
+#include <doctest/doctest.h>
+
+namespace llumnix {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Writes down what the table asks for.
+struct spy_port final : stream_port {
+  std::vector<inference_request> placed;
+  std::vector<std::vector<instance_id>> excluded;
+  std::vector<std::string> aborted; ///< "instance/stream/epoch"
+  std::vector<std::uint32_t> credits;
+  std::vector<std::uint64_t> asked;
+  std::vector<std::uint64_t> withdrawn;
+  std::vector<stream_end> ended;
+
+  void place(inference_request request, bool, std::vector<instance_id> exclude) override {
+    placed.push_back(std::move(request));
+    excluded.push_back(std::move(exclude));
+  }
+  void abort(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) override {
+    aborted.push_back(owner.instance + "/" + std::to_string(stream) + "/" + std::to_string(epoch));
+  }
+  void withdraw(std::uint64_t stream, std::uint32_t) override { withdrawn.push_back(stream); }
+  void grant(const stream_owner&, std::uint64_t, std::uint32_t, std::uint32_t credit) override {
+    credits.push_back(credit);
+  }
+  void ask_holds(const stream_owner&, std::uint64_t stream, std::uint32_t) override { asked.push_back(stream); }
+  void closed(const stream_end& end) override { ended.push_back(end); }
+};
+
+struct spy_sink final : response_sink {
+  std::string text;
+  std::vector<token_id> tokens;
+  finish_reason finish = finish_reason::none;
+  errc failure = errc::ok;
+  int flushes = 0;
+  stream_update last;
+  void on_update(const stream_update& update) override {
+    text += update.text;
+    tokens.insert(tokens.end(), update.tokens.begin(), update.tokens.end());
+    finish = update.finish;
+    last = update;
+  }
+  void on_failure(std::uint32_t, const error& why) override { failure = why.code; }
+  void flush() override { ++flushes; }
+};
+
+struct table_rig {
+  byte_tokenizer words;
+  spy_port port;
+  spy_sink sink;
+  gateway_config config = [] {
+    gateway_config x;
+    x.credit_window = 8;
+    x.max_placements = 3;
+    return x;
+  }();
+  stream_table table{config, {"head", 1, 0, 0}, words, port};
+  time_point now{};
+  stream_owner a{{"engine-a", 1}, "a"};
+  stream_owner b{{"engine-b", 1}, "b"};
+
+  std::uint64_t open(stream_options options = {}) {
+    inference_request request;
+    request.text_id = "r";
+    request.prompt = {72, 105};
+    request.sampling.max_tokens = 100;
+    return table.open(std::move(request), std::move(options), sink, now);
+  }
+  void batch(const stream_owner& from, std::uint64_t stream, std::uint32_t epoch, std::uint32_t start,
+    std::vector<token_id> tokens, finish_reason finish = finish_reason::none) {
+    step_batch bytes;
+    bytes.add({.stream = stream, .epoch = epoch, .start = start, .tokens = std::move(tokens), .logprobs = {}, .finish = finish});
+    table.on_batch(from.life, from.instance, bytes.bytes(), now);
+  }
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(table_rig, "a stream is placed, told its tokens, and closed") {
+  auto stream = open();
+  REQUIRE(port.placed.size() == 1);
+  CHECK(port.placed[0].credit == 8);
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 0, {'h', 'e'});
+  batch(a, stream, 0, 2, {'y'}, finish_reason::length);
+  CHECK(sink.text == "hey");
+  CHECK(sink.finish == finish_reason::length);
+  CHECK(sink.flushes == 2);
+  CHECK(sink.last.output_tokens == 3);
+  CHECK(table.size() == 0);
+  REQUIRE(port.ended.size() == 1);
+  CHECK(port.ended[0].outcome == "length");
+  CHECK(port.aborted.empty());
+}
+
+TEST_CASE_FIXTURE(table_rig, "tokens may overtake the news of their placement") {
+  auto stream = open();
+  batch(a, stream, 0, 0, {'h'});
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 1, {'i'});
+  CHECK(sink.text == "hi");
+}
+
+TEST_CASE_FIXTURE(table_rig, "a lost owner means a replay from the last delivered token; its late tokens are refused") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 0, {'o', 'n'});
+  table.on_node_lost(b.life, now);
+  CHECK(port.placed.size() == 1);
+  table.on_node_lost(a.life, now);
+  REQUIRE(port.placed.size() == 2);
+  CHECK(port.placed[1].epoch == 1);
+  CHECK(port.placed[1].output == std::vector<token_id>{'o', 'n'});
+  batch(a, stream, 0, 2, {'X'});
+  CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
+  table.on_placed(stream, 1, b, now);
+  batch(b, stream, 1, 2, {'e'});
+  batch(a, stream, 1, 3, {'X'}); // right epoch, wrong speaker
+  batch(b, stream, 2, 3, {'X'}); // an epoch nobody gave out
+  batch(b, stream, 1, 3, {'!'}, finish_reason::stop);
+  CHECK(sink.text == "one!");
+  CHECK(sink.finish == finish_reason::stop);
+}
+
+TEST_CASE_FIXTURE(table_rig, "nothing is told twice and nothing is left out") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 0, {'a', 'b', 'c'});
+  batch(a, stream, 0, 1, {'b', 'c', 'd'});
+  CHECK(sink.text == "abcd");
+  batch(a, stream, 0, 0, {'a'});
+  CHECK(sink.text == "abcd");
+  batch(a, stream, 0, 6, {'g'}); // 4 and 5 are missing: computed again
+  CHECK(sink.text == "abcd");
+  REQUIRE(port.placed.size() == 2);
+  CHECK(port.placed[1].output.size() == 4);
+  CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
+}
+
+TEST_CASE_FIXTURE(table_rig, "refusals move on, final ones fail, and placements are bounded") {
+  auto stream = open();
+  SUBCASE("a full instance is avoided") {
+    table.on_refused(stream, 0, "a", {errc::queue_full, ""}, now);
+    REQUIRE(port.placed.size() == 2);
+    CHECK(port.excluded[1] == std::vector<instance_id>{"a"});
+    table.on_refused(stream, 0, "a", {errc::queue_full, ""}, now); // said twice
+    CHECK(port.placed.size() == 2);
+    table.on_refused(stream, 1, "b", {errc::queue_full, ""}, now);
+    table.on_refused(stream, 2, "c", {errc::queue_full, ""}, now);
+    CHECK(port.placed.size() == 3);
+    CHECK(sink.failure == errc::no_instance);
+    CHECK(port.ended[0].outcome == "failed");
+  }
+  SUBCASE("what can never fit is not tried elsewhere") {
+    table.on_refused(stream, 0, "a", {errc::too_long, ""}, now);
+    CHECK(port.placed.size() == 1);
+    CHECK(sink.failure == errc::too_long);
+  }
+  SUBCASE("no instance in time") {
+    table.on_unplaceable(stream, 0, {errc::no_instance, ""}, now);
+    CHECK(sink.failure == errc::no_instance);
+    CHECK(table.size() == 0);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "credit follows what the client took") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 0, {1, 2, 3, 4, 5, 6, 7, 8});
+  CHECK(port.credits.empty());
+  table.consumed(stream, 3, now);
+  CHECK(port.credits.empty());
+  table.consumed(stream, 1, now);
+  CHECK(port.credits == std::vector<std::uint32_t>{12});
+  table.on_node_lost(a.life, now);
+  CHECK(port.placed[1].credit == 12);
+}
+
+TEST_CASE_FIXTURE(table_rig, "an unbounded stream needs no credit") {
+  stream_options options;
+  options.bounded = false;
+  open(options);
+  CHECK(port.placed[0].credit == inference_request::no_limit);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a stop string ends the stream at its engine too") {
+  stream_options options;
+  options.stop = {"yz"};
+  auto stream = open(options);
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 0, {'x', 'y', 'z', 'q'});
+  CHECK(sink.text == "x");
+  CHECK(sink.tokens == std::vector<token_id>{'x', 'y', 'z'});
+  CHECK(sink.finish == finish_reason::stop);
+  CHECK(sink.last.stop_match == "yz");
+  CHECK(sink.last.output_tokens == 3);
+  CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
+}
+
+TEST_CASE_FIXTURE(table_rig, "a client that leaves is heard of wherever its request is") {
+  SUBCASE("waiting for an instance") {
+    table.cancel(open(), now);
+    CHECK(port.withdrawn.size() == 1);
+  }
+  SUBCASE("running") {
+    auto stream = open();
+    table.on_placed(stream, 0, a, now);
+    table.cancel(stream, now);
+    CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
+    batch(a, stream, 0, 0, {'x'});
+    CHECK(sink.text.empty());
+    CHECK(port.aborted.size() == 2);
+  }
+  SUBCASE("on its way to an instance") {
+    auto stream = open();
+    table.cancel(stream, now);
+    table.on_placed(stream, 0, a, now);
+    CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
+  }
+  CHECK(table.size() == 0);
+  CHECK(port.ended.at(0).outcome == "cancelled");
+}
+
+TEST_CASE_FIXTURE(table_rig, "a silent owner is asked, and believed") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  now += 999ms;
+  table.sweep(now);
+  CHECK(port.asked.empty());
+  now += 1ms;
+  table.sweep(now);
+  CHECK(port.asked == std::vector<std::uint64_t>{stream});
+  table.on_holds_answer(stream, 0, true, now);
+  CHECK(port.placed.size() == 1);
+  now += 1s;
+  table.sweep(now);
+  CHECK(port.asked.size() == 2);
+  table.on_holds_answer(stream, 0, false, now);
+  CHECK(port.placed.size() == 2);
+  table.on_holds_answer(stream, 0, false, now); // of an earlier epoch
+  CHECK(port.placed.size() == 2);
+}
+
+TEST_CASE_FIXTURE(table_rig, "bytes that make no sense do no harm") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  table.on_batch(a.life, a.instance, {'x', 'y'}, now);
+  batch(a, stream, 0, 0, {'o', 'k'});
+  CHECK(sink.text == "ok");
+}
+
+TEST_CASE_FIXTURE(table_rig, "a gateway that forgot is asked again") {
+  auto stream = open();
+  table.place_again(now);
+  REQUIRE(port.placed.size() == 2);
+  CHECK(port.placed[1].epoch == 0);
+  table.on_placed(stream, 0, a, now);
+  table.place_again(now);
+  CHECK(port.placed.size() == 2);
+}
+
+} // namespace llumnix

@@ -1,0 +1,104 @@
+#include "tests/virtual/scene.hpp"
+
+#include <doctest/doctest.h>
+
+namespace llumnix::testing {
+
+TEST_CASE("a request placed on another node comes back token for token") {
+  scene cluster{1, 2};
+  REQUIRE(cluster.settle());
+  auto& client = cluster.request("head", greedy("r1", 40));
+  REQUIRE(cluster.run_until([&] { return client.ended(); }, 10s));
+  CHECK(client.failure.code == errc::ok);
+  CHECK(client.finish == finish_reason::length);
+  CHECK(client.tokens == expected_tokens({72, 105}, 40));
+}
+
+TEST_CASE("requests are spread over the instances by load") {
+  scene cluster{2, 4};
+  REQUIRE(cluster.settle());
+  std::vector<virtual_client*> clients;
+  for (int i = 0; i < 32; ++i)
+    clients.push_back(&cluster.request("head", greedy("r" + std::to_string(i), 64, std::vector<token_id>(64, 65 + i))));
+  REQUIRE(cluster.run_until([&] { return cluster.counters("head").placements == 32; }, 1s));
+  auto placed = [&] {
+    std::map<std::string, int> by_instance;
+    auto document = cluster.inspect("head", "requests");
+    for (int i = 0; i < 4; ++i) {
+      auto name = "\"instance\":\"engine-" + std::to_string(i) + "\"";
+      for (std::size_t at = 0; (at = document.find(name, at)) != std::string::npos; ++at)
+        ++by_instance[scene::engine_name(static_cast<std::uint32_t>(i))];
+    }
+    return by_instance;
+  }();
+  REQUIRE(placed.size() == 4);
+  for (const auto& [instance, count] : placed) {
+    CAPTURE(instance);
+    CHECK(count >= 6);
+    CHECK(count <= 10);
+  }
+  REQUIRE(cluster.run_until([&] {
+    return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); });
+  }, 30s));
+  for (int i = 0; i < 32; ++i)
+    CHECK(clients[static_cast<std::size_t>(i)]->tokens == expected_tokens(std::vector<token_id>(64, static_cast<token_id>(65 + i)), 64));
+}
+
+TEST_CASE("the same seed gives the same events, another seed others") {
+  auto run = [](std::uint64_t seed) {
+    scene cluster{seed, 2};
+    cluster.settle();
+    auto& one = cluster.request("head", greedy("a", 20));
+    auto& two = cluster.request("head", greedy("b", 20, {74}));
+    cluster.run_until([&] { return one.ended() && two.ended(); }, 10s);
+    return std::make_pair(cluster.trace(), one.arrivals);
+  };
+  CHECK(run(7) == run(7));
+  CHECK(run(7).first != run(8).first);
+}
+
+TEST_CASE("nodes find each other in whatever order they start, and after the seed was away") {
+  virtual_cluster cluster{3, small_engines()};
+  auto head = scene::head();
+  cluster.start("engine-0", scene::engine());
+  cluster.run_for(3s);
+  cluster.start("head", head);
+  CHECK(cluster.run_until([&] { return cluster.counters("head").statuses > 0; }, 5s));
+  cluster.kill("head");
+  cluster.run_for(5s);
+  cluster.start("head", head);
+  CHECK(cluster.run_until([&] { return cluster.counters("head").statuses > 0; }, 5s));
+}
+
+TEST_CASE("why tells where a request went and how it ended") {
+  scene cluster{4, 2};
+  REQUIRE(cluster.settle());
+  auto& client = cluster.request("head", greedy("r1", 8));
+  REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
+  cluster.run_for(10ms);
+  auto why = cluster.inspect("head", "why", "r1");
+  CHECK(why.find("\"kind\":\"placed\"") != std::string::npos);
+  CHECK(why.find("all_prefills_tokens_num") != std::string::npos);
+  CHECK(why.find("\"kind\":\"finished\"") != std::string::npos);
+  CHECK(cluster.inspect("head", "why", "unheard-of").empty());
+}
+
+TEST_CASE("the directory lists the actors of every node") {
+  scene cluster{5, 2};
+  REQUIRE(cluster.settle());
+  auto actors = cluster.inspect("head", "actors");
+  for (const char* role : {"node head", "node engine-1", "scheduler", "gateway", "cms", "llumlet engine-0", "engine engine-1"}) {
+    CAPTURE(role);
+    CHECK(actors.find(std::string{"\"name\":\""} + role + "\"") != std::string::npos);
+  }
+}
+
+TEST_CASE("what no engine could ever hold is refused at once, what can wait waits") {
+  scene cluster{6, 1};
+  REQUIRE(cluster.settle());
+  auto& huge = cluster.request("head", greedy("huge", 4, std::vector<token_id>(5000, 65)));
+  REQUIRE(cluster.run_until([&] { return huge.ended(); }, 1s));
+  CHECK(huge.failure.code == errc::too_long);
+}
+
+} // namespace llumnix::testing

@@ -1,0 +1,118 @@
+#include "actors/protocol/caf_error.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/console_messages.hpp"
+#include "actors/protocol/serving_messages.hpp"
+#include "actors/protocol/type_ids.hpp"
+
+#include <caf/all.hpp>
+#include <caf/binary_deserializer.hpp>
+#include <caf/binary_serializer.hpp>
+
+#include <doctest/doctest.h>
+
+namespace llumnix {
+
+namespace {
+
+struct registered : caf::actor_system_config {
+  registered() { register_types(*this); }
+};
+
+/// Sends a value as a message through bytes. A type that is not registered comes back as an empty message.
+template <class T>
+T over_the_wire(caf::actor_system& system, const T& value) {
+  caf::scoped_execution_unit context{&system};
+  std::vector<char> bytes;
+  auto message = caf::make_message(value);
+  caf::binary_serializer sink{&context, bytes};
+  REQUIRE_FALSE(sink(message));
+  caf::message back;
+  caf::binary_deserializer source{&context, bytes};
+  REQUIRE_FALSE(source(back));
+  REQUIRE(back.size() == 1);
+  return back.get_as<T>(0);
+}
+
+inference_request some_request() {
+  inference_request x;
+  x.stream = {"head", 3, 1, 42};
+  x.epoch = 2;
+  x.text_id = "r1";
+  x.model = "m";
+  x.prompt = {1, 2, 3};
+  x.output = {512, 1023};
+  x.sampling.temperature = 0.5;
+  x.sampling.seed = 9;
+  x.sampling.stop_token_ids = {7};
+  x.sampling.eos = eos_rule::force;
+  x.credit = 77;
+  return x;
+}
+
+} // namespace
+
+TEST_CASE("every message survives the wire") {
+  registered config;
+  caf::actor_system system{config};
+  auto request = some_request();
+  stream_owner owner{{"engine-0", 5}, "engine-0"};
+  CHECK(over_the_wire(system, submit_msg{request}).request == request);
+  CHECK(over_the_wire(system, admit_msg{request, true, {"a"}}).exclude == std::vector<instance_id>{"a"});
+  CHECK(over_the_wire(system, abort_msg{owner, request.stream, 4}).owner == owner);
+  CHECK(over_the_wire(system, grant_msg{owner, request.stream, 4, 9}).credit == 9);
+  CHECK(over_the_wire(system, holds_msg{owner, request.stream, 4}).epoch == 4);
+  CHECK(over_the_wire(system, holds_answer_msg{request.stream, 4, true}).holds);
+  CHECK(over_the_wire(system, withdraw_msg{request.stream, 4}).stream == request.stream);
+  CHECK(over_the_wire(system, tokens_msg{{"e", 1}, "i", {'a', '\0', 'b'}}).batch.size() == 3);
+  CHECK(over_the_wire(system, refused_msg{request.stream, 1, "i", {errc::draining, "d"}}).why.code == errc::draining);
+  CHECK(over_the_wire(system, unplaceable_msg{request.stream, 1, {errc::timeout, "t"}}).why.context == "t");
+  CHECK(over_the_wire(system, release_msg{"r"}).request_id == "r");
+  CHECK(over_the_wire(system, stream_closed_msg{{request.stream, "r", "stop", {errc::ok, {}}, 1, 2, 3}}).end.output_tokens == 2);
+  place_msg place{request.stream, 1, {"r", 10, {"x"}}};
+  CHECK(over_the_wire(system, place).query.exclude.size() == 1);
+  placed_msg placed{request.stream, 1, owner, {}};
+  placed.reasons.metrics = {{"i", {{"m", 0.5}}}};
+  placed.reasons.dropped = {{"j", 2, "metric", "m", 1.5, 1.0}};
+  CHECK(over_the_wire(system, placed).reasons.metrics == placed.reasons.metrics);
+  CHECK(over_the_wire(system, placed).reasons.dropped.front().threshold == 1.0);
+
+  instance_status status;
+  status.instance_id = "i";
+  status.update_id = 7;
+  status.waiting_requests = {"cmpl-a-0"};
+  status.num_scheduled_prefill_tokens = 40;
+  instance_metadata metadata;
+  metadata.instance_id = "i";
+  metadata.utc_create = 1.5;
+  metadata.max_num_batched_tokens = 20;
+  CHECK(over_the_wire(system, status_msg{{"e", 1}, status}).status == status);
+  CHECK(over_the_wire(system, engine_news_msg{status}).status == status);
+  view_change_msg change{{{metadata, {"e", 1}, "modeled", instance_state::draining}}, {status}, {{"f", 2}}, {"gone"}};
+  auto back = over_the_wire(system, change);
+  CHECK(back.put.front().metadata == metadata);
+  CHECK(back.put.front().state == instance_state::draining);
+  CHECK(back.removed == change.removed);
+  node_card card;
+  card.self = {{"e", 1}, "127.0.0.1:1", {"llumlet"}};
+  card.instances.push_back({metadata, "modeled", {}});
+  card.instances.clear();
+  CHECK(over_the_wire(system, peer_up_msg{card}).card.self.address == "127.0.0.1:1");
+  CHECK(over_the_wire(system, peer_down_msg{{"e", 1}}).life.incarnation == 1);
+  CHECK(over_the_wire(system, dial_msg{"a:1"}).address == "a:1");
+  CHECK(over_the_wire(system, listening_msg{"a:1"}).address == "a:1");
+  CHECK(over_the_wire(system, inspect_msg{"why", "r"}).argument == "r");
+  CHECK(over_the_wire(system, inspected_msg{"{}"}).json == "{}");
+  CHECK(over_the_wire(system, event_msg{5, "placed", {{"a", "b"}}}).facts.size() == 1);
+  CHECK(over_the_wire(system, streams_msg{3, {{"r", request.stream, "i", "running", 1, 2, 3, 4, "c"}}}).streams.front().age_ms == 4);
+  actor_stats_msg stats{{{1, "n", "r", 2, 3, 4, 5, 6, {{"k", 7}}}}};
+  CHECK(over_the_wire(system, stats).actors.front().state.front().second == 7);
+}
+
+TEST_CASE("our errors travel as themselves, CAF's become ours") {
+  CHECK(from_caf(to_caf({errc::out_of_blocks, "none left"})) == error{errc::out_of_blocks, "none left"});
+  CHECK(from_caf(caf::error{caf::sec::request_timeout}).code == errc::timeout);
+  CHECK(from_caf(caf::error{caf::sec::request_receiver_down}).code == errc::unreachable);
+  CHECK(from_caf(caf::error{caf::sec::runtime_error}).code == errc::internal);
+}
+
+} // namespace llumnix
