@@ -59,7 +59,7 @@ void node_state::refresh_card() {
   card = std::move(fresh);
   tell_children(caf::make_message(peer_up_msg{card}));
   for (const auto& [name, known] : peers)
-    self->send(known.hello.node, introduction());
+    caf::anon_send(known.hello.node, introduction()); // without a sender: an answer would be another hello
 }
 
 /// All our roles are peer listeners.

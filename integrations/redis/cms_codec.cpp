@@ -11,45 +11,37 @@ namespace {
 
 // The fields of instance.hpp carry the wire's names, so each is named once here and copied both
 // ways.
-#define LLUMNIX_METADATA_FIELDS(FIELD)                                                             \
-  FIELD(instance_id)                                                                               \
-  FIELD(instance_type)                                                                             \
-  FIELD(backend_type)                                                                              \
-  FIELD(ip) FIELD(ip_kvs) FIELD(api_server_port) FIELD(llumlet_port) FIELD(kvt_port)               \
-    FIELD(node_id) FIELD(data_parallel_size) FIELD(tensor_parallel_size) FIELD(unit_id)            \
-      FIELD(dp_rank) FIELD(ep_rank) FIELD(dp_local_rank) FIELD(utc_create) FIELD(utc_update)       \
-        FIELD(ip_kvt) FIELD(block_size) FIELD(max_num_batched_tokens)
+// clang-format off
+#define LLUMNIX_METADATA_FIELDS(FIELD) \
+  FIELD(instance_id) FIELD(instance_type) FIELD(backend_type) FIELD(ip) FIELD(ip_kvs) \
+  FIELD(api_server_port) FIELD(llumlet_port) FIELD(kvt_port) FIELD(node_id) \
+  FIELD(data_parallel_size) FIELD(tensor_parallel_size) FIELD(unit_id) FIELD(dp_rank) \
+  FIELD(ep_rank) FIELD(dp_local_rank) FIELD(utc_create) FIELD(utc_update) FIELD(ip_kvt) \
+  FIELD(block_size) FIELD(max_num_batched_tokens)
 
-#define LLUMNIX_STATUS_FIELDS(FIELD)                                                               \
-  FIELD(instance_id)                                                                               \
-  FIELD(schedulable)                                                                               \
-  FIELD(timestamp_ms)                                                                              \
-  FIELD(step_id) FIELD(update_id) FIELD(hybrid_scheduler_waiting_to_decode_requests_num)           \
-    FIELD(scheduler_waiting_to_decode_requests_num) FIELD(num_waiting_requests)                    \
-      FIELD(scheduler_running_to_decode_requests_num) FIELD(num_running_requests)                  \
-        FIELD(num_loading_requests) FIELD(num_total_gpu_tokens) FIELD(num_used_gpu_tokens)         \
-          FIELD(num_uncomputed_tokens_hybrid_scheduler_waiting_prefills)                           \
-            FIELD(num_unallocated_tokens_hybrid_scheduler_waiting_decodes)                         \
-              FIELD(hybrid_scheduler_waiting_to_decode_tokens_num)                                 \
-                FIELD(num_uncomputed_tokens_scheduler_waiting_prefills)                            \
-                  FIELD(scheduler_waiting_to_decode_tokens_num)                                    \
-                    FIELD(num_uncomputed_tokens_scheduler_running_prefills)                        \
-                      FIELD(num_unallocated_tokens_scheduler_running_prefills)                     \
-                        FIELD(scheduler_running_to_decode_tokens_num)                              \
-                          FIELD(num_tokens_loading_requests)                                       \
-                            FIELD(num_uncomputed_tokens_all_waiting_prefills)                      \
-                              FIELD(num_migrate_in_reqs) FIELD(num_migrate_out_reqs)               \
-                                FIELD(num_available_migrate_in_slots)                              \
-                                  FIELD(num_available_migrate_out_slots)                           \
-                                    FIELD(num_migrate_in_tokens) FIELD(num_migrate_out_tokens)     \
-                                      FIELD(num_available_migrate_in_tokens)                       \
-                                        FIELD(num_available_migrate_out_tokens)                    \
-                                          FIELD(kv_cache_usage_ratio_migrate_in)                   \
-                                            FIELD(kv_cache_usage_ratio_migrate_out)                \
-                                              FIELD(available_kv_cache_usage_ratio_migrate_in)     \
-                                                FIELD(available_kv_cache_usage_ratio_migrate_out)  \
-                                                  FIELD(profiling_id) FIELD(step_duration)         \
-                                                    FIELD(num_scheduled_prefill_tokens)
+#define LLUMNIX_STATUS_FIELDS(FIELD) \
+  FIELD(instance_id) FIELD(schedulable) FIELD(timestamp_ms) FIELD(step_id) FIELD(update_id) \
+  FIELD(hybrid_scheduler_waiting_to_decode_requests_num) \
+  FIELD(scheduler_waiting_to_decode_requests_num) FIELD(num_waiting_requests) \
+  FIELD(scheduler_running_to_decode_requests_num) FIELD(num_running_requests) \
+  FIELD(num_loading_requests) FIELD(num_total_gpu_tokens) FIELD(num_used_gpu_tokens) \
+  FIELD(num_uncomputed_tokens_hybrid_scheduler_waiting_prefills) \
+  FIELD(num_unallocated_tokens_hybrid_scheduler_waiting_decodes) \
+  FIELD(hybrid_scheduler_waiting_to_decode_tokens_num) \
+  FIELD(num_uncomputed_tokens_scheduler_waiting_prefills) \
+  FIELD(scheduler_waiting_to_decode_tokens_num) \
+  FIELD(num_uncomputed_tokens_scheduler_running_prefills) \
+  FIELD(num_unallocated_tokens_scheduler_running_prefills) \
+  FIELD(scheduler_running_to_decode_tokens_num) FIELD(num_tokens_loading_requests) \
+  FIELD(num_uncomputed_tokens_all_waiting_prefills) FIELD(num_migrate_in_reqs) \
+  FIELD(num_migrate_out_reqs) FIELD(num_available_migrate_in_slots) \
+  FIELD(num_available_migrate_out_slots) FIELD(num_migrate_in_tokens) \
+  FIELD(num_migrate_out_tokens) FIELD(num_available_migrate_in_tokens) \
+  FIELD(num_available_migrate_out_tokens) FIELD(kv_cache_usage_ratio_migrate_in) \
+  FIELD(kv_cache_usage_ratio_migrate_out) FIELD(available_kv_cache_usage_ratio_migrate_in) \
+  FIELD(available_kv_cache_usage_ratio_migrate_out) FIELD(profiling_id) FIELD(step_duration) \
+  FIELD(num_scheduled_prefill_tokens)
+// clang-format on
 
 // Protobuf reports broken text of its own accord, on stderr; the caller's error says as much.
 void take_over_protobuf_log() {

@@ -39,10 +39,12 @@ void second_opinion::put(const instance_metadata& metadata, const node_life& lif
     x.reported = false;
     x.status = {};
     x.account.clear();
+    x.state = instance_state::ready;
   }
+  if (x.state == instance_state::lost)
+    x.state = instance_state::ready;
   x.metadata = metadata;
   x.life = life;
-  x.state = instance_state::ready;
 }
 
 void second_opinion::update(const instance_status& status, unix_ms now) {
