@@ -32,7 +32,7 @@ class Leaving(ClusterTest):
 
 
 class SlowReader(ClusterTest):
-    TOKENS = 8000
+    TOKENS = 60000  # far more text than the kernel's socket buffers take
 
     def slow_client(self, cluster):
         host, port = cluster.url.removeprefix("http://").split(":")
@@ -75,7 +75,7 @@ class SlowReader(ClusterTest):
                     self.assertLess(grown, 32 * 1024, f"{node['node']} grew by {grown} KiB")
                 await asyncio.to_thread(self.read_all, client)
 
-        with Cluster(engines=1, engine__speed=0) as cluster:
+        with Cluster(engines=1, engine__speed=0, engine__blocks=8000, engine__kv_bytes_per_token=16) as cluster:
             asyncio.run(act(cluster))
             cluster.wait_idle()
 
