@@ -67,14 +67,14 @@ std::string node_metrics_text(const node_counters& x, double uptime_s) {
   out.counter("llumnix_unplaceable_total", "Requests that found no instance in time.", x.unplaceable);
   out.counter("llumnix_rejected_full_total", "Requests answered with 429.", x.rejected_full);
   out.gauge("gateway_pending_requests", "Requests that wait for an instance.", x.waiting);
-  out.gauge("gateway_current_requests", "Streams open now.", x.inflight);
+  out.gauge("llumnix_streams_open", "Streams of this gateway's clients.", x.inflight);
   out.counter("llumnix_peers_lost_total", "Node lives that ended while linked.", x.peers_lost);
   out.counter("llumnix_statuses_total", "Instance statuses taken into the view.", x.statuses);
   out.counter("llumnix_actor_restarts_total", "Actors started again after a crash.", x.restarts);
   out.add("process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
   out.add("process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds());
   out.add("process_open_fds", "gauge", "Open file descriptors.", open_files());
-  out.add("uptime_seconds", "gauge", "Seconds since the process began.", uptime_s);
+  out.add("llumnix_node_uptime_seconds", "gauge", "Seconds since the process began.", uptime_s);
   return std::move(out).take();
 }
 

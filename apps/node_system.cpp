@@ -37,8 +37,12 @@ struct node_system::settings : caf::actor_system_config {
     set("scheduler.policy", caf::atom("sharing"));
     set("scheduler.max-threads", std::size_t{config.threads});
     set("middleman.workers", std::size_t{1});
-    set("middleman.heartbeat-interval", caf::timespan{config.heartbeat});
-    set("middleman.connection-timeout", caf::timespan{config.connection_timeout});
+    // CAF gives up a handshake that is under way when a heartbeat is due, and one with TLS takes its time.
+    auto heartbeat = config.heartbeat;
+    if (!config.tls_certificate.empty())
+      heartbeat = std::max(heartbeat, milliseconds{250});
+    set("middleman.heartbeat-interval", caf::timespan{heartbeat});
+    set("middleman.connection-timeout", caf::timespan{std::max(config.connection_timeout, 2 * heartbeat)});
     set("middleman.app-identifiers",
       std::vector<std::string>{"llumnix/" + std::to_string(protocol_version)});
     set("middleman.enable-automatic-connections", false);

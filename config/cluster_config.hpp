@@ -20,7 +20,7 @@ struct node_config {
   std::string advertise;                     ///< HOST:PORT told to other nodes; empty: the listen address
   std::vector<std::string> seeds;            ///< HOST:PORT of nodes to join through
   std::uint64_t incarnation = 0;             ///< life of this node; 0: the start time in milliseconds
-  milliseconds heartbeat{100};               ///< between heartbeats on a node link
+  milliseconds heartbeat{100};               ///< between heartbeats on a node link; with TLS at least 250ms
   milliseconds connection_timeout{500};      ///< silence after which a node counts as dead; found within timeout + heartbeat
   milliseconds redial_min{50};               ///< first pause before dialling a node again; doubles up to redial_max
   milliseconds redial_max{2000};

@@ -46,7 +46,7 @@ constexpr knob table[] = {
   {.path = "node.advertise", .field = node<&node_config::advertise>, .doc = "address told to other nodes; empty: the listen address", .form = peer_address},
   {.path = "node.seeds", .field = node<&node_config::seeds>, .doc = "nodes to join through", .form = peer_address},
   {.path = "node.incarnation", .field = node<&node_config::incarnation>, .doc = "life of this node; 0: its start time in milliseconds"},
-  {.path = "node.heartbeat", .field = node<&node_config::heartbeat>, .doc = "between heartbeats on a node link", .minimum = 1},
+  {.path = "node.heartbeat", .field = node<&node_config::heartbeat>, .doc = "between heartbeats on a node link; with TLS at least 250ms", .minimum = 1},
   {.path = "node.connection_timeout", .field = node<&node_config::connection_timeout>, .doc = "silence after which a node counts as dead", .minimum = 1},
   {.path = "node.redial_min", .field = node<&node_config::redial_min>, .doc = "first pause before dialling a node again; doubles up to node.redial_max", .minimum = 1},
   {.path = "node.redial_max", .field = node<&node_config::redial_max>, .doc = "longest pause before dialling a node again", .minimum = 1},
