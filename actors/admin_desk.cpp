@@ -26,7 +26,8 @@ void admin_desk_state::on_question(const admin_question& msg) {
     return;
   }
   self->request(console, std::chrono::seconds{5}, msg.question)
-    .then([answer = msg.answer](inspected_msg& found) { answer(std::move(found.json)); },
+    .then(
+      [answer = msg.answer](inspected_msg& found) { answer(std::move(found.json)); },
       [answer = msg.answer](const caf::error& failure) { answer(from_caf(failure)); });
 }
 

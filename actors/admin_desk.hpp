@@ -8,15 +8,18 @@
 
 namespace llumnix {
 
-/// A question from outside the actors, and what to do with the answer (from an actor thread; it posts).
+/// A question from outside the actors, and what to do with the answer (from an actor thread; it
+/// posts).
 struct admin_question {
   inspect_msg question;
   std::function<void(result<std::string>)> answer;
 };
 
-/// ADMIN DESK: takes the questions of this process's admin listener to its CONSOLE. Stays in its process.
-using admin_desk_actor = caf::typed_actor<caf::reacts_to<admin_question>, caf::reacts_to<peer_up_msg>,
-  caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+/// ADMIN DESK: takes the questions of this process's admin listener to its CONSOLE. Stays in its
+/// process.
+using admin_desk_actor = caf::typed_actor<
+  caf::reacts_to<admin_question>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 struct admin_desk_state {
   admin_desk_state() = default;

@@ -9,10 +9,11 @@
 
 namespace llumnix {
 
-/// Asks every actor the same question and hands over the answers once all have answered, failed or been silent
-/// for `timeout`; those without an answer are left out. Order is that of `actors`.
+/// Asks every actor the same question and hands over the answers once all have answered, failed or
+/// been silent for `timeout`; those without an answer are left out. Order is that of `actors`.
 template <class Answer, class Self, class Actor, class Question>
-void ask_all(Self* self, const std::vector<Actor>& actors, const Question& question,
+void ask_all(
+  Self* self, const std::vector<Actor>& actors, const Question& question,
   std::chrono::milliseconds timeout, std::function<void(std::vector<Answer>)> done) {
   struct round {
     std::vector<std::unique_ptr<Answer>> answers;

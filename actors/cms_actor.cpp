@@ -78,7 +78,8 @@ void cms_state::on_peer_up(const peer_up_msg& msg) {
     if (!view.put(instance.metadata, msg.card.self.life, instance.engine))
       continue;
     lost_since.erase(instance.metadata.instance_id);
-    change.put.push_back({instance.metadata, msg.card.self.life, instance.engine, instance_state::ready});
+    change.put.push_back(
+      {instance.metadata, msg.card.self.life, instance.engine, instance_state::ready});
     if (config.store)
       config.store->put_metadata(instance.metadata);
   }
@@ -89,8 +90,9 @@ void cms_state::on_peer_up(const peer_up_msg& msg) {
 /// Its instances stay known as lost, and the mirror says that nothing should be sent there.
 void cms_state::on_peer_down(const peer_down_msg& msg) {
   for (const auto& [id, instance] : view.instances()) {
-    if (instance.life.node != msg.life.node || instance.life.incarnation > msg.life.incarnation
-        || instance.state == instance_state::lost)
+    if (
+      instance.life.node != msg.life.node || instance.life.incarnation > msg.life.incarnation
+      || instance.state == instance_state::lost)
       continue;
     lost_since[id] = self->clock().now();
     if (config.store) {
@@ -128,17 +130,19 @@ void cms_state::on_tick() {
 /// Tells the listeners, and how long a request may be.
 void cms_state::tell(const view_change_msg& change) {
   bool only_statuses = change.put.empty() && change.lost.empty() && change.removed.empty();
-  auto longest = only_statuses ? config.counters->longest_request.load(std::memory_order_relaxed) : 0u;
+  auto longest
+    = only_statuses ? config.counters->longest_request.load(std::memory_order_relaxed) : 0u;
   auto consider = [&](const instance_status& status) {
-    longest = std::max(longest, static_cast<std::uint32_t>(std::max(0, status.num_total_gpu_tokens)));
+    longest
+      = std::max(longest, static_cast<std::uint32_t>(std::max(0, status.num_total_gpu_tokens)));
   };
   for (const auto& status : change.statuses)
     consider(status);
   if (!only_statuses)
     for (const auto& [id, instance] : view.instances())
-      if (instance.state == instance_state::ready)
-        consider(instance.status);
-  config.counters->longest_request.store(longest, std::memory_order_relaxed);
+      consider(instance.status); // the lost too: what only they can hold waits for them
+  if (longest > 0)
+    config.counters->longest_request.store(longest, std::memory_order_relaxed);
   for (const auto& [address, listener] : listeners)
     self->send(listener, change);
 }
@@ -149,23 +153,34 @@ inspected_msg cms_state::on_inspect() {
   for (const auto& [id, x] : view.instances()) {
     const auto& status = x.status;
     auto block = std::max(1, x.metadata.block_size);
-    json age = x.has_status ? json(std::max<std::int64_t>(0, now_ms() - status.timestamp_ms)) : json();
-    instances.push_back({{"id", id}, {"node", x.life.node}, {"incarnation", x.life.incarnation},
-      {"role", x.metadata.instance_type}, {"state", to_string(x.state)}, {"engine", x.engine},
-      {"scheduling", {{"waiting", status.num_waiting_requests}, {"running", status.num_running_requests}}},
-      {"kv_blocks",
-        {{"total", status.num_total_gpu_tokens / block}, {"used", status.num_used_gpu_tokens / block},
-          {"free", (status.num_total_gpu_tokens - status.num_used_gpu_tokens) / block},
-          {"reserved", 0}, {"block_tokens", x.metadata.block_size}}},
-      {"migrations", {{"in", status.num_migrate_in_reqs}, {"out", status.num_migrate_out_reqs}, {"slots", 0}}},
-      {"status_age_ms", age}});
+    json age
+      = x.has_status ? json(std::max<std::int64_t>(0, now_ms() - status.timestamp_ms)) : json();
+    instances.push_back(
+      {{"id", id},
+       {"node", x.life.node},
+       {"incarnation", x.life.incarnation},
+       {"role", x.metadata.instance_type},
+       {"state", to_string(x.state)},
+       {"engine", x.engine},
+       {"scheduling",
+        {{"waiting", status.num_waiting_requests}, {"running", status.num_running_requests}}},
+       {"kv_blocks",
+        {{"total", status.num_total_gpu_tokens / block},
+         {"used", status.num_used_gpu_tokens / block},
+         {"free", (status.num_total_gpu_tokens - status.num_used_gpu_tokens) / block},
+         {"reserved", 0},
+         {"block_tokens", x.metadata.block_size}}},
+       {"migrations",
+        {{"in", status.num_migrate_in_reqs}, {"out", status.num_migrate_out_reqs}, {"slots", 0}}},
+       {"status_age_ms", age}});
   }
   return {instances.dump(-1, ' ', false, json::error_handler_t::replace)};
 }
 
 actor_stats_msg cms_state::on_stat() {
   auto line = self->stat("cms", "cms");
-  line.state = {{"instances", static_cast<std::int64_t>(view.instances().size())},
+  line.state = {
+    {"instances", static_cast<std::int64_t>(view.instances().size())},
     {"listeners", static_cast<std::int64_t>(listeners.size())},
     {"view_version", static_cast<std::int64_t>(view.version())}};
   return {{std::move(line)}};

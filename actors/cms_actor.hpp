@@ -20,7 +20,8 @@ struct cms_actor_config {
   std::shared_ptr<cms_store> store; ///< the mirror this process keeps; null: none
 };
 
-/// CMS: this process's replica of the view. Fed by llumlets, read by local listeners, mirrored to a store.
+/// CMS: this process's replica of the view. Fed by llumlets, read by local listeners, mirrored to a
+/// store.
 struct cms_state {
   cms_state() = default;
   static inline const char* name = "cms";

@@ -26,8 +26,8 @@ json parsed(const std::string& document) {
 
 } // namespace
 
-console_actor::behavior_type console_state::make_behavior(
-  pointer actor, console_actor_config settings) {
+console_actor::behavior_type
+console_state::make_behavior(pointer actor, console_actor_config settings) {
   self = actor;
   config = std::move(settings);
   return {
@@ -63,15 +63,21 @@ caf::result<inspected_msg> console_state::cluster() {
     json instances = json::array();
     for (const auto& instance : card.instances)
       instances.push_back(instance.metadata.instance_id);
-    listed.push_back({{"node", name}, {"incarnation", card.self.life.incarnation}, {"pid", card.pid},
-      {"address", card.self.address}, {"roles", card.self.roles}, {"instances", std::move(instances)}});
+    listed.push_back(
+      {{"node", name},
+       {"incarnation", card.self.life.incarnation},
+       {"pid", card.pid},
+       {"address", card.self.address},
+       {"roles", card.self.roles},
+       {"instances", std::move(instances)}});
     if (!card.scheduler.empty() && !leaders.contains("scheduler"))
       leaders["scheduler"] = name;
     if (!card.cms.empty() && (views.empty() || name == config.life.node))
       views.assign(1, card.cms.front());
   }
   auto promise = self->make_response_promise<inspected_msg>();
-  ask_all<inspected_msg>(self, views, inspect_msg{"cluster", {}}, patience,
+  ask_all<inspected_msg>(
+    self, views, inspect_msg{"cluster", {}}, patience,
     [promise, listed, leaders](std::vector<inspected_msg> answers) mutable {
       json instances = answers.empty() ? json::array() : parsed(answers.front().json);
       promise.deliver(text({{"nodes", listed}, {"instances", instances}, {"leaders", leaders}}));
@@ -84,16 +90,23 @@ caf::result<inspected_msg> console_state::requests(const std::string& instance) 
   for (const auto& [name, card] : nodes)
     hubs.insert(hubs.end(), card.hubs.begin(), card.hubs.end());
   auto promise = self->make_response_promise<inspected_msg>();
-  ask_all<streams_msg>(self, hubs, inspect_msg{"requests", {}}, patience,
+  ask_all<streams_msg>(
+    self, hubs, inspect_msg{"requests", {}}, patience,
     [promise, instance](std::vector<streams_msg> answers) mutable {
       json listed = json::array();
       for (const auto& answer : answers)
         for (const auto& x : answer.streams)
           if (instance.empty() || x.instance == instance)
-            listed.push_back({{"id", x.text_id}, {"instance", x.instance.empty() ? json() : json(x.instance)},
-              {"state", x.state}, {"epoch", x.epoch}, {"prompt_tokens", x.prompt_tokens},
-              {"output_tokens", x.output_tokens}, {"age_ms", x.age_ms}, {"client", x.client},
-              {"gateway", x.stream.node}});
+            listed.push_back(
+              {{"id", x.text_id},
+               {"instance", x.instance.empty() ? json() : json(x.instance)},
+               {"state", x.state},
+               {"epoch", x.epoch},
+               {"prompt_tokens", x.prompt_tokens},
+               {"output_tokens", x.output_tokens},
+               {"age_ms", x.age_ms},
+               {"client", x.client},
+               {"gateway", x.stream.node}});
       promise.deliver(text({{"requests", std::move(listed)}}));
     });
   return promise;
@@ -104,7 +117,8 @@ caf::result<inspected_msg> console_state::why(const std::string& id) {
   for (const auto& [name, card] : nodes)
     gateways.insert(gateways.end(), card.gateway.begin(), card.gateway.end());
   auto promise = self->make_response_promise<inspected_msg>();
-  ask_all<inspected_msg>(self, gateways, inspect_msg{"why", id}, patience,
+  ask_all<inspected_msg>(
+    self, gateways, inspect_msg{"why", id}, patience,
     [promise, id](std::vector<inspected_msg> answers) mutable {
       for (auto& answer : answers)
         if (!answer.json.empty()) {
@@ -121,7 +135,8 @@ caf::result<inspected_msg> console_state::actors() {
   for (const auto& [name, card] : nodes)
     consoles.insert(consoles.end(), card.console.begin(), card.console.end());
   auto promise = self->make_response_promise<inspected_msg>();
-  ask_all<inspected_msg>(self, consoles, inspect_msg{"local_actors", {}}, 2 * patience,
+  ask_all<inspected_msg>(
+    self, consoles, inspect_msg{"local_actors", {}}, 2 * patience,
     [promise](std::vector<inspected_msg> answers) mutable {
       json listed = json::array();
       for (const auto& answer : answers)
@@ -134,7 +149,8 @@ caf::result<inspected_msg> console_state::actors() {
 
 caf::result<inspected_msg> console_state::local_actors() {
   auto promise = self->make_response_promise<inspected_msg>();
-  ask_all<actor_stats_msg>(self, std::vector<node_actor>{config.node}, stat_msg{}, 2 * patience,
+  ask_all<actor_stats_msg>(
+    self, std::vector<node_actor>{config.node}, stat_msg{}, 2 * patience,
     [promise, node = config.life.node](std::vector<actor_stats_msg> answers) mutable {
       json listed = json::array();
       for (const auto& answer : answers)
@@ -142,9 +158,17 @@ caf::result<inspected_msg> console_state::local_actors() {
           json state = json::object();
           for (const auto& [key, value] : x.state)
             state[key] = value;
-          listed.push_back({{"id", node + "/" + std::to_string(x.id)}, {"name", x.name}, {"role", x.role}, {"node", node},
-            {"mailbox", x.mailbox}, {"messages", x.messages}, {"busy_ms", static_cast<double>(x.busy_us) / 1000},
-            {"restarts", x.restarts}, {"up_ms", x.up_ms}, {"state", std::move(state)}});
+          listed.push_back(
+            {{"id", node + "/" + std::to_string(x.id)},
+             {"name", x.name},
+             {"role", x.role},
+             {"node", node},
+             {"mailbox", x.mailbox},
+             {"messages", x.messages},
+             {"busy_ms", static_cast<double>(x.busy_us) / 1000},
+             {"restarts", x.restarts},
+             {"up_ms", x.up_ms},
+             {"state", std::move(state)}});
         }
       promise.deliver(text(listed));
     });
@@ -162,7 +186,9 @@ void console_state::on_peer_up(const peer_up_msg& msg) {
   const auto& life = msg.card.self.life;
   auto [known, fresh] = nodes.try_emplace(life.node);
   if (fresh || known->second.self.life != life) {
-    event_msg event{config.wall.at(self->clock().now()), "node_up",
+    event_msg event{
+      config.wall.at(self->clock().now()),
+      "node_up",
       {{"node", life.node}, {"incarnation", std::to_string(life.incarnation)}}};
     on_event(event);
   }
@@ -171,15 +197,20 @@ void console_state::on_peer_up(const peer_up_msg& msg) {
 
 void console_state::on_peer_down(const peer_down_msg& msg) {
   nodes.erase(msg.life.node);
-  event_msg event{config.wall.at(self->clock().now()), "node_down",
+  event_msg event{
+    config.wall.at(self->clock().now()),
+    "node_down",
     {{"node", msg.life.node}, {"incarnation", std::to_string(msg.life.incarnation)}}};
   on_event(event);
 }
 
-/// What came after event number `after` (empty: what comes from now on), and how many of those are gone already.
+/// What came after event number `after` (empty: what comes from now on), and how many of those are
+/// gone already.
 caf::result<inspected_msg> console_state::events(const std::string& after) {
   auto first_kept = events_seen - recent.size(); // number of the event before the oldest kept
-  auto from = after.empty() ? events_seen : std::min<std::uint64_t>(std::strtoull(after.c_str(), nullptr, 10), events_seen);
+  auto from = after.empty()
+                ? events_seen
+                : std::min<std::uint64_t>(std::strtoull(after.c_str(), nullptr, 10), events_seen);
   json listed = json::array();
   for (auto number = std::max<std::uint64_t>(from, first_kept); number < events_seen; ++number) {
     const auto& event = recent[number - first_kept];
@@ -188,11 +219,14 @@ caf::result<inspected_msg> console_state::events(const std::string& after) {
       line[key] = value;
     listed.push_back(std::move(line));
   }
-  return text({{"last", events_seen}, {"missed", first_kept > from ? first_kept - from : 0},
-    {"events", std::move(listed)}});
+  return text(
+    {{"last", events_seen},
+     {"missed", first_kept > from ? first_kept - from : 0},
+     {"events", std::move(listed)}});
 }
 
-console_actor::behavior_type make_console(console_state::pointer self, console_actor_config config) {
+console_actor::behavior_type
+make_console(console_state::pointer self, console_actor_config config) {
   return self->state.make_behavior(self, std::move(config));
 }
 

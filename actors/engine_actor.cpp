@@ -6,8 +6,9 @@ namespace llumnix {
 
 static_assert(actor_state<engine_state>);
 
-engine_actor::behavior_type engine_state::make_behavior(pointer actor, engine_actor_config settings,
-  std::shared_ptr<stepped_engine> value, llumlet_actor parent) {
+engine_actor::behavior_type engine_state::make_behavior(
+  pointer actor, engine_actor_config settings, std::shared_ptr<stepped_engine> value,
+  llumlet_actor parent) {
   self = actor;
   config = std::move(settings);
   engine = std::move(value);
@@ -33,7 +34,8 @@ void engine_state::on_submit(submit_msg& msg) {
   auto stream = msg.request.stream;
   auto epoch = msg.request.epoch;
   auto hub = hub_of(stream);
-  if (!hub) { // it overtook the news of its gateway; should that never come, the gateway asks and replays
+  if (!hub) { // it overtook the news of its gateway; should that never come, the gateway asks and
+              // replays
     if (early.size() < early_max)
       early.push_back(std::move(msg));
     return;
@@ -62,7 +64,8 @@ void engine_state::on_grant(const grant_msg& msg) {
   begin_step();
 }
 
-/// By our own list: the engine forgets a stream with the step that ends it, before its last tokens are told.
+/// By our own list: the engine forgets a stream with the step that ends it, before its last tokens
+/// are told.
 holds_answer_msg engine_state::on_holds(const holds_msg& msg) const {
   auto found = streams.find(msg.stream);
   return {msg.stream, msg.epoch, found != streams.end() && found->second == msg.epoch};
@@ -146,9 +149,8 @@ void engine_state::on_peer_down(const peer_down_msg& msg) {
   std::erase_if(hubs, [&](const auto& entry) {
     return entry.first.node == msg.life.node && entry.first.incarnation <= msg.life.incarnation;
   });
-  std::erase_if(early, [&](const auto& waiting) {
-    return waiting.request.stream.node == msg.life.node;
-  });
+  std::erase_if(
+    early, [&](const auto& waiting) { return waiting.request.stream.node == msg.life.node; });
   auto first = streams.lower_bound(stream_ref{msg.life.node, 0, 0, 0});
   while (first != streams.end() && first->first.node == msg.life.node
          && first->first.incarnation <= msg.life.incarnation) {
@@ -167,13 +169,16 @@ stream_hub_actor engine_state::hub_of(const stream_ref& stream) const {
 
 actor_stats_msg engine_state::on_stat() {
   auto line = self->stat("engine " + config.instance, "engine");
-  line.state = {{"streams", static_cast<std::int64_t>(streams.size())},
-    {"steps", static_cast<std::int64_t>(steps)}, {"tokens", static_cast<std::int64_t>(tokens)}};
+  line.state = {
+    {"streams", static_cast<std::int64_t>(streams.size())},
+    {"steps", static_cast<std::int64_t>(steps)},
+    {"tokens", static_cast<std::int64_t>(tokens)}};
   return {{std::move(line)}};
 }
 
-engine_actor::behavior_type make_engine(engine_state::pointer self, engine_actor_config config,
-  std::shared_ptr<stepped_engine> engine, llumlet_actor llumlet) {
+engine_actor::behavior_type make_engine(
+  engine_state::pointer self, engine_actor_config config, std::shared_ptr<stepped_engine> engine,
+  llumlet_actor llumlet) {
   return self->state.make_behavior(self, std::move(config), std::move(engine), std::move(llumlet));
 }
 

@@ -16,15 +16,16 @@ struct engine_actor_config {
   nanoseconds news_min_interval{2'000'000}; ///< at most one status to the llumlet in this time
 };
 
-/// ENGINE: steps one engine on its actor clock. Outputs of a step are told when the step ends, one message per
-/// hub; what was aborted meanwhile is not told.
+/// ENGINE: steps one engine on its actor clock. Outputs of a step are told when the step ends, one
+/// message per hub; what was aborted meanwhile is not told.
 struct engine_state {
   engine_state() = default;
   static inline const char* name = "engine";
   using pointer = role_pointer<engine_actor, engine_state>;
 
-  engine_actor::behavior_type make_behavior(pointer actor, engine_actor_config settings,
-    std::shared_ptr<stepped_engine> value, llumlet_actor parent);
+  engine_actor::behavior_type make_behavior(
+    pointer actor, engine_actor_config settings, std::shared_ptr<stepped_engine> value,
+    llumlet_actor parent);
 
   void on_submit(submit_msg& msg);
   void on_abort(const abort_msg& msg);
@@ -46,7 +47,7 @@ struct engine_state {
   llumlet_actor llumlet;
   std::map<node_life, std::vector<stream_hub_actor>> hubs;
   std::map<stream_ref, std::uint32_t> streams; ///< what runs here, with its epoch
-  std::vector<submit_msg> early; ///< requests of gateways not known here yet
+  std::vector<submit_msg> early;               ///< requests of gateways not known here yet
   static constexpr std::size_t early_max = 1024;
   step_result running;
   bool stepping = false;
@@ -57,7 +58,8 @@ struct engine_state {
   std::uint64_t tokens = 0;
 };
 
-engine_actor::behavior_type make_engine(engine_state::pointer self, engine_actor_config config,
-  std::shared_ptr<stepped_engine> engine, llumlet_actor llumlet);
+engine_actor::behavior_type make_engine(
+  engine_state::pointer self, engine_actor_config config, std::shared_ptr<stepped_engine> engine,
+  llumlet_actor llumlet);
 
 } // namespace llumnix

@@ -25,10 +25,10 @@ json reasons_json(const placement_reasons& reasons) {
     for (const auto& [name, value] : values)
       metrics[instance][name] = value;
   }
-  json out{{"policy", reasons.policy}, {"view_version", reasons.view_version},
-    {"fallback", reasons.fallback}, {"considered", reasons.considered},
-    {"dropped", std::move(dropped)}, {"dropped_total", reasons.dropped_total},
-    {"ranking", std::move(ranking)}, {"metrics", std::move(metrics)}};
+  json out{{"policy", reasons.policy},      {"view_version", reasons.view_version},
+           {"fallback", reasons.fallback},  {"considered", reasons.considered},
+           {"dropped", std::move(dropped)}, {"dropped_total", reasons.dropped_total},
+           {"ranking", std::move(ranking)}, {"metrics", std::move(metrics)}};
   if (!reasons.note.empty())
     out["note"] = reasons.note;
   return out;
@@ -55,12 +55,15 @@ std::string flight_json(const std::vector<const flight_record*>& records) {
       merged.emplace_back(event.at, std::move(line));
     }
   }
-  std::stable_sort(merged.begin(), merged.end(),
-    [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(
+    merged.begin(), merged.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   json events = json::array();
   for (auto& [at, line] : merged)
     events.push_back(std::move(line));
-  return json{{"id", records.front()->text_id}, {"requests", std::move(requests)}, {"events", std::move(events)}}
+  return json{
+    {"id", records.front()->text_id},
+    {"requests", std::move(requests)},
+    {"events", std::move(events)}}
     .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

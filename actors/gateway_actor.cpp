@@ -9,8 +9,8 @@ namespace llumnix {
 
 static_assert(actor_state<gateway_state>);
 
-gateway_actor::behavior_type gateway_state::make_behavior(
-  pointer actor, gateway_actor_config settings) {
+gateway_actor::behavior_type
+gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   self = actor;
   config = std::move(settings);
   auto made = dispatcher::make(config.scheduling);
@@ -39,24 +39,33 @@ void gateway_state::on_admit(admit_msg& msg) {
   auto epoch = msg.request.epoch;
   if (!msg.replay && epoch == 0) {
     ++streams_open;
-    if (streams_open > config.knobs.max_inflight || waiting.size() >= config.knobs.max_queue) {
+    if (streams_open > config.knobs.max_inflight || stuck >= config.knobs.max_queue) {
       config.counters->rejected_full.fetch_add(1, std::memory_order_relaxed);
-      give_up(stream, epoch, {errc::queue_full, "too many requests wait for an instance; try again later"});
+      give_up(
+        stream, epoch,
+        {errc::queue_full, "too many requests wait for an instance; try again later"});
       return;
     }
   }
   if (epoch > 0) {
     release(msg.request.text_id); // what the account holds for the placement that failed
     config.counters->replays.fetch_add(1, std::memory_order_relaxed);
-    records->note(msg.request.text_id, {now_ms(), "replayed", {}, epoch, {},
-      "goes on from token " + std::to_string(msg.request.output.size())});
-    tell("replayed", {{"request", msg.request.text_id}, {"epoch", std::to_string(epoch)},
-      {"from_token", std::to_string(msg.request.output.size())}});
+    records->note(
+      msg.request.text_id, {now_ms(),
+                            "replayed",
+                            {},
+                            epoch,
+                            {},
+                            "goes on from token " + std::to_string(msg.request.output.size())});
+    tell(
+      "replayed", {{"request", msg.request.text_id},
+                   {"epoch", std::to_string(epoch)},
+                   {"from_token", std::to_string(msg.request.output.size())}});
   }
   auto deadline = self->clock().now() + config.knobs.wait_for_instance;
-  auto& request = waiting[stream];
-  request = {std::move(msg), deadline};
-  try_place(request);
+  if (auto former = waiting.find(stream); former != waiting.end())
+    take_out(former);
+  try_place(waiting.emplace(stream, waiting_request{std::move(msg), deadline}).first->second);
   count();
 }
 
@@ -71,14 +80,17 @@ void gateway_state::try_place(waiting_request& request) {
   auto own = schedulers.find(config.life.node);
   const auto& [life, scheduler] = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
-  place_msg question{body.stream, body.epoch,
+  place_msg question{
+    body.stream,
+    body.epoch,
     {body.text_id, static_cast<std::uint32_t>(body.prompt.size() + body.output.size()),
-      request.admit.exclude}};
+     request.admit.exclude}};
   request.asked = true;
   auto timeout = own != schedulers.end() ? caf::duration{caf::infinite}
                                          : caf::duration{config.schedule_timeout};
   self->request(scheduler, timeout, std::move(question))
-    .then([this](placed_msg& choice) { on_choice(choice.stream, choice.epoch, choice); },
+    .then(
+      [this](placed_msg& choice) { on_choice(choice.stream, choice.epoch, choice); },
       [this, stream = body.stream, epoch = body.epoch](const caf::error& failure) {
         on_no_choice(stream, epoch, from_caf(failure));
       });
@@ -88,8 +100,9 @@ void gateway_state::place_by_view(waiting_request& request) {
   const auto& body = request.admit.request;
   auto stream = body.stream;
   auto epoch = body.epoch;
-  placement_query query{body.text_id,
-    static_cast<std::uint32_t>(body.prompt.size() + body.output.size()), request.admit.exclude};
+  placement_query query{
+    body.text_id, static_cast<std::uint32_t>(body.prompt.size() + body.output.size()),
+    request.admit.exclude};
   auto choice = own_view->place(query, now_ms(), true);
   const auto* chosen = own_view->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
@@ -113,8 +126,7 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
     view_changed = true; // tried again at the next tick
     return;
   }
-  auto node = waiting.extract(stream);
-  send_to(std::move(node.mapped()), choice.owner, std::move(choice.reasons));
+  send_to(take_out(waiting.find(stream)), choice.owner, std::move(choice.reasons));
   count();
 }
 
@@ -127,9 +139,11 @@ void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, 
     place_by_view(*request); // SCHEDULER is gone or silent
     return;
   }
-  if (!request->told) {
-    request->told = true;
-    records->note(request->admit.request.text_id, {now_ms(), "waiting", {}, epoch, {}, why.context});
+  if (!request->stuck) {
+    request->stuck = true;
+    ++stuck;
+    records->note(
+      request->admit.request.text_id, {now_ms(), "waiting", {}, epoch, {}, why.context});
   }
 }
 
@@ -155,7 +169,7 @@ void gateway_state::give_up(const stream_ref& stream, std::uint32_t epoch, const
 
 void gateway_state::on_withdraw(const withdraw_msg& msg) {
   if (waiting_for(msg.stream, msg.epoch))
-    waiting.erase(msg.stream);
+    take_out(waiting.find(msg.stream));
   count();
 }
 
@@ -169,8 +183,8 @@ void gateway_state::on_grant(grant_msg& msg) {
     self->send(llumlet, std::move(msg));
 }
 
-/// An owner that does not answer in time is as good as one that says no only when its node is gone, and then
-/// `peer_down` says so; so silence here changes nothing.
+/// An owner that does not answer in time is as good as one that says no only when its node is gone,
+/// and then `peer_down` says so; so silence here changes nothing.
 void gateway_state::on_holds(holds_msg& msg) {
   const auto* hub = hub_of(msg.stream);
   if (!hub)
@@ -193,12 +207,16 @@ void gateway_state::on_closed(const stream_closed_msg& msg) {
   const auto& end = msg.end;
   if (streams_open > 0)
     --streams_open;
-  waiting.erase(end.stream);
+  if (auto at = waiting.find(end.stream); at != waiting.end())
+    take_out(at);
   release(end.text_id);
   auto note = end.outcome + ", " + std::to_string(end.output_tokens) + " tokens";
   if (end.failure.code != errc::ok)
     note += ": " + to_string(end.failure);
-  tell("finished", {{"request", end.text_id}, {"outcome", end.outcome}, {"output_tokens", std::to_string(end.output_tokens)}});
+  tell(
+    "finished", {{"request", end.text_id},
+                 {"outcome", end.outcome},
+                 {"output_tokens", std::to_string(end.output_tokens)}});
   records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note)});
   count();
 }
@@ -224,7 +242,8 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
   view_changed = true;
 }
 
-/// Questions to a SCHEDULER of the lost node time out by themselves; its streams are the hubs' to replay.
+/// Questions to a SCHEDULER of the lost node time out by themselves; its streams are the hubs' to
+/// replay.
 void gateway_state::on_peer_down(const peer_down_msg& msg) {
   auto known = nodes.find(msg.life.node);
   if (known != nodes.end() && known->second.life.incarnation <= msg.life.incarnation)
@@ -261,16 +280,27 @@ void gateway_state::on_tick() {
       continue;
     }
     auto epoch = request.admit.request.epoch;
-    waiting.erase(found);
+    take_out(found);
     config.counters->unplaceable.fetch_add(1, std::memory_order_relaxed);
-    give_up(stream, epoch, {errc::no_instance, "no instance could take the request within "
-      + std::to_string(config.knobs.wait_for_instance.count()) + " ms"});
+    give_up(
+      stream, epoch,
+      {errc::no_instance, "no instance could take the request within "
+                            + std::to_string(config.knobs.wait_for_instance.count()) + " ms"});
   }
   count();
 }
 
-gateway_state::waiting_request* gateway_state::waiting_for(
-  const stream_ref& stream, std::uint32_t epoch) {
+gateway_state::waiting_request
+gateway_state::take_out(std::map<stream_ref, waiting_request>::iterator at) {
+  auto request = std::move(at->second);
+  waiting.erase(at);
+  if (request.stuck)
+    --stuck;
+  return request;
+}
+
+gateway_state::waiting_request*
+gateway_state::waiting_for(const stream_ref& stream, std::uint32_t epoch) {
   auto found = waiting.find(stream);
   if (found == waiting.end() || found->second.admit.request.epoch != epoch)
     return nullptr;
@@ -302,7 +332,7 @@ void gateway_state::tell(std::string kind, std::vector<std::pair<std::string, st
 }
 
 void gateway_state::count() {
-  config.counters->waiting.store(waiting.size(), std::memory_order_relaxed);
+  config.counters->waiting.store(stuck, std::memory_order_relaxed);
   config.counters->inflight.store(streams_open, std::memory_order_relaxed);
 }
 
@@ -312,14 +342,16 @@ inspected_msg gateway_state::on_inspect(const inspect_msg& msg) {
 
 actor_stats_msg gateway_state::on_stat() {
   auto line = self->stat("gateway", "gateway");
-  line.state = {{"streams", static_cast<std::int64_t>(streams_open)},
+  line.state = {
+    {"streams", static_cast<std::int64_t>(streams_open)},
     {"waiting", static_cast<std::int64_t>(waiting.size())},
     {"records", static_cast<std::int64_t>(records->size())},
     {"nodes", static_cast<std::int64_t>(nodes.size())}};
   return {{std::move(line)}};
 }
 
-gateway_actor::behavior_type make_gateway(gateway_state::pointer self, gateway_actor_config config) {
+gateway_actor::behavior_type
+make_gateway(gateway_state::pointer self, gateway_actor_config config) {
   return self->state.make_behavior(self, std::move(config));
 }
 

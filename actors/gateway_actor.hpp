@@ -19,12 +19,12 @@ struct gateway_actor_config {
   scheduler_config scheduling; ///< of the gateway's own view, for the time without SCHEDULER
   wall_clock wall;
   std::shared_ptr<node_counters> counters;
-  milliseconds retry_every{20};       ///< between two attempts to place what waits for an instance
+  milliseconds retry_every{20};        ///< between two attempts to place what waits for an instance
   milliseconds schedule_timeout{1000}; ///< for a SCHEDULER on another node
 };
 
-/// GATEWAY: admits the requests of this process's streams, has each placed (by SCHEDULER, else by its own last
-/// view), sends it to its instance, and keeps the flight records.
+/// GATEWAY: admits the requests of this process's streams, has each placed (by SCHEDULER, else by
+/// its own last view), sends it to its instance, and keeps the flight records.
 struct gateway_state {
   gateway_state() = default;
   static inline const char* name = "gateway";
@@ -37,7 +37,7 @@ struct gateway_state {
     admit_msg admit;
     time_point deadline;
     bool asked = false; ///< SCHEDULER has the question
-    bool told = false;  ///< the record says that it waits
+    bool stuck = false; ///< nobody could take it when last asked; the record says so
   };
   /// A connected node that runs instances.
   struct instance_node {
@@ -64,6 +64,7 @@ struct gateway_state {
   void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
   void send_to(waiting_request request, const stream_owner& owner, placement_reasons reasons);
   void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
+  waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
   waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
   llumlet_actor llumlet_of(const stream_owner& owner) const;
   const stream_hub_actor* hub_of(const stream_ref& stream) const;
@@ -76,11 +77,13 @@ struct gateway_state {
   gateway_actor_config config;
   std::unique_ptr<dispatcher> own_view;
   std::unique_ptr<flight_recorder> records;
-  std::map<std::string, instance_node> nodes; ///< by name
+  std::map<std::string, instance_node> nodes;                              ///< by name
   std::map<std::string, std::pair<node_life, scheduler_actor>> schedulers; ///< by node name
   std::vector<stream_hub_actor> hubs;
   console_actor console; ///< our own node's
   std::map<stream_ref, waiting_request> waiting;
+  std::size_t stuck = 0; ///< of `waiting`: those nobody could take; what is only being decided is
+                         ///< not bounded by the queue
   std::uint64_t streams_open = 0;
   bool view_changed = false;
 };

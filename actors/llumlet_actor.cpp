@@ -6,13 +6,14 @@ namespace llumnix {
 
 static_assert(actor_state<llumlet_state>);
 
-llumlet_actor::behavior_type llumlet_state::make_behavior(
-  pointer actor, llumlet_actor_config settings) {
+llumlet_actor::behavior_type
+llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
   self = actor;
   config = std::move(settings);
-  engine = self->spawn<caf::linked>(make_engine, engine_actor_config{config.life,
-    config.metadata.instance_id, config.knobs.status_min_interval}, config.make_engine(),
-    llumlet_actor{self});
+  engine = self->spawn<caf::linked>(
+    make_engine,
+    engine_actor_config{config.life, config.metadata.instance_id, config.knobs.status_min_interval},
+    config.make_engine(), llumlet_actor{self});
   self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
   return {
     [this](submit_msg& msg) { on_submit(msg); },
@@ -104,7 +105,8 @@ caf::result<actor_stats_msg> llumlet_state::on_stat() {
   return promise;
 }
 
-llumlet_actor::behavior_type make_llumlet(llumlet_state::pointer self, llumlet_actor_config config) {
+llumlet_actor::behavior_type
+make_llumlet(llumlet_state::pointer self, llumlet_actor_config config) {
   return self->state.make_behavior(self, std::move(config));
 }
 

@@ -21,8 +21,8 @@ struct llumlet_actor_config {
   std::function<std::shared_ptr<stepped_engine>()> make_engine;
 };
 
-/// LLUMLET: speaks for one engine instance. Gates what comes in, passes it to its ENGINE (its child: they live
-/// and die together), and tells every CMS how loaded the instance is.
+/// LLUMLET: speaks for one engine instance. Gates what comes in, passes it to its ENGINE (its
+/// child: they live and die together), and tells every CMS how loaded the instance is.
 struct llumlet_state {
   llumlet_state() = default;
   static inline const char* name = "llumlet";
@@ -45,7 +45,7 @@ struct llumlet_state {
   instance_status status;
   bool has_status = false;
   time_point last_publish{};
-  unix_ms stamped = 0; ///< time stamp of the last status
+  unix_ms stamped = 0;                        ///< time stamp of the last status
   std::map<std::string, cms_actor> listeners; ///< by node
 };
 

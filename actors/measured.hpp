@@ -24,10 +24,16 @@ public:
   actor_stat stat(std::string name, std::string role) {
     using namespace std::chrono;
     auto up = this->clock().now() - started_;
-    return {.id = this->id(), .name = std::move(name), .role = std::move(role),
-      .mailbox = this->mailbox().size(), .messages = messages_,
-      .busy_us = duration_cast<microseconds>(busy_).count(), .restarts = 0,
-      .up_ms = duration_cast<milliseconds>(up).count(), .state = {}};
+    return {
+      .id = this->id(),
+      .name = std::move(name),
+      .role = std::move(role),
+      .mailbox = this->mailbox().size(),
+      .messages = messages_,
+      .busy_us = duration_cast<microseconds>(busy_).count(),
+      .restarts = 0,
+      .up_ms = duration_cast<milliseconds>(up).count(),
+      .state = {}};
   }
 
 private:
@@ -40,7 +46,8 @@ private:
 template <class Actor, class State>
 using role_pointer = caf::stateful_actor<State, measured<typename Actor::base>>*;
 
-/// A state whose first member would be initialised from the actor pointer is an aggregate (guides: C++20 trap).
+/// A state whose first member would be initialised from the actor pointer is an aggregate (guides:
+/// C++20 trap).
 template <class State>
 concept actor_state = !std::is_aggregate_v<State> && std::is_default_constructible_v<State>;
 

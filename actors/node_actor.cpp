@@ -19,8 +19,12 @@ node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_co
   // Children are linked so that none outlives the node; how they end is told by DOWN.
   self->set_exit_handler([](const caf::exit_msg&) {});
   for (auto& role : config.roles)
-    children.push_back({std::move(role), nullptr,
-      restart_budget{config.knobs.restart_budget, config.knobs.restart_window}});
+    children.push_back(
+      {std::move(role), nullptr,
+       restart_budget{
+         {.restarts = config.knobs.restart_budget,
+          .window = config.knobs.restart_window,
+          .first_pause = config.knobs.restart_pause}}});
   for (auto& x : children)
     start(x);
   refresh_card();
@@ -59,14 +63,17 @@ void node_state::refresh_card() {
   card = std::move(fresh);
   tell_children(caf::make_message(peer_up_msg{card}));
   for (const auto& [name, known] : peers)
-    caf::anon_send(known.hello.node, introduction()); // without a sender: an answer would be another hello
+    caf::anon_send(
+      known.hello.node, introduction()); // without a sender: an answer would be another hello
 }
 
 /// All our roles are peer listeners.
 void node_state::tell_children(const caf::message& news) {
   for (const auto& x : children)
     if (x.actor)
-      x.actor->enqueue(caf::actor_cast<caf::strong_actor_ptr>(self), caf::make_message_id(), news, self->context());
+      x.actor->enqueue(
+        caf::actor_cast<caf::strong_actor_ptr>(self), caf::make_message_id(), news,
+        self->context());
 }
 
 void node_state::on_restart(std::uint64_t index) {
@@ -78,7 +85,9 @@ void node_state::on_restart(std::uint64_t index) {
   start(x);
   // A fresh actor knows nobody: it hears of every node, its own last.
   for (const auto& [name, known] : peers)
-    x.actor->enqueue(nullptr, caf::make_message_id(), caf::make_message(peer_up_msg{known.hello.card}), self->context());
+    x.actor->enqueue(
+      nullptr, caf::make_message_id(), caf::make_message(peer_up_msg{known.hello.card}),
+      self->context());
   refresh_card();
 }
 
@@ -96,13 +105,15 @@ void node_state::on_down(const caf::down_msg& msg) {
     if (stopping)
       return;
     log::node.warn("child-down", "{} ended: {}", x.role.name, caf::to_string(msg.reason));
-    if (!x.budget.spend(self->clock().now())) {
-      log::node.error("gave-up", "{} ended {} times within {} s: the node stops", x.role.name,
+    auto pause = x.budget.spend(self->clock().now());
+    if (!pause) {
+      log::node.error(
+        "gave-up", "{} ended {} times within {} s: the node stops", x.role.name,
         config.knobs.restart_budget + 1, config.knobs.restart_window.count() / 1000);
       self->quit(msg.reason ? msg.reason : caf::error{caf::exit_reason::unhandled_exception});
       return;
     }
-    self->delayed_send(self, config.knobs.restart_pause, start_atom::value, std::uint64_t{i});
+    self->delayed_send(self, *pause, start_atom::value, std::uint64_t{i});
     refresh_card(); // nobody should ask for it meanwhile
     return;
   }
@@ -121,7 +132,8 @@ caf::result<caf::unit_t> node_state::on_stop() {
 caf::result<actor_stats_msg> node_state::on_stat() {
   auto promise = self->make_response_promise<actor_stats_msg>();
   auto mine = self->stat("node " + config.life.node, "node");
-  mine.state = {{"peers", static_cast<std::int64_t>(peers.size())},
+  mine.state = {
+    {"peers", static_cast<std::int64_t>(peers.size())},
     {"children", static_cast<std::int64_t>(children.size())}};
   std::vector<stat_source> sources;
   std::map<std::uint64_t, std::uint32_t> restarts;
@@ -130,7 +142,8 @@ caf::result<actor_stats_msg> node_state::on_stat() {
       sources.push_back(caf::actor_cast<stat_source>(x.actor));
       restarts[x.actor->id()] = x.restarts;
     }
-  ask_all<actor_stats_msg>(self, sources, stat_msg{}, std::chrono::milliseconds{1000},
+  ask_all<actor_stats_msg>(
+    self, sources, stat_msg{}, std::chrono::milliseconds{1000},
     [promise, mine, restarts](std::vector<actor_stats_msg> answers) mutable {
       actor_stats_msg all{{std::move(mine)}};
       for (auto& answer : answers)
@@ -159,7 +172,8 @@ caf::result<hello_msg> node_state::on_hello(const hello_msg& msg) {
   return introduction();
 }
 
-/// Takes a node's word on itself. False if it speaks for a life that has been overtaken, or for our own name.
+/// Takes a node's word on itself. False if it speaks for a life that has been overtaken, or for our
+/// own name.
 bool node_state::meet(const hello_msg& hello) {
   const auto& life = hello.card.self.life;
   if (stopping || life.node == config.life.node)
@@ -173,8 +187,8 @@ bool node_state::meet(const hello_msg& hello) {
   }
   if (known == peers.end()) {
     self->monitor(hello.node);
-    log::node.info("peer-up", "{} (incarnation {}) at {}", life.node, life.incarnation,
-      hello.card.self.address);
+    log::node.info(
+      "peer-up", "{} (incarnation {}) at {}", life.node, life.incarnation, hello.card.self.address);
   }
   peers[life.node].hello = hello;
   if (auto at = targets.find(hello.card.self.address); at != targets.end()) {
@@ -192,7 +206,8 @@ void node_state::lose(const std::string& name) {
   if (known == peers.end())
     return;
   auto life = known->second.hello.card.self.life;
-  log::node.warn("peer-down", "{} (incarnation {}) is not connected any more", name, life.incarnation);
+  log::node.warn(
+    "peer-down", "{} (incarnation {}) is not connected any more", name, life.incarnation);
   config.counters->peers_lost.fetch_add(1, std::memory_order_relaxed);
   self->demonitor(known->second.hello.node.address());
   peers.erase(known);
@@ -206,13 +221,16 @@ void node_state::lose(const std::string& name) {
 }
 
 bool node_state::serves_cluster(const std::vector<std::string>& roles) const {
-  return std::any_of(roles.begin(), roles.end(),
-    [](const auto& role) { return role == "gateway" || role == "scheduler" || role == "cms"; });
+  return std::any_of(roles.begin(), roles.end(), [](const auto& role) {
+    return role == "gateway" || role == "scheduler" || role == "cms";
+  });
 }
 
 /// Nodes that serve the cluster are linked to every node; engine nodes need no link to each other.
 void node_state::learn(const node_member& member) {
-  if (member.address.empty() || member.life.node == config.life.node || peers.contains(member.life.node))
+  if (
+    member.address.empty() || member.life.node == config.life.node
+    || peers.contains(member.life.node))
     return;
   if (serves_cluster(config.knobs.roles) || serves_cluster(member.roles))
     targets.try_emplace(member.address).first->second.missed_since = self->clock().now();
@@ -284,14 +302,16 @@ void node_state::dial_failed(const std::string& address, const std::string& why)
     log::node.warn("dial-failed", "{}: {}; trying again for ever", address, why);
 }
 
-/// Doubles from redial_min to redial_max; the upper half is spread by address and attempt, so that nodes that lost
-/// the same peer do not come back in step.
+/// Doubles from redial_min to redial_max; the upper half is spread by address and attempt, so that
+/// nodes that lost the same peer do not come back in step.
 nanoseconds node_state::pause_after(const std::string& address, std::uint32_t failures) const {
   nanoseconds least = config.knobs.redial_min;
   nanoseconds most = config.knobs.redial_max;
   auto pause = std::min(most, least * (1u << std::min(failures, 16u)));
   auto spread = std::hash<std::string>{}(config.life.node + address + std::to_string(failures));
-  return pause / 2 + nanoseconds{static_cast<std::int64_t>(spread % static_cast<std::uint64_t>(pause.count() / 2 + 1))};
+  return pause / 2
+         + nanoseconds{
+           static_cast<std::int64_t>(spread % static_cast<std::uint64_t>(pause.count() / 2 + 1))};
 }
 
 node_actor::behavior_type make_node(node_state::pointer self, node_actor_config config) {

@@ -80,7 +80,7 @@ struct node_state {
   node_actor_config config;
   node_card card;
   std::vector<child> children;
-  std::map<std::string, peer> peers; ///< by name, without our own
+  std::map<std::string, peer> peers;     ///< by name, without our own
   std::map<std::string, target> targets; ///< by address
   bool listening = false;
   bool stopping = false;

@@ -7,14 +7,13 @@
 #include <caf/io/basp_broker.hpp>
 #include <caf/io/scribe.hpp>
 
-#include <netdb.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
+#include <netdb.h>
+#include <poll.h>
 #include <set>
+#include <sys/socket.h>
+#include <unistd.h>
 
 namespace llumnix {
 
@@ -47,7 +46,8 @@ result<int> dial(const std::string& address) {
   std::string why = "no address";
   int connected = -1;
   for (auto* at = found; at && connected < 0; at = at->ai_next) {
-    int socket = ::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol);
+    int socket
+      = ::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol);
     if (socket < 0)
       continue;
     int failure = ::connect(socket, at->ai_addr, at->ai_addrlen) == 0 ? 0 : errno;
@@ -68,12 +68,13 @@ result<int> dial(const std::string& address) {
 
 /// What both connectors do with a handshake's answer.
 auto on_handshake(caf::typed_response_promise<dialled_msg> promise) {
-  return [promise](caf::node_id&, caf::strong_actor_ptr& published, std::set<std::string>&) mutable {
-    if (published)
-      promise.deliver(dialled_msg{caf::actor_cast<node_actor>(published)});
-    else
-      promise.deliver(caf::error{caf::sec::no_actor_published_at_port});
-  };
+  return
+    [promise](caf::node_id&, caf::strong_actor_ptr& published, std::set<std::string>&) mutable {
+      if (published)
+        promise.deliver(dialled_msg{caf::actor_cast<node_actor>(published)});
+      else
+        promise.deliver(caf::error{caf::sec::no_actor_published_at_port});
+    };
 }
 
 } // namespace
@@ -86,15 +87,19 @@ connector_actor::behavior_type make_dialler(connector_actor::pointer self) {
     auto promise = self->make_response_promise<dialled_msg>();
     auto& middleman = self->system().middleman();
     auto scribe = middleman.backend().new_scribe(*socket);
-    self->request(middleman.named_broker<caf::io::basp_broker>(caf::atom("BASP")), handshake_deadline,
-          caf::connect_atom::value, std::move(scribe), std::uint16_t{0})
-      .then(on_handshake(promise), [promise](caf::error& failure) mutable { promise.deliver(std::move(failure)); });
+    self
+      ->request(
+        middleman.named_broker<caf::io::basp_broker>(caf::atom("BASP")), handshake_deadline,
+        caf::connect_atom::value, std::move(scribe), std::uint16_t{0})
+      .then(on_handshake(promise), [promise](caf::error& failure) mutable {
+        promise.deliver(std::move(failure));
+      });
     return promise;
   }};
 }
 
-connector_actor::behavior_type make_middleman_connector(
-  connector_actor::pointer self, caf::actor middleman) {
+connector_actor::behavior_type
+make_middleman_connector(connector_actor::pointer self, caf::actor middleman) {
   return {[self, middleman](const dial_msg& msg) -> caf::result<dialled_msg> {
     std::string host;
     std::uint16_t port = 0;
@@ -102,7 +107,9 @@ connector_actor::behavior_type make_middleman_connector(
       return to_caf({errc::invalid_argument, msg.address + ": not HOST:PORT"});
     auto promise = self->make_response_promise<dialled_msg>();
     self->request(middleman, handshake_deadline, caf::connect_atom::value, host, port)
-      .then(on_handshake(promise), [promise](caf::error& failure) mutable { promise.deliver(std::move(failure)); });
+      .then(on_handshake(promise), [promise](caf::error& failure) mutable {
+        promise.deliver(std::move(failure));
+      });
     return promise;
   }};
 }

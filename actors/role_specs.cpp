@@ -7,7 +7,8 @@ namespace {
 /// A role whose actor is made by `make(self, config)` and whose handle goes where `place` says.
 template <class Actor, class Make, class Config, class Place>
 role_spec role(std::string name, Make make, Config config, Place place) {
-  return {std::move(name),
+  return {
+    std::move(name),
     [make, config](caf::local_actor& parent, const node_actor&) {
       return caf::actor_cast<caf::strong_actor_ptr>(parent.spawn(make, config));
     },
@@ -19,24 +20,28 @@ role_spec role(std::string name, Make make, Config config, Place place) {
 } // namespace
 
 role_spec cms_role(cms_actor_config config) {
-  return role<cms_actor>("cms", make_cms, std::move(config),
-    [](node_card& card, cms_actor actor) { card.cms.push_back(std::move(actor)); });
+  return role<cms_actor>("cms", make_cms, std::move(config), [](node_card& card, cms_actor actor) {
+    card.cms.push_back(std::move(actor));
+  });
 }
 
 role_spec scheduler_role(scheduler_actor_config config) {
-  return role<scheduler_actor>("scheduler", make_scheduler, std::move(config),
+  return role<scheduler_actor>(
+    "scheduler", make_scheduler, std::move(config),
     [](node_card& card, scheduler_actor actor) { card.scheduler.push_back(std::move(actor)); });
 }
 
 role_spec gateway_role(gateway_actor_config config) {
-  return role<gateway_actor>("gateway", make_gateway, std::move(config),
+  return role<gateway_actor>(
+    "gateway", make_gateway, std::move(config),
     [](node_card& card, gateway_actor actor) { card.gateway.push_back(std::move(actor)); });
 }
 
 role_spec stream_hub_role(stream_hub_config config) {
   auto hub = config.hub;
-  return role<stream_hub_actor>("stream_hub " + std::to_string(hub), make_stream_hub,
-    std::move(config), [hub](node_card& card, stream_hub_actor actor) {
+  return role<stream_hub_actor>(
+    "stream_hub " + std::to_string(hub), make_stream_hub, std::move(config),
+    [hub](node_card& card, stream_hub_actor actor) {
       if (card.hubs.size() <= hub)
         card.hubs.resize(hub + 1);
       card.hubs[hub] = std::move(actor);
@@ -45,14 +50,16 @@ role_spec stream_hub_role(stream_hub_config config) {
 
 role_spec llumlet_role(llumlet_actor_config config, std::string engine) {
   auto metadata = config.metadata;
-  return role<llumlet_actor>("llumlet " + metadata.instance_id, make_llumlet, std::move(config),
+  return role<llumlet_actor>(
+    "llumlet " + metadata.instance_id, make_llumlet, std::move(config),
     [metadata, engine](node_card& card, llumlet_actor actor) {
       card.instances.push_back({metadata, engine, std::move(actor)});
     });
 }
 
 role_spec console_role(node_life life, wall_clock wall) {
-  return {"console",
+  return {
+    "console",
     [life, wall](caf::local_actor& parent, const node_actor& node) {
       return caf::actor_cast<caf::strong_actor_ptr>(
         parent.spawn(make_console, console_actor_config{life, node, wall}));
@@ -63,7 +70,8 @@ role_spec console_role(node_life life, wall_clock wall) {
 }
 
 role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> desk) {
-  return {"admin_desk",
+  return {
+    "admin_desk",
     [life, desk](caf::local_actor& parent, const node_actor&) {
       auto actor = parent.spawn(make_admin_desk, life);
       desk(actor);
@@ -72,8 +80,9 @@ role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> 
     [](node_card&, const caf::strong_actor_ptr&) {}};
 }
 
-instance_metadata describe_instance(const instance_id& id, const std::string& node,
-  const std::string& ip, const cluster_config& config, double utc) {
+instance_metadata describe_instance(
+  const instance_id& id, const std::string& node, const std::string& ip,
+  const cluster_config& config, double utc) {
   instance_metadata x;
   x.instance_id = id;
   x.instance_type = config.llumlet.instance_type;

@@ -11,8 +11,8 @@
 
 namespace llumnix {
 
-/// How NODE starts each role, and where the role stands in the node's card. The one list of what a node can be,
-/// shared by the program and the virtual cluster.
+/// How NODE starts each role, and where the role stands in the node's card. The one list of what a
+/// node can be, shared by the program and the virtual cluster.
 role_spec cms_role(cms_actor_config config);
 role_spec scheduler_role(scheduler_actor_config config);
 role_spec gateway_role(gateway_actor_config config);
@@ -23,9 +23,10 @@ role_spec console_role(node_life life, wall_clock wall);
 /// Behind the node's admin listener; `desk` is told the actor each time it is started.
 role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> desk);
 
-
-/// What a modeled instance is, for the CMS. `utc`: seconds of the Unix epoch when its llumlet starts.
-instance_metadata describe_instance(const instance_id& id, const std::string& node, const std::string& ip,
+/// What a modeled instance is, for the CMS. `utc`: seconds of the Unix epoch when its llumlet
+/// starts.
+instance_metadata describe_instance(
+  const instance_id& id, const std::string& node, const std::string& ip,
   const cluster_config& config, double utc);
 
 } // namespace llumnix

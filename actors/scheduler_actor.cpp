@@ -7,8 +7,8 @@ namespace llumnix {
 
 static_assert(actor_state<scheduler_state>);
 
-scheduler_actor::behavior_type scheduler_state::make_behavior(
-  pointer actor, scheduler_actor_config settings) {
+scheduler_actor::behavior_type
+scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
   self = actor;
   config = std::move(settings);
   auto made = dispatcher::make(config.knobs);
@@ -22,7 +22,8 @@ scheduler_actor::behavior_type scheduler_state::make_behavior(
     [this](const view_change_msg& msg) { apply(*decisions, msg, now()); },
     [this](const stat_msg&) {
       auto line = self->stat("scheduler", "scheduler");
-      line.state = {{"instances", static_cast<std::int64_t>(decisions->view().instances().size())},
+      line.state = {
+        {"instances", static_cast<std::int64_t>(decisions->view().instances().size())},
         {"placed", static_cast<std::int64_t>(placed)},
         {"no_instance", static_cast<std::int64_t>(refused)}};
       return actor_stats_msg{{std::move(line)}};
@@ -48,8 +49,8 @@ void scheduler_state::on_peer_up(const peer_up_msg& msg) {
     self->send(msg.card.cms.front(), subscribe_view_msg{view_listener{scheduler_actor{self}}});
 }
 
-scheduler_actor::behavior_type make_scheduler(
-  scheduler_state::pointer self, scheduler_actor_config config) {
+scheduler_actor::behavior_type
+make_scheduler(scheduler_state::pointer self, scheduler_actor_config config) {
   return self->state.make_behavior(self, std::move(config));
 }
 

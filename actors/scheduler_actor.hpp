@@ -34,6 +34,7 @@ struct scheduler_state {
   std::uint64_t refused = 0;
 };
 
-scheduler_actor::behavior_type make_scheduler(scheduler_state::pointer self, scheduler_actor_config config);
+scheduler_actor::behavior_type
+make_scheduler(scheduler_state::pointer self, scheduler_actor_config config);
 
 } // namespace llumnix

@@ -44,8 +44,8 @@ void gateway_stream_port::closed(const stream_end& end) {
     caf::anon_send(gateway_, stream_closed_msg{end});
 }
 
-stream_hub_actor::behavior_type stream_hub_state::make_behavior(
-  pointer actor, stream_hub_config settings) {
+stream_hub_actor::behavior_type
+stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
   self = actor;
   config = std::move(settings);
   self->delayed_send(self, config.sweep_every, tick_atom::value);
@@ -82,7 +82,8 @@ stream_hub_actor::behavior_type stream_hub_state::make_behavior(
     [this](streams_msg& msg) { on_streams(msg); },
     [this](const inspect_msg&) { return on_inspect(); },
     [this](const stat_msg&) {
-      return actor_stats_msg{{self->stat("stream_hub " + std::to_string(config.hub), "stream_hub")}};
+      return actor_stats_msg{
+        {self->stat("stream_hub " + std::to_string(config.hub), "stream_hub")}};
     },
     [this](tick_atom) { on_tick(); },
   };
@@ -95,8 +96,9 @@ void stream_hub_state::on_loop(Work work) {
 
 /// A new GATEWAY has forgotten what the old one was asked for.
 void stream_hub_state::on_peer_up(const peer_up_msg& msg) {
-  if (msg.card.self.life != config.life || msg.card.gateway.empty()
-      || gateway == msg.card.gateway.front())
+  if (
+    msg.card.self.life != config.life || msg.card.gateway.empty()
+    || gateway == msg.card.gateway.front())
     return;
   gateway = msg.card.gateway.front();
   on_loop([gateway = gateway](hub_loop& x) {
@@ -128,8 +130,8 @@ void stream_hub_state::on_tick() {
   on_loop([](hub_loop& x) { x.table.sweep(x.loop.now()); });
 }
 
-stream_hub_actor::behavior_type make_stream_hub(
-  stream_hub_state::pointer self, stream_hub_config config) {
+stream_hub_actor::behavior_type
+make_stream_hub(stream_hub_state::pointer self, stream_hub_config config) {
   return self->state.make_behavior(self, std::move(config));
 }
 

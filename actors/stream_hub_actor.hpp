@@ -11,7 +11,8 @@
 
 namespace llumnix {
 
-/// What the streams of a loop ask of the world, as messages to this process's GATEWAY. Lives on the loop.
+/// What the streams of a loop ask of the world, as messages to this process's GATEWAY. Lives on the
+/// loop.
 class gateway_stream_port final : public stream_port {
 public:
   explicit gateway_stream_port(stream_ref self) : self_{std::move(self)} {}
@@ -20,8 +21,9 @@ public:
   void place(inference_request request, bool replay, std::vector<instance_id> exclude) override;
   void abort(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) override;
   void withdraw(std::uint64_t stream, std::uint32_t epoch) override;
-  void grant(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch,
-    std::uint32_t credit) override;
+  void
+  grant(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch, std::uint32_t credit)
+    override;
   void ask_holds(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) override;
   void closed(const stream_end& end) override;
 
@@ -31,10 +33,12 @@ private:
   gateway_actor gateway_; ///< null until the node's card names one
 };
 
-/// The streams of one I/O loop and their way out. Made by whoever owns the loop, used on the loop only.
+/// The streams of one I/O loop and their way out. Made by whoever owns the loop, used on the loop
+/// only.
 struct hub_loop {
-  hub_loop(executor& loop, const gateway_config& config, const stream_ref& self, const tokenizer& words)
-      : loop{loop}, port{self}, table{config, self, words, port} {}
+  hub_loop(
+    executor& loop, const gateway_config& config, const stream_ref& self, const tokenizer& words)
+    : loop{loop}, port{self}, table{config, self, words, port} {}
   executor& loop;
   gateway_stream_port port;
   stream_table table;
@@ -69,6 +73,7 @@ struct stream_hub_state {
   std::uint64_t tickets = 0;
 };
 
-stream_hub_actor::behavior_type make_stream_hub(stream_hub_state::pointer self, stream_hub_config config);
+stream_hub_actor::behavior_type
+make_stream_hub(stream_hub_state::pointer self, stream_hub_config config);
 
 } // namespace llumnix

@@ -23,12 +23,15 @@ constexpr std::string_view requests_path = "/admin/v1/requests/";
 constexpr std::string_view why_suffix = "/why";
 constexpr std::size_t readers_max = 64;
 
-/// The request id in /admin/v1/requests/{id}/why, without the prefix an OpenAI body carries; empty if it is none.
+/// The request id in /admin/v1/requests/{id}/why, without the prefix an OpenAI body carries; empty
+/// if it is none.
 std::string why_id(std::string_view path) {
-  if (!path.starts_with(requests_path) || !path.ends_with(why_suffix)
-      || path.size() <= requests_path.size() + why_suffix.size())
+  if (
+    !path.starts_with(requests_path) || !path.ends_with(why_suffix)
+    || path.size() <= requests_path.size() + why_suffix.size())
     return {};
-  auto id = path.substr(requests_path.size(), path.size() - requests_path.size() - why_suffix.size());
+  auto id
+    = path.substr(requests_path.size(), path.size() - requests_path.size() - why_suffix.size());
   for (std::string_view prefix : {"chatcmpl-", "cmpl-"})
     if (id.starts_with(prefix))
       return std::string{id.substr(prefix.size())};
@@ -45,12 +48,14 @@ bool same_secret(std::string_view a, std::string_view b) {
 
 } // namespace
 
-/// One client of /admin/v1/events. Reads at its own pace: beyond a bound it is told how much it missed.
+/// One client of /admin/v1/events. Reads at its own pace: beyond a bound it is told how much it
+/// missed.
 class admin_handler::event_reader final : public net::exchange_watcher {
 public:
   explicit event_reader(std::shared_ptr<net::exchange> client) : client_{std::move(client)} {
     client_->watch(this);
-    client_->begin_stream(200, {{"content-type", "text/event-stream; charset=utf-8"}, {"cache-control", "no-cache"}});
+    client_->begin_stream(
+      200, {{"content-type", "text/event-stream; charset=utf-8"}, {"cache-control", "no-cache"}});
     client_->write(": llumnix events\n\n");
     client_->flush();
   }
@@ -67,7 +72,8 @@ public:
       return;
     }
     if (missed_ > 0)
-      client_->write("event: missed\ndata: {\"missed\":" + std::to_string(std::exchange(missed_, 0)) + "}\n\n");
+      client_->write(
+        "event: missed\ndata: {\"missed\":" + std::to_string(std::exchange(missed_, 0)) + "}\n\n");
     for (const auto& event : events)
       client_->write("data: " + event.dump() + "\n\n");
     client_->flush();
@@ -85,7 +91,7 @@ private:
 };
 
 admin_handler::admin_handler(admin_services services)
-    : services_{std::move(services)}, self_{std::make_shared<admin_handler*>(this)} {}
+  : services_{std::move(services)}, self_{std::make_shared<admin_handler*>(this)} {}
 
 admin_handler::~admin_handler() = default;
 
@@ -110,7 +116,8 @@ void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_
     return client->reply(answer(ready ? 200 : 503, ready ? "ok\n" : "not ready\n", "text/plain"));
   }
   if (!allowed(request))
-    return client->reply(refusal(401, "unauthorized", "this address wants `authorization: Bearer KEY` (admin.key)"));
+    return client->reply(
+      refusal(401, "unauthorized", "this address wants `authorization: Bearer KEY` (admin.key)"));
   auto why = why_id(path);
   bool known = path == "/metrics" || path == "/admin/v1/cluster" || path == "/admin/v1/requests"
                || path == "/admin/v1/actors" || path == "/admin/v1/events" || !why.empty();
@@ -122,20 +129,24 @@ void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_
     return client->reply(std::move(reply));
   }
   if (path == "/metrics")
-    return client->reply(answer(200, services_.metrics_text(), "text/plain; version=0.0.4; charset=utf-8"));
+    return client->reply(
+      answer(200, services_.metrics_text(), "text/plain; version=0.0.4; charset=utf-8"));
   if (!services_.cluster_wide)
-    return client->reply(refusal(404, "not_found", "this node has no role `console`; ask one that has"));
+    return client->reply(
+      refusal(404, "not_found", "this node has no role `console`; ask one that has"));
   if (path == "/admin/v1/events")
     return watch_events(std::move(client));
   if (!why.empty())
     return ask(std::move(client), {"why", why}, "unknown_request");
   if (path == "/admin/v1/requests")
-    return ask(std::move(client), {"requests", net::query_value(request.query, "instance")}, "not_found");
+    return ask(
+      std::move(client), {"requests", net::query_value(request.query, "instance")}, "not_found");
   ask(std::move(client), {path.substr(std::string_view{"/admin/v1/"}.size()), {}}, "not_found");
 }
 
 /// Takes the question to CONSOLE; the answer comes back to this loop.
-void admin_handler::ask(std::shared_ptr<net::exchange> client, inspect_msg question, const char* unknown) {
+void admin_handler::ask(
+  std::shared_ptr<net::exchange> client, inspect_msg question, const char* unknown) {
   auto& loop = services_.loop;
   auto on_answer = [client, unknown, &loop](result<std::string> found) {
     loop.post([client, unknown, found = std::move(found)]() mutable {
@@ -172,16 +183,17 @@ void admin_handler::on_tick() {
   asking_ = true;
   auto& loop = services_.loop;
   std::weak_ptr<admin_handler*> weak = self_;
-  caf::anon_send(desk, admin_question{{"events", last_event_}, [weak, &loop](result<std::string> found) {
-    loop.post([weak, found = std::move(found)] {
-      auto self = weak.lock();
-      if (!self)
-        return;
-      (*self)->asking_ = false;
-      if (found)
-        (*self)->share_events(*found);
-    });
-  }});
+  caf::anon_send(
+    desk, admin_question{{"events", last_event_}, [weak, &loop](result<std::string> found) {
+                           loop.post([weak, found = std::move(found)] {
+                             auto self = weak.lock();
+                             if (!self)
+                               return;
+                             (*self)->asking_ = false;
+                             if (found)
+                               (*self)->share_events(*found);
+                           });
+                         }});
 }
 
 void admin_handler::share_events(const std::string& document) {

@@ -11,7 +11,8 @@
 
 namespace llumnix {
 
-/// The desk the admin listener asks; replaced when the actor is started again. Safe from any thread.
+/// The desk the admin listener asks; replaced when the actor is started again. Safe from any
+/// thread.
 class desk_slot {
 public:
   void set(admin_desk_actor desk) {
@@ -31,18 +32,19 @@ private:
 struct admin_services {
   executor& loop;
   std::shared_ptr<desk_slot> desk;
-  std::string key;                             ///< bearer key; empty: none
-  std::string address;                         ///< HOST:PORT the listener is bound to
-  bool cluster_wide = false;                   ///< the node has role console: the cluster's routes are served
-  std::function<bool()> ready;                 ///< for /readyz
-  std::function<std::string()> metrics_text;   ///< for /metrics
+  std::string key;             ///< bearer key; empty: none
+  std::string address;         ///< HOST:PORT the listener is bound to
+  bool cluster_wide = false;   ///< the node has role console: the cluster's routes are served
+  std::function<bool()> ready; ///< for /readyz
+  std::function<std::string()> metrics_text; ///< for /metrics
 };
 
 /// The operators' HTTP surface (spec/surface.md 3):
 ///
 ///     GET  /livez  /readyz  /metrics                                             every node
 ///     GET  /admin/v1/cluster  /admin/v1/requests  /admin/v1/requests/{id}/why
-///          /admin/v1/actors  /admin/v1/events                                    nodes with role console
+///          /admin/v1/actors  /admin/v1/events                                    nodes with role
+///          console
 class admin_handler final : public net::http_handler {
 public:
   explicit admin_handler(admin_services services);
@@ -63,7 +65,8 @@ private:
   std::vector<std::unique_ptr<event_reader>> readers_;
   std::string last_event_; ///< number of the last event shared; empty: none yet
   bool asking_ = false;
-  std::shared_ptr<admin_handler*> self_; ///< what posted work checks: empty once the handler is gone
+  std::shared_ptr<admin_handler*>
+    self_; ///< what posted work checks: empty once the handler is gone
 };
 
 } // namespace llumnix

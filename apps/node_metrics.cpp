@@ -3,10 +3,9 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdio>
+#include <dirent.h>
 #include <fstream>
 #include <iterator>
-
-#include <dirent.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -17,7 +16,9 @@ namespace {
 class exposition {
 public:
   void add(const char* name, const char* type, const char* help, double value) {
-    fmt::format_to(std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
+    fmt::format_to(
+      std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type,
+      value);
   }
   void counter(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
     add(name, "counter", help, static_cast<double>(value.load(std::memory_order_relaxed)));
@@ -52,7 +53,9 @@ double open_files() {
 double cpu_seconds() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  auto seconds = [](const timeval& x) { return static_cast<double>(x.tv_sec) + static_cast<double>(x.tv_usec) / 1e6; };
+  auto seconds = [](const timeval& x) {
+    return static_cast<double>(x.tv_sec) + static_cast<double>(x.tv_usec) / 1e6;
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -60,11 +63,15 @@ double cpu_seconds() {
 
 std::string node_metrics_text(const node_counters& x, double uptime_s) {
   exposition out;
-  out.counter("llumnix_placements_total", "Requests sent to an instance, replays included.", x.placements);
-  out.counter("llumnix_placements_by_view_total",
-    "Requests placed by a gateway's own view because there was no scheduler.", x.placements_by_view);
+  out.counter(
+    "llumnix_placements_total", "Requests sent to an instance, replays included.", x.placements);
+  out.counter(
+    "llumnix_placements_by_view_total",
+    "Requests placed by a gateway's own view because there was no scheduler.",
+    x.placements_by_view);
   out.counter("llumnix_replays_total", "Streams placed again after a loss.", x.replays);
-  out.counter("llumnix_unplaceable_total", "Requests that found no instance in time.", x.unplaceable);
+  out.counter(
+    "llumnix_unplaceable_total", "Requests that found no instance in time.", x.unplaceable);
   out.counter("llumnix_rejected_full_total", "Requests answered with 429.", x.rejected_full);
   out.gauge("gateway_pending_requests", "Requests that wait for an instance.", x.waiting);
   out.gauge("llumnix_streams_open", "Streams of this gateway's clients.", x.inflight);

@@ -19,7 +19,6 @@
 #include <cstdio>
 #include <random>
 #include <thread>
-
 #include <unistd.h>
 
 namespace llumnix {
@@ -28,7 +27,8 @@ namespace {
 
 using steady = std::chrono::steady_clock;
 
-/// The last word of a process that cannot shut down: an actor that ignores its exit would block it for ever.
+/// The last word of a process that cannot shut down: an actor that ignores its exit would block it
+/// for ever.
 class watchdog {
 public:
   explicit watchdog(std::chrono::seconds patience) {
@@ -52,7 +52,7 @@ private:
 class running_node {
 public:
   running_node(const cluster_config& config, const node_run_options& options)
-      : config_{config}, options_{options} {}
+    : config_{config}, options_{options} {}
 
   int run();
 
@@ -86,8 +86,8 @@ private:
   std::unique_ptr<gateway_metrics> metrics_;
   std::shared_ptr<desk_slot> desk_ = std::make_shared<desk_slot>();
   std::shared_ptr<cms_store> store_;
-  std::shared_ptr<std::map<instance_id, std::shared_ptr<stepped_engine>>> engines_ =
-    std::make_shared<std::map<instance_id, std::shared_ptr<stepped_engine>>>();
+  std::shared_ptr<std::map<instance_id, std::shared_ptr<stepped_engine>>> engines_
+    = std::make_shared<std::map<instance_id, std::shared_ptr<stepped_engine>>>();
   std::unique_ptr<net::http_server> http_;
   std::unique_ptr<net::http_server> admin_;
   std::unique_ptr<node_system> system_;
@@ -106,7 +106,8 @@ result<void> running_node::prepare() {
   return open_admin();
 }
 
-/// Makes each engine once before anything listens, so that what is wrong with it is told at the start.
+/// Makes each engine once before anything listens, so that what is wrong with it is told at the
+/// start.
 result<void> running_node::prepare_engines() {
   if (!has("llumlet"))
     return {};
@@ -136,7 +137,9 @@ result<void> running_node::open_http() {
   options.max_connections = config_.http.max_connections;
   auto made = net::http_server::make(options);
   if (!made)
-    return error{made.error().code, "http.listen: " + made.error().context + "; choose another with --http HOST:PORT"};
+    return error{
+      made.error().code,
+      "http.listen: " + made.error().context + "; choose another with --http HOST:PORT"};
   http_ = std::move(*made);
   addresses_.http = http_->address();
   return {};
@@ -147,9 +150,14 @@ result<void> running_node::open_admin() {
     return {};
   net::http_server_options options;
   options.listen = config_.admin.listen;
+  options.max_body_bytes
+    = 64 * 1024; // its requests are small, and it reads them before it knows whose they are
+  options.max_connections = 256;
   auto made = net::http_server::make(options);
   if (!made)
-    return error{made.error().code, "admin.listen: " + made.error().context + "; choose another with --admin HOST:PORT"};
+    return error{
+      made.error().code,
+      "admin.listen: " + made.error().context + "; choose another with --admin HOST:PORT"};
   admin_ = std::move(*made);
   addresses_.admin = admin_->address();
   return {};
@@ -158,13 +166,15 @@ result<void> running_node::open_admin() {
 void running_node::add_roles(node_actor_config& node) {
   node.roles.push_back(console_role(life_, wall_));
   if (admin_)
-    node.roles.push_back(admin_desk_role(life_, [desk = desk_](admin_desk_actor actor) { desk->set(std::move(actor)); }));
+    node.roles.push_back(admin_desk_role(
+      life_, [desk = desk_](admin_desk_actor actor) { desk->set(std::move(actor)); }));
   if (has("cms"))
     node.roles.push_back(cms_role({life_, config_.cms, wall_, counters_, store_}));
   if (has("scheduler"))
     node.roles.push_back(scheduler_role({life_, config_.scheduler, wall_}));
   if (has("gateway")) {
-    node.roles.push_back(gateway_role({life_, config_.gateway, config_.scheduler, wall_, counters_}));
+    node.roles.push_back(
+      gateway_role({life_, config_.gateway, config_.scheduler, wall_, counters_}));
     for (std::uint32_t i = 0; i < http_->loops(); ++i) {
       stream_ref self{life_.node, life_.incarnation, i, 0};
       loops_.push_back(std::make_shared<hub_loop>(http_->loop(i), config_.gateway, self, words_));
@@ -173,10 +183,12 @@ void running_node::add_roles(node_actor_config& node) {
   }
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
-  split_address(config_.node.advertise.empty() ? config_.node.listen : config_.node.advertise, host, port);
+  split_address(
+    config_.node.advertise.empty() ? config_.node.listen : config_.node.advertise, host, port);
   for (const auto& [id, engine] : *engines_) {
     auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
-    llumlet_actor_config llumlet{config_.llumlet, life_, describe_instance(id, life_.node, host, config_, utc), wall_,
+    llumlet_actor_config llumlet{
+      config_.llumlet, life_, describe_instance(id, life_.node, host, config_, utc), wall_,
       [engines = engines_, id = id, knobs = config_.engine] {
         if (auto fresh = std::exchange((*engines)[id], nullptr))
           return fresh;
@@ -193,13 +205,21 @@ void running_node::start_http() {
   std::random_device random;
   auto seed = (static_cast<std::uint64_t>(random()) << 32) | random();
   http_->start([this, seed](std::uint32_t loop) {
-    return std::make_unique<openai_handler>(gateway_services{.config = config_.gateway, .words = words_,
-      .streams = loops_[loop]->table, .loop = http_->loop(loop), .ids = ids_, .metrics = *metrics_,
-      .seed = seed + loop, .key = config_.http.key, .ready = [this] { return ready_.load(); },
-      .max_model_len = [counters = counters_, cap = config_.engine.max_model_len] {
-        auto longest = counters->longest_request.load(std::memory_order_relaxed);
-        return cap == 0 ? longest : std::min(cap, longest);
-      },
+    return std::make_unique<openai_handler>(gateway_services{
+      .config = config_.gateway,
+      .words = words_,
+      .streams = loops_[loop]->table,
+      .loop = http_->loop(loop),
+      .ids = ids_,
+      .metrics = *metrics_,
+      .seed = seed + loop,
+      .key = config_.http.key,
+      .ready = [this] { return ready_.load(); },
+      .max_model_len =
+        [counters = counters_, cap = config_.engine.max_model_len] {
+          auto longest = counters->longest_request.load(std::memory_order_relaxed);
+          return cap == 0 ? longest : std::min(cap, longest);
+        },
       .metrics_text = [this] { return metrics_text(); },
       .unix_seconds = [this] { return wall_.at(steady::now()) / 1000; }});
   });
@@ -207,14 +227,20 @@ void running_node::start_http() {
 
 void running_node::start_admin() {
   admin_->start([this](std::uint32_t loop) {
-    return std::make_unique<admin_handler>(admin_services{.loop = admin_->loop(loop), .desk = desk_,
-      .key = config_.admin.key, .address = admin_->address(), .cluster_wide = has("console"),
-      .ready = [this] { return ready_.load(); }, .metrics_text = [this] { return metrics_text(); }});
+    return std::make_unique<admin_handler>(admin_services{
+      .loop = admin_->loop(loop),
+      .desk = desk_,
+      .key = config_.admin.key,
+      .address = admin_->address(),
+      .cluster_wide = has("console"),
+      .ready = [this] { return ready_.load(); },
+      .metrics_text = [this] { return metrics_text(); }});
   });
 }
 
 std::string running_node::metrics_text() const {
-  return node_metrics_text(*counters_, std::chrono::duration<double>(steady::now() - began_).count());
+  return node_metrics_text(
+    *counters_, std::chrono::duration<double>(steady::now() - began_).count());
 }
 
 /// What the mirror remembers is known before the first status arrives.
@@ -273,21 +299,24 @@ int running_node::run() {
   node.connector = system_->connector();
   add_roles(node);
   node_ = system_->actors().spawn(make_node, std::move(node));
-  caf::actor_cast<caf::abstract_actor*>(node_)->attach_functor([this](const caf::error&) { node_ended_ = true; });
+  caf::actor_cast<caf::abstract_actor*>(node_)->attach_functor(
+    [this](const caf::error&) { node_ended_ = true; });
 
   auto bound = system_->publish(node_, config_.node.listen);
   int code = exit_code::usage;
   if (bound) {
     addresses_.listen = *bound;
     addresses_.roles = config_.node.roles;
-    caf::anon_send(node_, listening_msg{config_.node.advertise.empty() ? *bound : config_.node.advertise});
+    caf::anon_send(
+      node_, listening_msg{config_.node.advertise.empty() ? *bound : config_.node.advertise});
     restore_view(node_);
     if (http_)
       start_http();
     if (admin_)
       start_admin();
     ready_ = true;
-    log::node.info("started", "{} (incarnation {}) listens on {}", life_.node, life_.incarnation, *bound);
+    log::node.info(
+      "started", "{} (incarnation {}) listens on {}", life_.node, life_.incarnation, *bound);
     if (options_.on_ready)
       options_.on_ready(addresses_);
     code = wait_for_end();
@@ -314,7 +343,9 @@ int running_node::wait_for_end() {
       return exit_code::failed;
     }
   ready_ = false;
-  log::node.info("draining", "{} stops: no new requests, running ones get {} ms", life_.node, options_.drain.count());
+  log::node.info(
+    "draining", "{} stops: no new requests, running ones get {} ms", life_.node,
+    options_.drain.count());
   if (http_)
     http_->drain();
   auto until = steady::now() + options_.drain;

@@ -19,15 +19,17 @@ struct node_ready {
 };
 
 struct node_run_options {
-  std::chrono::milliseconds drain{10000};         ///< running requests get this long after the first SIGINT or SIGTERM
+  std::chrono::milliseconds drain{
+    10000}; ///< running requests get this long after the first SIGINT or SIGTERM
   std::function<void(const node_ready&)> on_ready; ///< called once, when all listeners are open
 };
 
-/// Runs one node of a cluster until SIGINT or SIGTERM: config to actor system, ports and roles. The only wiring
-/// there is. A listener is opened only for the roles that need it: `gateway` the public HTTP address, every node its
-/// admin address unless `admin.listen` is empty. Returns the process's exit code: 0 after an orderly stop, 1 on a failure while running,
-/// 2 when the configuration cannot be served (a port in use, no room for the KV pool; one line on stderr says what
-/// to do), 130 at a second signal. Call it before any other thread exists.
+/// Runs one node of a cluster until SIGINT or SIGTERM: config to actor system, ports and roles. The
+/// only wiring there is. A listener is opened only for the roles that need it: `gateway` the public
+/// HTTP address, every node its admin address unless `admin.listen` is empty. Returns the process's
+/// exit code: 0 after an orderly stop, 1 on a failure while running, 2 when the configuration
+/// cannot be served (a port in use, no room for the KV pool; one line on stderr says what to do),
+/// 130 at a second signal. Call it before any other thread exists.
 int run_node(const cluster_config& config, const node_run_options& options);
 
 } // namespace llumnix

@@ -12,7 +12,8 @@
 #include <cstdio>
 #include <random>
 
-// CAF builds a node's identity from what two containers may share; this gives each start of a process its own.
+// CAF builds a node's identity from what two containers may share; this gives each start of a
+// process its own.
 namespace caf::detail {
 __attribute__((used, visibility("default"))) std::string get_root_uuid() {
   std::random_device random;
@@ -37,27 +38,33 @@ struct node_system::settings : caf::actor_system_config {
     set("scheduler.policy", caf::atom("sharing"));
     set("scheduler.max-threads", std::size_t{config.threads});
     set("middleman.workers", std::size_t{1});
-    // CAF gives up a handshake that is under way when a heartbeat is due, and one with TLS takes its time.
+    // CAF gives up a handshake that is under way when a heartbeat is due, and one with TLS takes
+    // its time.
     auto heartbeat = config.heartbeat;
     if (!config.tls_certificate.empty())
       heartbeat = std::max(heartbeat, milliseconds{250});
     set("middleman.heartbeat-interval", caf::timespan{heartbeat});
-    set("middleman.connection-timeout", caf::timespan{std::max(config.connection_timeout, 2 * heartbeat)});
-    set("middleman.app-identifiers",
+    set(
+      "middleman.connection-timeout",
+      caf::timespan{std::max(config.connection_timeout, 2 * heartbeat)});
+    set(
+      "middleman.app-identifiers",
       std::vector<std::string>{"llumnix/" + std::to_string(protocol_version)});
     set("middleman.enable-automatic-connections", false);
   }
 };
 
 node_system::node_system(const node_config& config)
-    : settings_{std::make_unique<settings>(config)}, system_{std::make_unique<caf::actor_system>(*settings_)},
-      tls_{!config.tls_certificate.empty()} {}
+  : settings_{std::make_unique<settings>(config)},
+    system_{std::make_unique<caf::actor_system>(*settings_)},
+    tls_{!config.tls_certificate.empty()} {}
 
 node_system::~node_system() = default;
 
 connector_actor node_system::connector() {
   if (tls_)
-    return system_->spawn(make_middleman_connector,
+    return system_->spawn(
+      make_middleman_connector,
       caf::actor_cast<caf::actor>(system_->openssl_manager().actor_handle()));
   return system_->spawn<caf::detached>(make_dialler);
 }
@@ -70,10 +77,13 @@ result<std::string> node_system::publish(const node_actor& node, const std::stri
   auto bound = tls_ ? caf::openssl::publish(node, port, host.c_str(), true)
                     : system_->middleman().publish(node, port, host.c_str(), true);
   if (!bound)
-    return {errc::unreachable, "cannot listen on " + listen + " for node links: is the port taken, the address ours,"
-      + (tls_ ? std::string{" and are the TLS files a matching pair?"} : std::string{"?"})
-      + " Choose another with --listen HOST:PORT (port 0 picks a free one)"};
-  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(*bound);
+    return {
+      errc::unreachable,
+      "cannot listen on " + listen + " for node links: is the port taken, the address ours,"
+        + (tls_ ? std::string{" and are the TLS files a matching pair?"} : std::string{"?"})
+        + " Choose another with --listen HOST:PORT (port 0 picks a free one)"};
+  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":"
+         + std::to_string(*bound);
 }
 
 } // namespace llumnix

@@ -1,9 +1,8 @@
 #pragma once
 
+#include "actors/protocol/cluster_messages.hpp"
 #include "config/cluster_config.hpp"
 #include "runtime/base/result.hpp"
-
-#include "actors/protocol/cluster_messages.hpp"
 
 #include <memory>
 
@@ -19,7 +18,8 @@ public:
   bool tls() const { return tls_; }
   /// Dials other nodes, with TLS where node links use it.
   connector_actor connector();
-  /// Publishes the node on `config.listen`; returns the bound address HOST:PORT, or why it cannot be had.
+  /// Publishes the node on `config.listen`; returns the bound address HOST:PORT, or why it cannot
+  /// be had.
   result<std::string> publish(const node_actor& node, const std::string& listen);
 
 private:

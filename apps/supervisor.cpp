@@ -251,6 +251,14 @@ void supervisor::on_exit(child& which, pid_t pid, int wait_status) {
       misconfigured ? exit_code::usage : exit_code::failed,
       which.name + " ended before it was ready: " + reason);
   auto pause = which.budget.spend(now());
+  if (!pause && which.what == kind::engine && phase_ != phase::starting) {
+    // One engine that keeps ending is no reason to take the others away from their clients.
+    pause = plan_.limits.window / 2;
+    std::fprintf(
+      stderr, "llumnix up: %s ended more than %u times within %s; the next try is in %s\n",
+      which.name.c_str(), plan_.limits.restarts, format_duration(plan_.limits.window).c_str(),
+      format_duration(*pause).c_str());
+  }
   if (!pause)
     return fail(
       exit_code::failed, which.name + " was restarted " + std::to_string(plan_.limits.restarts)

@@ -2,9 +2,9 @@
 
 #include "apps/child_process.hpp"
 #include "apps/node_setup.hpp"
-#include "apps/restart_budget.hpp"
 #include "apps/signal_queue.hpp"
 #include "apps/up_report.hpp"
+#include "runtime/cluster/restart_budget.hpp"
 
 #include <chrono>
 #include <cstdint>

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-/// Every knob of the system as plain structs: defaults, units, meaning. Filled by `load_config` and by
-/// nobody else; each component is handed its own struct by value.
+/// Every knob of the system as plain structs: defaults, units, meaning. Filled by `load_config` and
+/// by nobody else; each component is handed its own struct by value.
 namespace llumnix {
 
 using std::chrono::milliseconds;
@@ -15,23 +15,27 @@ using std::chrono::milliseconds;
 /// This process as a node of the cluster.
 struct node_config {
   std::string name = "node";
-  std::vector<std::string> roles;            ///< gateway, scheduler, cms, console, llumlet
-  std::string listen = "127.0.0.1:0";        ///< where other nodes connect; port 0 picks a free one
-  std::string advertise;                     ///< HOST:PORT told to other nodes; empty: the listen address
-  std::vector<std::string> seeds;            ///< HOST:PORT of nodes to join through
-  std::uint64_t incarnation = 0;             ///< life of this node; 0: the start time in milliseconds
-  milliseconds heartbeat{100};               ///< between heartbeats on a node link; with TLS at least 250ms
-  milliseconds connection_timeout{500};      ///< silence after which a node counts as dead; found within timeout + heartbeat
-  milliseconds redial_min{50};               ///< first pause before dialling a node again; doubles up to redial_max
+  std::vector<std::string> roles;     ///< gateway, scheduler, cms, console, llumlet
+  std::string listen = "127.0.0.1:0"; ///< where other nodes connect; port 0 picks a free one
+  std::string advertise;              ///< HOST:PORT told to other nodes; empty: the listen address
+  std::vector<std::string> seeds;     ///< HOST:PORT of nodes to join through
+  std::uint64_t incarnation = 0;      ///< life of this node; 0: the start time in milliseconds
+  milliseconds heartbeat{100}; ///< between heartbeats on a node link; with TLS at least 250ms
+  milliseconds connection_timeout{
+    500}; ///< silence after which a node counts as dead; found within timeout + heartbeat
+  milliseconds redial_min{
+    50}; ///< first pause before dialling a node again; doubles up to redial_max
   milliseconds redial_max{2000};
-  std::uint32_t restart_budget = 5;          ///< restarts of one actor within restart_window before the node gives up
+  std::uint32_t restart_budget
+    = 5; ///< restarts of one actor within restart_window before the node gives up
   milliseconds restart_window{60000};
-  milliseconds restart_pause{100};           ///< before an ended actor is started again
-  bool insecure_cluster = false;             ///< let node links listen off loopback without TLS
-  std::string tls_certificate;               ///< PEM file; with key and ca: node links use mutual TLS
-  std::string tls_key;                       ///< PEM file
-  std::string tls_ca;                        ///< PEM file: the authority every node's certificate is signed by
-  std::uint32_t threads = 2;                 ///< actor threads of the process
+  milliseconds restart_pause{
+    100}; ///< before an ended actor is started again; doubles with each restart in the window
+  bool insecure_cluster = false; ///< let node links listen off loopback without TLS
+  std::string tls_certificate;   ///< PEM file; with key and ca: node links use mutual TLS
+  std::string tls_key;           ///< PEM file
+  std::string tls_ca;            ///< PEM file: the authority every node's certificate is signed by
+  std::uint32_t threads = 2;     ///< actor threads of the process
 };
 
 /// The public HTTP listener.
@@ -39,37 +43,38 @@ struct http_config {
   std::string listen = "127.0.0.1:8089";
   std::size_t max_header_bytes = 16 * 1024;
   std::size_t max_body_bytes = 64 * 1024 * 1024;
-  milliseconds header_timeout{10000};        ///< for a whole request head
-  milliseconds body_timeout{30000};          ///< longest pause within a body
-  milliseconds idle_timeout{300000};         ///< keep-alive connections without a request
+  milliseconds header_timeout{10000}; ///< for a whole request head
+  milliseconds body_timeout{30000};   ///< longest pause within a body
+  milliseconds idle_timeout{300000};  ///< keep-alive connections without a request
   std::size_t max_connections = 10000;
-  std::string key;                           ///< bearer key clients must send; empty: none
-  bool insecure = false;                     ///< let it listen off loopback without a key
+  std::string key;       ///< bearer key clients must send; empty: none
+  bool insecure = false; ///< let it listen off loopback without a key
 };
 
 /// The operators' HTTP listener.
 struct admin_config {
   std::string listen = "127.0.0.1:8090";
-  std::string key;                           ///< bearer key; required off loopback
+  std::string key; ///< bearer key; required off loopback
 };
 
 /// Streams and admission in a process that serves HTTP.
 struct gateway_config {
-  std::uint32_t io_threads = 1;              ///< I/O loops, each with its own acceptor and stream hub
-  std::string model = "modeled";             ///< the model name clients use
-  std::size_t max_queue = 512;               ///< requests waiting for an instance; above it 429
-  std::size_t max_inflight = 20000;          ///< streams placed or waiting; above it 429
-  std::uint32_t max_choices = 16;            ///< of one request (`n`)
-  milliseconds wait_for_instance{5000};      ///< a request without an instance waits this long, then 503
-  std::uint32_t max_placements = 8;          ///< of one stream: first placement and replays
-  std::uint32_t credit_window = 256;         ///< tokens a stream may be ahead of its client
-  milliseconds stalled_client{60000};        ///< a client that accepts no byte for this long is cancelled
-  milliseconds silence{1000};                ///< a silent owner of a stream is asked whether it still has it
-  std::size_t recorder_requests = 10000;     ///< ended requests whose flight record is kept
-  bool forward_scheduler = true;             ///< use the SCHEDULER actor when there is one
+  std::uint32_t io_threads = 1;         ///< I/O loops, each with its own acceptor and stream hub
+  std::string model = "modeled";        ///< the model name clients use
+  std::size_t max_queue = 512;          ///< requests waiting for an instance; above it 429
+  std::size_t max_inflight = 20000;     ///< streams placed or waiting; above it 429
+  std::uint32_t max_choices = 16;       ///< of one request (`n`)
+  milliseconds wait_for_instance{5000}; ///< a request without an instance waits this long, then 503
+  std::uint32_t max_placements = 8;     ///< of one stream: first placement and replays
+  std::uint32_t credit_window = 256;    ///< tokens a stream may be ahead of its client
+  milliseconds stalled_client{60000}; ///< a client that accepts no byte for this long is cancelled
+  milliseconds silence{1000}; ///< a silent owner of a stream is asked whether it still has it
+  std::size_t recorder_requests = 10000; ///< ended requests whose flight record is kept
+  bool forward_scheduler = true;         ///< use the SCHEDULER actor when there is one
 };
 
-/// Placement. Names and defaults of the reference (spec/scheduling.md 1.3) with our own policy choice.
+/// Placement. Names and defaults of the reference (spec/scheduling.md 1.3) with our own policy
+/// choice.
 struct scheduler_config {
   std::string policy = "load-balance";
   std::string neutral_load_metric = "all_prefills_tokens_num";
@@ -79,50 +84,50 @@ struct scheduler_config {
   std::string decode_load_metric = "kv_cache_usage_ratio_projected";
   double decode_load_threshold = 1.0;
   std::uint32_t dispatch_top_k = 1;
-  bool local_account = true;                 ///< count what was sent since the last status
+  bool local_account = true; ///< count what was sent since the last status
   std::uint32_t local_account_staleness_s = 10;
   std::string failover_domain = "instance-unit"; ///< instance, node, instance-unit, node-unit
   std::uint32_t instance_staleness_s = 60;
-  std::uint64_t seed = 1;                    ///< of random picks (dispatch_top_k above 1)
+  std::uint64_t seed = 1; ///< of random picks (dispatch_top_k above 1)
 };
 
 /// The agent beside an engine.
 struct llumlet_config {
-  std::uint32_t instances = 1;               ///< instances this node runs
-  std::string instance_type = "neutral";     ///< neutral, prefill or decode
-  milliseconds status_min_interval{2};       ///< at most one status per instance in this time
-  milliseconds status_max_interval{1000};    ///< at least one, also without a change
+  std::uint32_t instances = 1;            ///< instances this node runs
+  std::string instance_type = "neutral";  ///< neutral, prefill or decode
+  milliseconds status_min_interval{2};    ///< at most one status per instance in this time
+  milliseconds status_max_interval{1000}; ///< at least one, also without a change
 };
 
 /// The modeled engine (spec/modeled_engine.md).
 struct engine_config {
   std::string latency = "a10.llama-7b.tp1.osdi24"; ///< id in latency_models.json
-  double speed = 1.0;                        ///< step times are divided by it; 0: no waiting at all
-  std::uint32_t blocks = 0;                  ///< KV blocks; 0: what the latency model's entry says
+  double speed = 1.0;       ///< step times are divided by it; 0: no waiting at all
+  std::uint32_t blocks = 0; ///< KV blocks; 0: what the latency model's entry says
   std::uint32_t block_tokens = 16;
-  std::uint32_t kv_bytes_per_token = 2048;   ///< at least 16, a multiple of 8
+  std::uint32_t kv_bytes_per_token = 2048; ///< at least 16, a multiple of 8
   std::uint32_t max_num_seqs = 256;
   std::uint32_t max_num_batched_tokens = 2048;
-  std::uint32_t max_model_len = 0;           ///< tokens; 0: blocks x block_tokens
-  std::size_t max_waiting = 4096;            ///< requests queued in the engine; above it refused
+  std::uint32_t max_model_len = 0; ///< tokens; 0: blocks x block_tokens
+  std::size_t max_waiting = 4096;  ///< requests queued in the engine; above it refused
   bool prefix_cache = true;
-  bool poison_freed = false;                 ///< overwrite blocks when they are freed; turns the prefix cache off
-  std::string corrupt;                       ///< REQUEST:BLOCK, tests only: spoil that block of that request
+  bool poison_freed = false; ///< overwrite blocks when they are freed; turns the prefix cache off
+  std::string corrupt;       ///< REQUEST:BLOCK, tests only: spoil that block of that request
 };
 
 /// The cluster meta store.
 struct cms_config {
-  milliseconds metadata_interval{20000};     ///< between rewrites of unchanged metadata
-  milliseconds status_interval{40};          ///< at least this between two writes of one instance's status
-  std::uint32_t expiry_s = 100;              ///< lifetime of both keys; above both intervals
+  milliseconds metadata_interval{20000}; ///< between rewrites of unchanged metadata
+  milliseconds status_interval{40}; ///< at least this between two writes of one instance's status
+  std::uint32_t expiry_s = 100;     ///< lifetime of both keys; above both intervals
 };
 
 /// The Redis mirror of the CMS.
 struct redis_config {
-  std::string address;                       ///< HOST:PORT; empty: no mirror
+  std::string address; ///< HOST:PORT; empty: no mirror
   std::string username;
   std::string password;
-  milliseconds timeout{1000};                ///< for a connection and for a reply
+  milliseconds timeout{1000}; ///< for a connection and for a reply
 };
 
 /// All of it.

@@ -9,20 +9,24 @@
 namespace llumnix {
 
 /// One thing wrong with a configuration: where and what, with the way out.
-/// "migration.overloaded_at: 1.7 is above 1", "engine.sped: no such knob; did you mean engine.speed?".
+/// "migration.overloaded_at: 1.7 is above 1", "engine.sped: no such knob; did you mean
+/// engine.speed?".
 struct config_problem {
   std::string path;
   std::string message;
 };
 
-/// Reads a JSON document (comments allowed) into `config`. Every problem is reported, none stops the others.
+/// Reads a JSON document (comments allowed) into `config`. Every problem is reported, none stops
+/// the others.
 std::vector<config_problem> load_json(std::string_view text, cluster_config& config);
 /// The same from a file; one problem with path = file name if it cannot be read.
 std::vector<config_problem> load_file(const std::string& path, cluster_config& config);
-/// Applies one "path.to.knob=value": durations `250ms`, `10s`, `2m`; sizes `64KiB`; lists `a,b`; true/false.
+/// Applies one "path.to.knob=value": durations `250ms`, `10s`, `2m`; sizes `64KiB`; lists `a,b`;
+/// true/false.
 std::vector<config_problem> apply_setting(std::string_view assignment, cluster_config& config);
-/// Checks ranges and what must hold between knobs (TLS files come as three, a listener off loopback needs a key,
-/// `node.insecure_cluster` or TLS, intervals below expiry, known roles, addresses HOST:PORT, ...).
+/// Checks ranges and what must hold between knobs (TLS files come as three, a listener off loopback
+/// needs a key, `node.insecure_cluster` or TLS, intervals below expiry, known roles, addresses
+/// HOST:PORT, ...).
 std::vector<config_problem> check(const cluster_config& config);
 
 /// The configuration as JSON; secrets (keys, passwords) are shown as "***" when set.

@@ -48,7 +48,10 @@ void http_session::start(std::vector<openai::tokenized_prompt> prompts, std::uin
   for (std::size_t i = 0; i < choices_.size() && !over_; ++i) {
     const auto& prompt = prompts_[i / wish.n];
     inference_request request;
-    request.text_id = request_.id.text();
+    request.text_id
+      = request_.id.text(); // of a further choice "ID.1": it is placed and told of by itself
+    if (i > 0)
+      request.text_id += '.' + std::to_string(i);
     request.model = wish.model;
     request.prompt = prompt.ids;
     request.sampling = wish.sampling;

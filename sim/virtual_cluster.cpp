@@ -39,9 +39,10 @@ struct virtual_cluster::life {
 };
 
 virtual_cluster::virtual_cluster(std::uint64_t seed, cluster_config config)
-    : config_{std::move(config)}, network_{seed} {}
+  : config_{std::move(config)}, network_{seed} {}
 
-/// Streams first, so that nothing is told to clients that are gone; then the actors' handles, then the actors.
+/// Streams first, so that nothing is told to clients that are gone; then the actors' handles, then
+/// the actors.
 virtual_cluster::~virtual_cluster() {
   for (auto& client : clients_)
     client->leave();
@@ -105,9 +106,13 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
     for (std::uint32_t i = 0; i < options.instances; ++i) {
       auto id = options.instances == 1 ? name : name + "." + std::to_string(i);
       auto engine = config_.engine;
-      llumlet_actor_config llumlet{config_.llumlet, x.id,
-        describe_instance(id, name, "127.0.0.1", config_, static_cast<double>(network_.now().count()) / 1e9),
-        {}, [engine] {
+      llumlet_actor_config llumlet{
+        config_.llumlet,
+        x.id,
+        describe_instance(
+          id, name, "127.0.0.1", config_, static_cast<double>(network_.now().count()) / 1e9),
+        {},
+        [engine] {
           auto value = modeled_engine::make(engine);
           if (!value)
             throw std::runtime_error(to_string(value.error()));
@@ -115,7 +120,8 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
         }};
       node.roles.push_back(llumlet_role(std::move(llumlet), "modeled"));
     }
-  node.connector = system.spawn(make_middleman_connector, caf::actor_cast<caf::actor>(system.middleman().actor_handle()));
+  node.connector = system.spawn(
+    make_middleman_connector, caf::actor_cast<caf::actor>(system.middleman().actor_handle()));
   process.roots.push_back(caf::actor_cast<caf::actor>(node.connector));
   x.node = system.spawn(make_node, node);
   process.roots.push_back(caf::actor_cast<caf::actor>(x.node));
@@ -151,10 +157,12 @@ void virtual_cluster::reset(const std::string& a, const std::string& b) {
 }
 
 void virtual_cluster::kill_actor(const std::string& node, const std::string& role) {
-  const auto& state = static_cast<node_state::pointer>(caf::actor_cast<caf::abstract_actor*>(at(node).node))->state;
+  const auto& state
+    = static_cast<node_state::pointer>(caf::actor_cast<caf::abstract_actor*>(at(node).node))->state;
   for (const auto& x : state.children)
     if (x.role.name == role && x.actor) {
-      caf::anon_send_exit(caf::actor_cast<caf::actor>(x.actor), caf::exit_reason::unhandled_exception);
+      caf::anon_send_exit(
+        caf::actor_cast<caf::actor>(x.actor), caf::exit_reason::unhandled_exception);
       return;
     }
   throw std::out_of_range("no actor " + role + " on " + node);
@@ -169,10 +177,10 @@ virtual_client& virtual_cluster::request(
   client->take = [streams, raw = client.get()](std::uint32_t tokens) {
     streams->table.consumed(raw->stream, tokens, streams->loop.now());
   };
-  client->leave = [streams, raw = client.get()] {
-    streams->table.cancel(raw->stream, streams->loop.now());
-  };
-  client->stream = streams->table.open(std::move(request), std::move(options), *client, streams->loop.now());
+  client->leave
+    = [streams, raw = client.get()] { streams->table.cancel(raw->stream, streams->loop.now()); };
+  client->stream
+    = streams->table.open(std::move(request), std::move(options), *client, streams->loop.now());
   clients_.push_back(std::move(client));
   return *clients_.back();
 }
@@ -202,7 +210,8 @@ const node_counters& virtual_cluster::counters(const std::string& node) const {
 }
 
 const node_card& virtual_cluster::card(const std::string& node) const {
-  return static_cast<node_state::pointer>(caf::actor_cast<caf::abstract_actor*>(at(node).node))->state.card;
+  return static_cast<node_state::pointer>(caf::actor_cast<caf::abstract_actor*>(at(node).node))
+    ->state.card;
 }
 
 std::string virtual_cluster::inspect(

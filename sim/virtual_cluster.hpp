@@ -1,13 +1,12 @@
 #pragma once
 
-#include "sim/virtual_client.hpp"
-#include "sim/virtual_network.hpp"
-
 #include "actors/protocol/cluster_messages.hpp"
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/cms_store.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
+#include "sim/virtual_client.hpp"
+#include "sim/virtual_network.hpp"
 
 #include <functional>
 #include <map>
@@ -20,15 +19,15 @@ struct hub_loop;
 
 /// What a virtual node is made of.
 struct virtual_node_options {
-  std::vector<std::string> roles;    ///< gateway, scheduler, cms, llumlet
-  std::uint32_t instances = 1;       ///< with role llumlet
-  std::vector<std::string> seeds;    ///< names of nodes it dials
-  std::shared_ptr<cms_store> store;  ///< mirror of its CMS
+  std::vector<std::string> roles;   ///< gateway, scheduler, cms, llumlet
+  std::uint32_t instances = 1;      ///< with role llumlet
+  std::vector<std::string> seeds;   ///< names of nodes it dials
+  std::shared_ptr<cms_store> store; ///< mirror of its CMS
 };
 
-/// Several nodes of a cluster in one process and one thread: the shipped actors on CAF's test scheduler, with a
-/// clock that moves when told and links that lose and delay. Which message is handled next is drawn from the
-/// seed; the same seed gives the same events (`trace`).
+/// Several nodes of a cluster in one process and one thread: the shipped actors on CAF's test
+/// scheduler, with a clock that moves when told and links that lose and delay. Which message is
+/// handled next is drawn from the seed; the same seed gives the same events (`trace`).
 class virtual_cluster {
 public:
   explicit virtual_cluster(std::uint64_t seed, cluster_config config = {});
@@ -38,7 +37,8 @@ public:
   void start(const std::string& name, const virtual_node_options& options);
   /// kill -9: the node is frozen for ever, its peers see their connections end.
   void kill(const std::string& name);
-  /// SIGSTOP and SIGCONT: the node does nothing, its connections stay open; then it goes on in the present.
+  /// SIGSTOP and SIGCONT: the node does nothing, its connections stay open; then it goes on in the
+  /// present.
   void pause(const std::string& name);
   void resume(const std::string& name);
   /// While cut, nothing passes between the two; nothing is lost either, as TCP has it.
@@ -51,7 +51,8 @@ public:
   void kill_actor(const std::string& node, const std::string& role);
 
   /// Sends a request to a gateway node as a client would. The client lives as long as the cluster.
-  virtual_client& request(const std::string& gateway, inference_request request, stream_options options = {});
+  virtual_client&
+  request(const std::string& gateway, inference_request request, stream_options options = {});
   /// The client goes away.
   void disconnect(virtual_client& client);
 
@@ -64,8 +65,10 @@ public:
   std::uint64_t trace() const;
   /// Numbers of a node, of its present life.
   const node_counters& counters(const std::string& node) const;
-  /// What CONSOLE of a node says, as JSON (`inspect_msg`); runs the cluster meanwhile. Empty if it fails.
-  std::string inspect(const std::string& node, const std::string& subject, const std::string& argument = {});
+  /// What CONSOLE of a node says, as JSON (`inspect_msg`); runs the cluster meanwhile. Empty if it
+  /// fails.
+  std::string
+  inspect(const std::string& node, const std::string& subject, const std::string& argument = {});
   /// The node's own card, as its role actors last saw it.
   const node_card& card(const std::string& node) const;
 

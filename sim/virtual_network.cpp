@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-// The identity of a process must not differ between runs: CAF calls these where the program defines them.
+// The identity of a process must not differ between runs: CAF calls these where the program defines
+// them.
 namespace caf::detail {
 __attribute__((used, visibility("default"))) std::uint32_t get_process_id() {
   return 4242;
@@ -29,7 +30,7 @@ struct virtual_process::config : caf::actor_system_config {
 };
 
 virtual_process::virtual_process(const std::function<void(caf::actor_system_config&)>& configure)
-    : settings{new config} {
+  : settings{new config} {
   configure(*settings);
   system = std::make_unique<caf::actor_system>(*settings);
   system->await_actors_before_shutdown(false);
@@ -77,14 +78,19 @@ void virtual_network::publish(
   listeners_.push_back({index, host, port, handle});
 }
 
-/// Keeps one socket ready for each client and listener, and lets servers accept those that were dialled.
+/// Keeps one socket ready for each client and listener, and lets servers accept those that were
+/// dialled.
 void virtual_network::provision() {
   for (auto& at : listeners_)
-    for (std::size_t client = 0; processes_[at.process]->alive && client < processes_.size(); ++client) {
+    for (std::size_t client = 0; processes_[at.process]->alive && client < processes_.size();
+         ++client) {
       auto& dialler = *processes_[client];
-      if (client == at.process || !dialler.alive || dialler.sockets->has_pending_scribe(at.host, at.port))
+      if (
+        client == at.process || !dialler.alive
+        || dialler.sockets->has_pending_scribe(at.host, at.port))
         continue;
-      connection made{at.process, client, caf::io::connection_handle::from_int(++handles_),
+      connection made{
+        at.process, client, caf::io::connection_handle::from_int(++handles_),
         caf::io::connection_handle::from_int(++handles_)};
       auto& server = *processes_[at.process];
       server.sockets->prepare_connection(
@@ -95,8 +101,9 @@ void virtual_network::provision() {
       connections_.push_back(made);
     }
   for (auto& x : connections_) {
-    if (x.linked || x.dead || !processes_[x.server]->runs()
-        || processes_[x.client]->sockets->impl_ptr(x.at_client) == nullptr)
+    if (
+      x.linked || x.dead || !processes_[x.server]->runs()
+      || processes_[x.client]->sockets->impl_ptr(x.at_client) == nullptr)
       continue;
     x.linked = true;
     for (auto& at : listeners_)
@@ -210,19 +217,23 @@ bool virtual_network::step() {
       case 3: done = x.sockets->try_read_data(connections_[chosen.argument].at_client); break;
     }
     if (done) {
-      note(static_cast<std::uint64_t>(chosen.kind) * 1000003 + chosen.process * 10007 + chosen.argument);
+      note(
+        static_cast<std::uint64_t>(chosen.kind) * 1000003 + chosen.process * 10007
+        + chosen.argument);
       return true;
     }
   }
   return false;
 }
 
-/// Moves the clock to the next timer, or to the end of a delay. False if that would pass the limit: then to it.
+/// Moves the clock to the next timer, or to the end of a delay. False if that would pass the limit:
+/// then to it.
 bool virtual_network::tick(nanoseconds limit) {
   auto next = limit;
   for (auto& x : processes_)
     if (x->runs() && x->scheduler->has_pending_timeout())
-      next = std::min(next, nanoseconds{x->scheduler->clock().schedule().begin()->first.time_since_epoch()});
+      next = std::min(
+        next, nanoseconds{x->scheduler->clock().schedule().begin()->first.time_since_epoch()});
   for (const auto& [ends, between] : links_)
     if (between.held_until > now_)
       next = std::min(next, between.held_until);

@@ -17,7 +17,8 @@
 
 namespace llumnix {
 
-/// One process of the virtual network: an actor system whose scheduler and sockets move only when told.
+/// One process of the virtual network: an actor system whose scheduler and sockets move only when
+/// told.
 struct virtual_process {
   explicit virtual_process(const std::function<void(caf::actor_system_config&)>& configure);
   ~virtual_process();
@@ -34,8 +35,9 @@ struct virtual_process {
   bool runs() const { return alive && !paused; }
 };
 
-/// Processes, the byte streams between them, and one clock. Every step is drawn from the seed among all that could
-/// happen next: a message handled, a packet read. Time passes only when nothing else can happen.
+/// Processes, the byte streams between them, and one clock. Every step is drawn from the seed among
+/// all that could happen next: a message handled, a packet read. Time passes only when nothing else
+/// can happen.
 class virtual_network {
 public:
   explicit virtual_network(std::uint64_t seed) : random_{seed} {}
@@ -43,8 +45,10 @@ public:
   /// Adds a process; returns its index, which stays valid.
   std::size_t add(const std::function<void(caf::actor_system_config&)>& configure);
   virtual_process& process(std::size_t index) { return *processes_[index]; }
-  /// Publishes a NODE under host:port, as other processes dial it; a former owner of the host is forgotten.
-  void publish(std::size_t index, const std::string& host, std::uint16_t port, const node_actor& node);
+  /// Publishes a NODE under host:port, as other processes dial it; a former owner of the host is
+  /// forgotten.
+  void
+  publish(std::size_t index, const std::string& host, std::uint16_t port, const node_actor& node);
 
   void crash(std::size_t index);
   void cut(std::size_t a, std::size_t b, bool is_cut);

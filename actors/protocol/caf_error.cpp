@@ -9,13 +9,15 @@ constexpr auto category = caf::atom("llumnix");
 }
 
 caf::error to_caf(const error& failure) {
-  return caf::error{static_cast<std::uint8_t>(failure.code), category, caf::make_message(failure.context)};
+  return caf::error{
+    static_cast<std::uint8_t>(failure.code), category, caf::make_message(failure.context)};
 }
 
 error from_caf(const caf::error& failure) {
   if (failure.category() == category) {
     const auto& context = failure.context();
-    return {static_cast<errc>(failure.code()),
+    return {
+      static_cast<errc>(failure.code()),
       context.match_elements<std::string>() ? context.get_as<std::string>(0) : std::string{}};
   }
   if (failure == caf::sec::request_timeout)

@@ -8,36 +8,34 @@ namespace llumnix {
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, instance_metadata& x) {
-  return f(caf::meta::type_name("instance_metadata"),
-    x.instance_id, x.instance_type, x.backend_type, x.ip, x.ip_kvs, x.api_server_port,
-    x.llumlet_port, x.kvt_port, x.node_id, x.data_parallel_size, x.tensor_parallel_size,
-    x.unit_id, x.dp_rank, x.ep_rank, x.dp_local_rank, x.utc_create, x.utc_update, x.ip_kvt,
-    x.block_size, x.max_num_batched_tokens);
+  return f(
+    caf::meta::type_name("instance_metadata"), x.instance_id, x.instance_type, x.backend_type, x.ip,
+    x.ip_kvs, x.api_server_port, x.llumlet_port, x.kvt_port, x.node_id, x.data_parallel_size,
+    x.tensor_parallel_size, x.unit_id, x.dp_rank, x.ep_rank, x.dp_local_rank, x.utc_create,
+    x.utc_update, x.ip_kvt, x.block_size, x.max_num_batched_tokens);
 }
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, instance_status& x) {
-  return f(caf::meta::type_name("instance_status"),
-    x.instance_id, x.schedulable, x.timestamp_ms, x.step_id, x.update_id,
-    x.recent_waiting_requests, x.waiting_requests,
-    x.hybrid_scheduler_waiting_to_decode_requests_num,
-    x.scheduler_waiting_to_decode_requests_num, x.num_waiting_requests,
-    x.scheduler_running_to_decode_requests_num, x.num_running_requests, x.num_loading_requests,
-    x.num_total_gpu_tokens, x.num_used_gpu_tokens,
+  return f(
+    caf::meta::type_name("instance_status"), x.instance_id, x.schedulable, x.timestamp_ms,
+    x.step_id, x.update_id, x.recent_waiting_requests, x.waiting_requests,
+    x.hybrid_scheduler_waiting_to_decode_requests_num, x.scheduler_waiting_to_decode_requests_num,
+    x.num_waiting_requests, x.scheduler_running_to_decode_requests_num, x.num_running_requests,
+    x.num_loading_requests, x.num_total_gpu_tokens, x.num_used_gpu_tokens,
     x.num_uncomputed_tokens_hybrid_scheduler_waiting_prefills,
     x.num_unallocated_tokens_hybrid_scheduler_waiting_decodes,
     x.hybrid_scheduler_waiting_to_decode_tokens_num,
     x.num_uncomputed_tokens_scheduler_waiting_prefills, x.scheduler_waiting_to_decode_tokens_num,
     x.num_uncomputed_tokens_scheduler_running_prefills,
-    x.num_unallocated_tokens_scheduler_running_prefills,
-    x.scheduler_running_to_decode_tokens_num, x.num_tokens_loading_requests,
-    x.num_uncomputed_tokens_all_waiting_prefills, x.num_migrate_in_reqs, x.num_migrate_out_reqs,
-    x.num_available_migrate_in_slots, x.num_available_migrate_out_slots, x.num_migrate_in_tokens,
-    x.num_migrate_out_tokens, x.num_available_migrate_in_tokens,
-    x.num_available_migrate_out_tokens, x.kv_cache_usage_ratio_migrate_in,
-    x.kv_cache_usage_ratio_migrate_out, x.available_kv_cache_usage_ratio_migrate_in,
-    x.available_kv_cache_usage_ratio_migrate_out, x.profiling_id, x.step_duration,
-    x.num_scheduled_prefill_tokens);
+    x.num_unallocated_tokens_scheduler_running_prefills, x.scheduler_running_to_decode_tokens_num,
+    x.num_tokens_loading_requests, x.num_uncomputed_tokens_all_waiting_prefills,
+    x.num_migrate_in_reqs, x.num_migrate_out_reqs, x.num_available_migrate_in_slots,
+    x.num_available_migrate_out_slots, x.num_migrate_in_tokens, x.num_migrate_out_tokens,
+    x.num_available_migrate_in_tokens, x.num_available_migrate_out_tokens,
+    x.kv_cache_usage_ratio_migrate_in, x.kv_cache_usage_ratio_migrate_out,
+    x.available_kv_cache_usage_ratio_migrate_in, x.available_kv_cache_usage_ratio_migrate_out,
+    x.profiling_id, x.step_duration, x.num_scheduled_prefill_tokens);
 }
 
 /// An instance of a node, and who speaks for it.
@@ -62,8 +60,9 @@ typename Inspector::result_type inspect(Inspector& f, node_member& x) {
   return f(caf::meta::type_name("node_member"), x.life, x.address, x.roles);
 }
 
-/// What a node is and whom to talk to there. A role the node does not have is an empty list. Handles travel only
-/// over a direct connection to the node they live on: one passed on by a third node would give no DOWN.
+/// What a node is and whom to talk to there. A role the node does not have is an empty list.
+/// Handles travel only over a direct connection to the node they live on: one passed on by a third
+/// node would give no DOWN.
 struct node_card {
   node_member self;
   std::int64_t pid = 0;
@@ -76,8 +75,9 @@ struct node_card {
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, node_card& x) {
-  return f(caf::meta::type_name("node_card"), x.self, x.pid, x.instances, x.hubs, x.gateway,
-    x.scheduler, x.cms, x.console);
+  return f(
+    caf::meta::type_name("node_card"), x.self, x.pid, x.instances, x.hubs, x.gateway, x.scheduler,
+    x.cms, x.console);
 }
 
 /// A node introduces itself, or tells that its card changed; and whom else it knows.

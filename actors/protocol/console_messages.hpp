@@ -7,7 +7,8 @@ namespace llumnix {
 /// What somebody wants to know: `subject` is cluster, requests, why, actors or events.
 struct inspect_msg {
   std::string subject;
-  std::string argument; ///< a request id for `why`, an instance for `requests`, the last number seen for `events`
+  std::string argument; ///< a request id for `why`, an instance for `requests`, the last number
+                        ///< seen for `events`
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, inspect_msg& x) {
@@ -63,8 +64,9 @@ struct actor_stat {
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, actor_stat& x) {
-  return f(caf::meta::type_name("actor_stat"), x.id, x.name, x.role, x.mailbox, x.messages,
-    x.busy_us, x.restarts, x.up_ms, x.state);
+  return f(
+    caf::meta::type_name("actor_stat"), x.id, x.name, x.role, x.mailbox, x.messages, x.busy_us,
+    x.restarts, x.up_ms, x.state);
 }
 
 /// An actor and those it started.

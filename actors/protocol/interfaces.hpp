@@ -88,9 +88,8 @@ using scheduler_actor = caf::typed_actor<
   // Which instance? Fails with `no_instance` when nobody can take it now.
   caf::replies_to<place_msg>::with<placed_msg>,
   // The request ended or was refused.
-  caf::reacts_to<release_msg>,
-  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>, caf::reacts_to<view_change_msg>,
-  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+  caf::reacts_to<release_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::reacts_to<view_change_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 /// CMS: this process's replica of what instances there are and how loaded they are.
 using cms_actor = caf::typed_actor<
@@ -99,8 +98,7 @@ using cms_actor = caf::typed_actor<
   // Tell the listener the whole view now and every change from now on.
   caf::reacts_to<subscribe_view_msg>,
   // What a store held when this process started.
-  caf::reacts_to<view_change_msg>,
-  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::reacts_to<view_change_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   // The view, for inspection.
   caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -113,8 +111,7 @@ using llumlet_actor = caf::typed_actor<
   caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
   caf::replies_to<holds_msg>::with<holds_answer_msg>,
   // Its engine's load changed.
-  caf::reacts_to<engine_news_msg>,
-  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::reacts_to<engine_news_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
 
 /// ENGINE: steps one engine on its clock and sends each step's tokens to their hubs.
@@ -122,21 +119,20 @@ using engine_actor = caf::typed_actor<
   caf::reacts_to<submit_msg>, caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
   caf::replies_to<holds_msg>::with<holds_answer_msg>,
   // The running step ends; the news of the load are due.
-  caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>,
-  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
-  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+  caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>, caf::reacts_to<peer_up_msg>,
+  caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 /// CONSOLE: answers what people ask about the cluster, as JSON.
 using console_actor = caf::typed_actor<
   // Something happened on this node; kept for a while.
-  caf::reacts_to<event_msg>,
-  caf::replies_to<inspect_msg>::with<inspected_msg>,
+  caf::reacts_to<event_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 /// NODE: supervises a process, keeps its links to other nodes, and tells local actors who is there.
 using node_actor = caf::typed_actor<
-  // Another node introduces itself; answered with our card. `stale` for a life that has been overtaken.
+  // Another node introduces itself; answered with our card. `stale` for a life that has been
+  // overtaken.
   caf::replies_to<hello_msg>::with<hello_msg>,
   // The node links listen now: dialling may begin.
   caf::reacts_to<listening_msg>,
@@ -152,7 +148,8 @@ using node_actor = caf::typed_actor<
 /// Any actor that tells how busy it is.
 using stat_source = caf::typed_actor<caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
-/// NODE CONNECTOR port: dials HOST:PORT and hands over the NODE published there, within its deadline.
+/// NODE CONNECTOR port: dials HOST:PORT and hands over the NODE published there, within its
+/// deadline.
 using connector_actor = caf::typed_actor<caf::replies_to<dial_msg>::with<dialled_msg>>;
 
 } // namespace llumnix

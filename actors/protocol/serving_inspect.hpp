@@ -59,7 +59,8 @@ typename Inspector::result_type inspect(Inspector& f, stream_owner& x) {
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, sampling_params& x) {
-  return f(caf::meta::type_name("sampling_params"), x.temperature, x.seed, x.choice, x.max_tokens,
+  return f(
+    caf::meta::type_name("sampling_params"), x.temperature, x.seed, x.choice, x.max_tokens,
     x.min_tokens, x.ignore_eos, x.eos, x.stop_token_ids, x.logprobs, x.top_logprobs);
 }
 
@@ -67,19 +68,22 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, inference_request& x) {
   packed_ids prompt{&x.prompt};
   packed_ids output{&x.output};
-  return f(caf::meta::type_name("inference_request"), x.stream, x.epoch, x.text_id, x.model, prompt,
+  return f(
+    caf::meta::type_name("inference_request"), x.stream, x.epoch, x.text_id, x.model, prompt,
     output, x.sampling, x.priority, x.credit);
 }
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, stream_end& x) {
-  return f(caf::meta::type_name("stream_end"), x.stream, x.text_id, x.outcome, x.failure,
-    x.prompt_tokens, x.output_tokens, x.placements);
+  return f(
+    caf::meta::type_name("stream_end"), x.stream, x.text_id, x.outcome, x.failure, x.prompt_tokens,
+    x.output_tokens, x.placements);
 }
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, stream_info& x) {
-  return f(caf::meta::type_name("stream_info"), x.text_id, x.stream, x.instance, x.state, x.epoch,
+  return f(
+    caf::meta::type_name("stream_info"), x.text_id, x.stream, x.instance, x.state, x.epoch,
     x.prompt_tokens, x.output_tokens, x.age_ms, x.client);
 }
 

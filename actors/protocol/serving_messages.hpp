@@ -109,7 +109,8 @@ struct place_msg {
   placement_query query;
 };
 
-/// The request goes to this owner: SCHEDULER's answer, and GATEWAY's word to the hub that it was sent.
+/// The request goes to this owner: SCHEDULER's answer, and GATEWAY's word to the hub that it was
+/// sent.
 struct placed_msg {
   stream_ref stream;
   std::uint32_t epoch = 0;
@@ -151,13 +152,15 @@ typename Inspector::result_type inspect(Inspector& f, placement_query& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, dropped_candidate& x) {
-  return f(caf::meta::type_name("dropped_candidate"), x.instance, x.pass, x.filter, x.metric,
-    x.value, x.threshold);
+  return f(
+    caf::meta::type_name("dropped_candidate"), x.instance, x.pass, x.filter, x.metric, x.value,
+    x.threshold);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
-  return f(caf::meta::type_name("placement_reasons"), x.policy, x.view_version, x.fallback,
-    x.considered, x.dropped, x.dropped_total, x.metrics, x.note);
+  return f(
+    caf::meta::type_name("placement_reasons"), x.policy, x.view_version, x.fallback, x.considered,
+    x.dropped, x.dropped_total, x.metrics, x.note);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, place_msg& x) {

@@ -6,7 +6,8 @@ class actor_system_config;
 
 namespace llumnix {
 
-/// Grows with every change of a message or interface: nodes of different versions refuse each other's links.
+/// Grows with every change of a message or interface: nodes of different versions refuse each
+/// other's links.
 inline constexpr int protocol_version = 1;
 
 /// Registers every message type. A type that is missing here would arrive as an empty message.

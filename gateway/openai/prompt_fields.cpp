@@ -121,6 +121,10 @@ void read_prompts(json_fields& body, generation_request& request) {
              array.begin() != array.end() && (*array.begin()).is_number()) {
     add_prompt(body, request, *value);
   } else {
+    constexpr std::size_t most = 1024; // `n` and the configured limit bound it further
+    if (array.size() > most)
+      return body.fail(
+        "prompt", "invalid_value", fmt::format("At most {} prompts are allowed.", most));
     auto strings = array.begin() != array.end() && (*array.begin()).is_string();
     for (auto element : array) {
       if (element.is_string() != strings)

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t max_count = std::numeric_limits<std::int32_t>::max(); // of tokens
 constexpr std::size_t max_stops = 4;
+constexpr std::size_t max_stop_bytes = 1024; // each is held back and searched for with every token
 constexpr std::size_t kept_capacity = 4 * 1024 * 1024; // of the parser, between two bodies
 constexpr double no_bound = std::numeric_limits<double>::max();
 
@@ -30,6 +31,8 @@ void read_stops(json_fields& body, generation_request& request) {
         return;
       }
       request.stop.emplace_back(std::string_view{element});
+      if (request.stop.size() > max_stops)
+        break;
     }
   } else {
     body.wrong_type("stop", "a string or an array of strings");
@@ -39,6 +42,10 @@ void read_stops(json_fields& body, generation_request& request) {
   for (const auto& text : request.stop)
     if (text.empty())
       body.fail("stop", "invalid_value", "'stop' must not hold an empty string.");
+    else if (text.size() > max_stop_bytes)
+      body.fail(
+        "stop", "invalid_value",
+        fmt::format("A 'stop' string holds at most {} bytes.", max_stop_bytes));
 }
 
 /// Of all biases only the one of end-of-sequence changes what an engine does here; the rest is
@@ -112,6 +119,17 @@ void read_seed(json_fields& body, generation_request& request) {
     body.wrong_type("seed", "an integer");
 }
 
+/// Each of them travels with the request to its instance: a client has use for a few.
+void read_stop_token_ids(json_fields& body, simdjson::dom::array ids, sampling_params& sampling) {
+  constexpr std::size_t most = 64;
+  if (ids.size() > most)
+    body.fail(
+      "stop_token_ids", "invalid_value",
+      fmt::format("At most {} 'stop_token_ids' are allowed.", most));
+  else
+    sampling.stop_token_ids = read_token_ids(body, "stop_token_ids", ids);
+}
+
 void read_sampling(json_fields& body, generation_request& request) {
   auto& sampling = request.sampling;
   sampling.temperature = body.number("temperature", 0, 2).value_or(1);
@@ -128,7 +146,7 @@ void read_sampling(json_fields& body, generation_request& request) {
   sampling.ignore_eos = body.boolean("ignore_eos", false);
   request.include_stop = body.boolean("include_stop_str_in_output", false);
   if (auto ids = body.array("stop_token_ids"))
-    sampling.stop_token_ids = read_token_ids(body, "stop_token_ids", *ids);
+    read_stop_token_ids(body, *ids, sampling);
   read_seed(body, request);
   read_lengths(body, request);
   read_logprobs(body, request);

@@ -5,19 +5,23 @@
 
 namespace llumnix {
 
-/// Numbers of a process that recur: written by its actors, read by `/metrics`. Counters only grow; gauges say so.
+/// Numbers of a process that recur: written by its actors, read by `/metrics`. Counters only grow;
+/// gauges say so.
 struct node_counters {
-  std::atomic<std::uint64_t> placements{0};          ///< requests sent to an instance
-  std::atomic<std::uint64_t> placements_by_view{0};  ///< of those: placed by a gateway's own view, without SCHEDULER
-  std::atomic<std::uint64_t> replays{0};             ///< placements after a loss
-  std::atomic<std::uint64_t> unplaceable{0};         ///< requests answered with an error for want of an instance
-  std::atomic<std::uint64_t> rejected_full{0};       ///< requests answered with 429
-  std::atomic<std::uint64_t> waiting{0};             ///< gauge: requests without an instance now
-  std::atomic<std::uint64_t> inflight{0};            ///< gauge: streams open now
-  std::atomic<std::uint64_t> peers_lost{0};          ///< node lives that ended while linked
-  std::atomic<std::uint64_t> statuses{0};            ///< statuses taken into the view
-  std::atomic<std::uint64_t> restarts{0};            ///< actors started again
-  std::atomic<std::uint32_t> longest_request{0};     ///< gauge: tokens the roomiest ready instance can hold; 0: unknown
+  std::atomic<std::uint64_t> placements{0}; ///< requests sent to an instance
+  std::atomic<std::uint64_t> placements_by_view{
+    0}; ///< of those: placed by a gateway's own view, without SCHEDULER
+  std::atomic<std::uint64_t> replays{0}; ///< placements after a loss
+  std::atomic<std::uint64_t> unplaceable{
+    0}; ///< requests answered with an error for want of an instance
+  std::atomic<std::uint64_t> rejected_full{0}; ///< requests answered with 429
+  std::atomic<std::uint64_t> waiting{0};       ///< gauge: requests without an instance now
+  std::atomic<std::uint64_t> inflight{0};      ///< gauge: streams open now
+  std::atomic<std::uint64_t> peers_lost{0};    ///< node lives that ended while linked
+  std::atomic<std::uint64_t> statuses{0};      ///< statuses taken into the view
+  std::atomic<std::uint64_t> restarts{0};      ///< actors started again
+  std::atomic<std::uint32_t> longest_request{
+    0}; ///< gauge: tokens the roomiest known instance can hold; 0: unknown
 };
 
 } // namespace llumnix

@@ -28,9 +28,9 @@ enum class status_effect : std::uint8_t {
 /// Each process that places requests or serves inspection keeps a replica of its own.
 class cluster_view {
 public:
-  /// Adds or refreshes an instance. A new life of its node, or a new start of its llumlet (utc_create), forgets the status of the earlier one,
-  /// so that the next status is taken over whatever its numbers; a lower incarnation than known is
-  /// ignored (false).
+  /// Adds or refreshes an instance. A new life of its node, or a new start of its llumlet
+  /// (utc_create), forgets the status of the earlier one, so that the next status is taken over
+  /// whatever its numbers; a lower incarnation than known is ignored (false).
   bool put(const instance_metadata& metadata, const node_life& life, std::string engine = {});
   /// Takes a status over through the gates of spec/cms.md 2.2.
   status_effect update(const instance_status& status);

@@ -2,32 +2,34 @@
 
 #include "runtime/base/time.hpp"
 
-#include <algorithm>
+#include <chrono>
 #include <cstdint>
-#include <vector>
+#include <deque>
+#include <optional>
 
 namespace llumnix {
 
-/// How often something may be started again: `allowed` times within any `window`.
+/// How often a process may be started again: so many restarts within a window, each after a longer
+/// pause.
+struct restart_limits {
+  std::uint32_t restarts = 5;
+  std::chrono::milliseconds window{60000};
+  std::chrono::milliseconds first_pause{
+    100}; ///< doubles with each restart that the window still holds
+  std::chrono::milliseconds longest_pause{5000};
+};
+
+/// What is left of them, as a value: spend one per ended process.
 class restart_budget {
 public:
-  restart_budget(std::uint32_t allowed, nanoseconds window) : allowed_{allowed}, window_{window} {}
+  explicit restart_budget(restart_limits limits = {}) : limits_{limits} {}
 
-  /// Takes one restart out of the budget; false when there is none left.
-  bool spend(time_point now) {
-    std::erase_if(spent_, [&](time_point at) { return at + window_ <= now; });
-    if (spent_.size() >= allowed_)
-      return false;
-    spent_.push_back(now);
-    return true;
-  }
-  /// Restarts within the window that ends now.
-  std::size_t spent() const { return spent_.size(); }
+  /// The pause before the restart that is due at `now`; nothing when the budget is used up.
+  std::optional<std::chrono::milliseconds> spend(time_point now);
 
 private:
-  std::uint32_t allowed_;
-  nanoseconds window_;
-  std::vector<time_point> spent_;
+  restart_limits limits_;
+  std::deque<time_point> spent_; ///< oldest first, all within the window
 };
 
 } // namespace llumnix

@@ -11,10 +11,10 @@ namespace llumnix {
 
 /// What an engine can do. Asked, never assumed.
 struct engine_capabilities {
-  bool exports_kv = false;        ///< its KV blocks can be read and written from outside
-  bool pauses = false;            ///< a request can be taken out of the running batch and put back
-  bool status_per_step = false;   ///< its status is known after each step
-  bool token_ids = false;         ///< speaks token ids, both ways
+  bool exports_kv = false;      ///< its KV blocks can be read and written from outside
+  bool pauses = false;          ///< a request can be taken out of the running batch and put back
+  bool status_per_step = false; ///< its status is known after each step
+  bool token_ids = false;       ///< speaks token ids, both ways
 };
 
 /// One stream's share of a step.
@@ -25,28 +25,31 @@ struct step_output {
 
 /// What one step did.
 struct step_result {
-  bool worked = false;              ///< false: nothing could run
-  nanoseconds duration{0};          ///< from the step's start until its outputs may be told
-  std::vector<step_output> outputs; ///< to be delivered at start + duration, unless aborted meanwhile
+  bool worked = false;     ///< false: nothing could run
+  nanoseconds duration{0}; ///< from the step's start until its outputs may be told
+  std::vector<step_output>
+    outputs; ///< to be delivered at start + duration, unless aborted meanwhile
   std::uint32_t prefill_tokens = 0; ///< prompt tokens computed
   std::uint32_t decode_tokens = 0;  ///< output positions computed
   std::uint32_t preemptions = 0;
 };
 
-/// ENGINE port, first shape: an engine stepped from outside, a plain value without a clock or a thread.
-/// (The second shape, an engine that runs by itself behind HTTP, comes with `integrations/vllm`.)
+/// ENGINE port, first shape: an engine stepped from outside, a plain value without a clock or a
+/// thread. (The second shape, an engine that runs by itself behind HTTP, comes with
+/// `integrations/vllm`.)
 class stepped_engine {
 public:
   virtual ~stepped_engine() = default;
   virtual engine_capabilities capabilities() const = 0;
-  /// Queues a request. Fails with `invalid_argument` (ids outside the vocabulary, max_tokens 0), `too_long`
-  /// (can never fit), `queue_full`, or `stale` (the stream is already here under the same or a higher
-  /// epoch). The same stream under a lower epoch is aborted first.
+  /// Queues a request. Fails with `invalid_argument` (ids outside the vocabulary, max_tokens 0),
+  /// `too_long` (can never fit), `queue_full`, or `stale` (the stream is already here under the
+  /// same or a higher epoch). The same stream under a lower epoch is aborted first.
   virtual result<void> submit(inference_request request) = 0;
-  /// Forgets the stream if it runs under `epoch` or a lower one; its blocks are free when this returns.
-  /// True if there was something to forget.
+  /// Forgets the stream if it runs under `epoch` or a lower one; its blocks are free when this
+  /// returns. True if there was something to forget.
   virtual bool abort(const stream_ref& stream, std::uint32_t epoch) = 0;
-  /// Raises the credit of a stream (`inference_request::credit`); a lower value than known is ignored.
+  /// Raises the credit of a stream (`inference_request::credit`); a lower value than known is
+  /// ignored.
   virtual void grant(const stream_ref& stream, std::uint32_t epoch, std::uint32_t credit) = 0;
   /// Whether the stream is here under exactly this epoch.
   virtual bool holds(const stream_ref& stream, std::uint32_t epoch) const = 0;
@@ -54,7 +57,8 @@ public:
   virtual step_result step(time_point now) = 0;
   /// Whether a step would do anything.
   virtual bool has_work() const = 0;
-  /// The instance's load in the reference's terms; identity and time fields are left to the llumlet.
+  /// The instance's load in the reference's terms; identity and time fields are left to the
+  /// llumlet.
   virtual instance_status status() const = 0;
 };
 

@@ -31,11 +31,12 @@ void flight_recorder::end(const std::string& text_id, flight_event event) {
 
 std::vector<const flight_record*> flight_recorder::find(const std::string& id) const {
   std::vector<const flight_record*> found;
-  for (auto at = records_.lower_bound(id); at != records_.end() && at->first.starts_with(id); ++at) {
+  for (auto at = records_.lower_bound(id); at != records_.end() && at->first.starts_with(id);
+       ++at) {
     auto rest = std::string_view{at->first}.substr(id.size());
-    bool related = rest.empty()
-                   || ((rest[0] == '.' || rest[0] == '-') && rest.size() > 1
-                       && rest.find_first_not_of("0123456789.-", 1) == std::string_view::npos);
+    bool related
+      = rest.empty()
+        || ((rest[0] == '.' || rest[0] == '-') && rest.size() > 1 && rest.find_first_not_of("0123456789.-", 1) == std::string_view::npos);
     if (related)
       found.push_back(&at->second);
   }

@@ -25,13 +25,13 @@ struct flight_event {
 struct flight_record {
   std::string text_id;
   bool ended = false;
-  std::uint64_t life = 0; ///< tells namesakes apart that used the id one after the other
+  std::uint64_t life = 0;           ///< tells namesakes apart that used the id one after the other
   std::vector<flight_event> events; ///< oldest first; at most `max_events`, the middle is dropped
   static constexpr std::size_t max_events = 64;
 };
 
-/// The last things that happened to requests, by text id: all that run, and a bounded number that ended.
-/// A plain value; GATEWAY keeps one.
+/// The last things that happened to requests, by text id: all that run, and a bounded number that
+/// ended. A plain value; GATEWAY keeps one.
 class flight_recorder {
 public:
   explicit flight_recorder(std::size_t ended_max) : ended_max_{ended_max} {}
@@ -40,7 +40,8 @@ public:
   void note(const std::string& text_id, flight_event event);
   /// The last event; from now on the record may be dropped to make room.
   void end(const std::string& text_id, flight_event event);
-  /// The records of a request: its own and those of its further choices ("ID.1") and namesakes ("ID-2").
+  /// The records of a request: its own and those of its further choices ("ID.1") and namesakes
+  /// ("ID-2").
   std::vector<const flight_record*> find(const std::string& id) const;
   std::size_t size() const { return records_.size(); }
 

@@ -23,12 +23,14 @@ public:
   virtual ~tokenizer() = default;
   /// Ids of a completion's prompt.
   virtual result<std::vector<token_id>> encode(std::string_view text) const = 0;
-  /// Ids of a chat, template applied, ready for the assistant's answer. `invalid_argument` for unknown roles.
-  virtual result<std::vector<token_id>> encode_chat(std::span<const chat_message> messages) const = 0;
+  /// Ids of a chat, template applied, ready for the assistant's answer. `invalid_argument` for
+  /// unknown roles.
+  virtual result<std::vector<token_id>>
+  encode_chat(std::span<const chat_message> messages) const = 0;
   /// Whether the id may appear in a token-id prompt.
   virtual bool valid(token_id id) const = 0;
-  /// Appends the bytes that `id` adds to a text. They may end inside a UTF-8 sequence; whoever shows
-  /// text holds back the incomplete bytes (`utf8_complete_prefix`).
+  /// Appends the bytes that `id` adds to a text. They may end inside a UTF-8 sequence; whoever
+  /// shows text holds back the incomplete bytes (`utf8_complete_prefix`).
   virtual void append_text(token_id id, std::string& text) const = 0;
 };
 

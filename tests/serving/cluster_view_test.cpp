@@ -1,5 +1,4 @@
 #include "runtime/cluster/cluster_view.hpp"
-#include "runtime/cluster/restart_budget.hpp"
 
 #include <doctest/doctest.h>
 
@@ -69,17 +68,6 @@ TEST_CASE("what is lost comes back ready, what drains keeps draining") {
   CHECK(view.version() > version);
   view.remove("i");
   CHECK(view.find("i") == nullptr);
-}
-
-TEST_CASE("a restart budget is spent within its window and refills after it") {
-  restart_budget budget{2, std::chrono::seconds{10}};
-  auto at = [](int seconds) { return time_point{} + std::chrono::seconds{seconds}; };
-  CHECK(budget.spend(at(0)));
-  CHECK(budget.spend(at(5)));
-  CHECK_FALSE(budget.spend(at(9)));
-  CHECK(budget.spend(at(10)));
-  CHECK_FALSE(budget.spend(at(14)));
-  CHECK(budget.spend(at(15)));
 }
 
 } // namespace llumnix

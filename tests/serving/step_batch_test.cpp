@@ -14,13 +14,25 @@ std::vector<token_delta> read_all(const std::vector<char>& bytes, errc expected)
 }
 
 token_delta plain() {
-  return {.stream = 7, .epoch = 2, .start = 40, .tokens = {512, 1023}, .logprobs = {},
-    .finish = finish_reason::none, .cached_tokens = 16};
+  return {
+    .stream = 7,
+    .epoch = 2,
+    .start = 40,
+    .tokens = {512, 1023},
+    .logprobs = {},
+    .finish = finish_reason::none,
+    .cached_tokens = 16};
 }
 
 token_delta with_logprobs() {
-  return {.stream = 1ull << 40, .epoch = 0, .start = 0, .tokens = {600},
-    .logprobs = {{-0.5f, {{601, -1.0f}, {602, -1.5f}}}}, .finish = finish_reason::length, .cached_tokens = 0};
+  return {
+    .stream = 1ull << 40,
+    .epoch = 0,
+    .start = 0,
+    .tokens = {600},
+    .logprobs = {{-0.5f, {{601, -1.0f}, {602, -1.5f}}}},
+    .finish = finish_reason::length,
+    .cached_tokens = 0};
 }
 
 } // namespace
@@ -28,11 +40,19 @@ token_delta with_logprobs() {
 TEST_CASE("what goes into a step batch comes out, in order") {
   step_batch batch;
   CHECK(batch.empty());
-  token_delta only_end{.stream = 9, .epoch = 1, .start = 5, .tokens = {}, .logprobs = {}, .finish = finish_reason::abort};
+  token_delta only_end{
+    .stream = 9,
+    .epoch = 1,
+    .start = 5,
+    .tokens = {},
+    .logprobs = {},
+    .finish = finish_reason::abort};
   for (const auto& delta : {plain(), with_logprobs(), only_end})
     batch.add(delta);
   CHECK(batch.count() == 3);
-  CHECK(read_all(batch.bytes(), errc::ok) == std::vector<token_delta>{plain(), with_logprobs(), only_end});
+  CHECK(
+    read_all(batch.bytes(), errc::ok)
+    == std::vector<token_delta>{plain(), with_logprobs(), only_end});
 }
 
 TEST_CASE("a batch cut anywhere gives whole deltas and an error, never a crash") {
@@ -42,7 +62,8 @@ TEST_CASE("a batch cut anywhere gives whole deltas and an error, never a crash")
   batch.add(with_logprobs());
   for (std::size_t size = 1; size < batch.bytes().size(); ++size) {
     CAPTURE(size);
-    std::vector<char> cut(batch.bytes().begin(), batch.bytes().begin() + static_cast<std::ptrdiff_t>(size));
+    std::vector<char> cut(
+      batch.bytes().begin(), batch.bytes().begin() + static_cast<std::ptrdiff_t>(size));
     auto read = read_all(cut, size == first ? errc::ok : errc::invalid_argument);
     CHECK(read.size() == (size >= first ? 1 : 0));
   }

@@ -31,7 +31,9 @@ struct spy_port final : stream_port {
   void grant(const stream_owner&, std::uint64_t, std::uint32_t, std::uint32_t credit) override {
     credits.push_back(credit);
   }
-  void ask_holds(const stream_owner&, std::uint64_t stream, std::uint32_t) override { asked.push_back(stream); }
+  void ask_holds(const stream_owner&, std::uint64_t stream, std::uint32_t) override {
+    asked.push_back(stream);
+  }
   void closed(const stream_end& end) override { ended.push_back(end); }
 };
 
@@ -74,10 +76,17 @@ struct table_rig {
     request.sampling.max_tokens = 100;
     return table.open(std::move(request), std::move(options), sink, now);
   }
-  void batch(const stream_owner& from, std::uint64_t stream, std::uint32_t epoch, std::uint32_t start,
+  void batch(
+    const stream_owner& from, std::uint64_t stream, std::uint32_t epoch, std::uint32_t start,
     std::vector<token_id> tokens, finish_reason finish = finish_reason::none) {
     step_batch bytes;
-    bytes.add({.stream = stream, .epoch = epoch, .start = start, .tokens = std::move(tokens), .logprobs = {}, .finish = finish});
+    bytes.add(
+      {.stream = stream,
+       .epoch = epoch,
+       .start = start,
+       .tokens = std::move(tokens),
+       .logprobs = {},
+       .finish = finish});
     table.on_batch(from.life, from.instance, bytes.bytes(), now);
   }
 };
@@ -109,7 +118,9 @@ TEST_CASE_FIXTURE(table_rig, "tokens may overtake the news of their placement") 
   CHECK(sink.text == "hi");
 }
 
-TEST_CASE_FIXTURE(table_rig, "a lost owner means a replay from the last delivered token; its late tokens are refused") {
+TEST_CASE_FIXTURE(
+  table_rig,
+  "a lost owner means a replay from the last delivered token; its late tokens are refused") {
   auto stream = open();
   table.on_placed(stream, 0, a, now);
   batch(a, stream, 0, 0, {'o', 'n'});

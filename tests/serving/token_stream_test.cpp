@@ -55,7 +55,15 @@ TEST_CASE("stop strings end the output as vLLM has it") {
          row{"the earlier completed wins", "abcd", {"d", "bc"}, false, 0, "a", 3, "bc"},
          row{"not before min_tokens", "ababab", {"ab"}, false, 2, "ab", 4, "ab"},
          row{"begun before min_tokens, completed after", "xabx", {"ab"}, false, 2, "x", 3, "ab"},
-         row{"completed exactly at min_tokens does not count", "abxx", {"ab"}, false, 2, "abxx", 4, ""},
+         row{
+           "completed exactly at min_tokens does not count",
+           "abxx",
+           {"ab"},
+           false,
+           2,
+           "abxx",
+           4,
+           ""},
          row{"an empty stop string is none", "abc", {""}, false, 0, "abc", 3, ""},
        }) {
     CAPTURE(x.what);
@@ -80,7 +88,9 @@ TEST_CASE("a UTF-8 sequence is shown whole, and replaced when it stays incomplet
   byte_tokenizer words;
   bool stopped = false;
   token_stream whole{words, {}, false, 0};
-  CHECK(show(whole, "\xE2\x9F\x82!", stopped) == std::vector<std::string>{"", "", "\xE2\x9F\x82", "!", ""});
+  CHECK(
+    show(whole, "\xE2\x9F\x82!", stopped)
+    == std::vector<std::string>{"", "", "\xE2\x9F\x82", "!", ""});
   token_stream cut{words, {}, false, 0};
   CHECK(joined(show(cut, "a\xE2\x9F", stopped)) == "a\xEF\xBF\xBD");
 }

@@ -19,7 +19,8 @@ TEST_CASE("requests are spread over the instances by load") {
   REQUIRE(cluster.settle());
   std::vector<virtual_client*> clients;
   for (int i = 0; i < 32; ++i)
-    clients.push_back(&cluster.request("head", greedy("r" + std::to_string(i), 64, std::vector<token_id>(64, 65 + i))));
+    clients.push_back(&cluster.request(
+      "head", greedy("r" + std::to_string(i), 64, std::vector<token_id>(64, 65 + i))));
   REQUIRE(cluster.run_until([&] { return cluster.counters("head").placements == 32; }, 1s));
   auto placed = [&] {
     std::map<std::string, int> by_instance;
@@ -37,11 +38,13 @@ TEST_CASE("requests are spread over the instances by load") {
     CHECK(count >= 6);
     CHECK(count <= 10);
   }
-  REQUIRE(cluster.run_until([&] {
-    return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); });
-  }, 30s));
+  REQUIRE(cluster.run_until(
+    [&] { return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); }); },
+    30s));
   for (int i = 0; i < 32; ++i)
-    CHECK(clients[static_cast<std::size_t>(i)]->tokens == expected_tokens(std::vector<token_id>(64, static_cast<token_id>(65 + i)), 64));
+    CHECK(
+      clients[static_cast<std::size_t>(i)]->tokens
+      == expected_tokens(std::vector<token_id>(64, static_cast<token_id>(65 + i)), 64));
 }
 
 TEST_CASE("the same seed gives the same events, another seed others") {
@@ -87,7 +90,9 @@ TEST_CASE("the directory lists the actors of every node") {
   scene cluster{5, 2};
   REQUIRE(cluster.settle());
   auto actors = cluster.inspect("head", "actors");
-  for (const char* role : {"node head", "node engine-1", "scheduler", "gateway", "cms", "llumlet engine-0", "engine engine-1"}) {
+  for (const char* role :
+       {"node head", "node engine-1", "scheduler", "gateway", "cms", "llumlet engine-0",
+        "engine engine-1"}) {
     CAPTURE(role);
     CHECK(actors.find(std::string{"\"name\":\""} + role + "\"") != std::string::npos);
   }
@@ -99,6 +104,43 @@ TEST_CASE("what no engine could ever hold is refused at once, what can wait wait
   auto& huge = cluster.request("head", greedy("huge", 4, std::vector<token_id>(5000, 65)));
   REQUIRE(cluster.run_until([&] { return huge.ended(); }, 1s));
   CHECK(huge.failure.code == errc::too_long);
+}
+
+TEST_CASE("a burst larger than the queue is no reason to refuse while instances take it") {
+  auto config = small_engines();
+  config.gateway.max_queue = 4;
+  scene cluster{7, 2, config};
+  REQUIRE(cluster.settle());
+  std::vector<virtual_client*> clients;
+  for (int i = 0; i < 40; ++i)
+    clients.push_back(&cluster.request("head", greedy("r" + std::to_string(i), 4)));
+  REQUIRE(cluster.run_until(
+    [&] { return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); }); },
+    10s));
+  for (auto* client : clients)
+    CHECK(client->failure.code == errc::ok);
+}
+
+TEST_CASE("the queue of requests nobody can take is bounded") {
+  auto config = small_engines();
+  config.gateway.max_queue = 4;
+  scene cluster{8, 1, config};
+  REQUIRE(cluster.settle());
+  cluster.kill("engine-0");
+  REQUIRE(cluster.run_until([&] { return cluster.counters("head").peers_lost == 1; }, 1s));
+  cluster.run_for(100ms); // every view knows
+  std::vector<virtual_client*> clients;
+  for (int i = 0; i < 10; ++i) {
+    clients.push_back(&cluster.request("head", greedy("r" + std::to_string(i), 4)));
+    cluster.run_for(1ms);
+  }
+  auto refused = std::count_if(
+    clients.begin(), clients.end(), [](auto* x) { return x->failure.code == errc::queue_full; });
+  CHECK(refused == 6);
+  cluster.start("engine-0", scene::engine());
+  CHECK(cluster.run_until(
+    [&] { return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); }); },
+    10s));
 }
 
 } // namespace llumnix::testing

@@ -49,7 +49,8 @@ TEST_CASE("a client that goes away frees its slot and blocks within a step") {
   REQUIRE(cluster.run_until([&] { return client.tokens.size() > 10; }, 5s));
   auto idle = [&] {
     auto document = cluster.inspect("head", "cluster");
-    return document.find("\"running\":0") != std::string::npos && document.find("\"waiting\":0") != std::string::npos;
+    return document.find("\"running\":0") != std::string::npos
+           && document.find("\"waiting\":0") != std::string::npos;
   };
   CHECK_FALSE(idle());
   auto before = client.tokens.size();

@@ -10,17 +10,22 @@ namespace {
 std::vector<virtual_client*> begin_streams(scene& cluster, int count, std::uint32_t tokens = 200) {
   std::vector<virtual_client*> clients;
   for (int i = 0; i < count; ++i)
-    clients.push_back(&cluster.request("head", greedy("r" + std::to_string(i), tokens, {70, static_cast<token_id>(i)})));
-  cluster.run_until([&] {
-    return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->tokens.size() > 3; });
-  }, 5s);
+    clients.push_back(&cluster.request(
+      "head", greedy("r" + std::to_string(i), tokens, {70, static_cast<token_id>(i)})));
+  cluster.run_until(
+    [&] {
+      return std::all_of(
+        clients.begin(), clients.end(), [](auto* x) { return x->tokens.size() > 3; });
+    },
+    5s);
   return clients;
 }
 
-void check_whole(scene& cluster, const std::vector<virtual_client*>& clients, std::uint32_t tokens = 200) {
-  CHECK(cluster.run_until([&] {
-    return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); });
-  }, 60s));
+void check_whole(
+  scene& cluster, const std::vector<virtual_client*>& clients, std::uint32_t tokens = 200) {
+  CHECK(cluster.run_until(
+    [&] { return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); }); },
+    60s));
   for (std::size_t i = 0; i < clients.size(); ++i) {
     CAPTURE(i);
     CHECK(clients[i]->failure == error{errc::ok, {}});
@@ -96,7 +101,8 @@ TEST_CASE("a link that delays for less than the timeout is no loss") {
   CHECK(cluster.counters("head").replays == 0);
 }
 
-TEST_CASE("with all instances gone requests wait, then fail clearly; one that returns in time saves them") {
+TEST_CASE(
+  "with all instances gone requests wait, then fail clearly; one that returns in time saves them") {
   auto config = small_engines();
   config.gateway.wait_for_instance = 2s;
   scene cluster{31, 2, config};

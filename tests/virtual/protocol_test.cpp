@@ -7,7 +7,6 @@
 #include <caf/all.hpp>
 #include <caf/binary_deserializer.hpp>
 #include <caf/binary_serializer.hpp>
-
 #include <doctest/doctest.h>
 
 namespace llumnix {
@@ -18,7 +17,8 @@ struct registered : caf::actor_system_config {
   registered() { register_types(*this); }
 };
 
-/// Sends a value as a message through bytes. A type that is not registered comes back as an empty message.
+/// Sends a value as a message through bytes. A type that is not registered comes back as an empty
+/// message.
 template <class T>
 T over_the_wire(caf::actor_system& system, const T& value) {
   caf::scoped_execution_unit context{&system};
@@ -57,17 +57,26 @@ TEST_CASE("every message survives the wire") {
   auto request = some_request();
   stream_owner owner{{"engine-0", 5}, "engine-0"};
   CHECK(over_the_wire(system, submit_msg{request}).request == request);
-  CHECK(over_the_wire(system, admit_msg{request, true, {"a"}}).exclude == std::vector<instance_id>{"a"});
+  CHECK(
+    over_the_wire(system, admit_msg{request, true, {"a"}}).exclude
+    == std::vector<instance_id>{"a"});
   CHECK(over_the_wire(system, abort_msg{owner, request.stream, 4}).owner == owner);
   CHECK(over_the_wire(system, grant_msg{owner, request.stream, 4, 9}).credit == 9);
   CHECK(over_the_wire(system, holds_msg{owner, request.stream, 4}).epoch == 4);
   CHECK(over_the_wire(system, holds_answer_msg{request.stream, 4, true}).holds);
   CHECK(over_the_wire(system, withdraw_msg{request.stream, 4}).stream == request.stream);
   CHECK(over_the_wire(system, tokens_msg{{"e", 1}, "i", {'a', '\0', 'b'}}).batch.size() == 3);
-  CHECK(over_the_wire(system, refused_msg{request.stream, 1, "i", {errc::draining, "d"}}).why.code == errc::draining);
-  CHECK(over_the_wire(system, unplaceable_msg{request.stream, 1, {errc::timeout, "t"}}).why.context == "t");
+  CHECK(
+    over_the_wire(system, refused_msg{request.stream, 1, "i", {errc::draining, "d"}}).why.code
+    == errc::draining);
+  CHECK(
+    over_the_wire(system, unplaceable_msg{request.stream, 1, {errc::timeout, "t"}}).why.context
+    == "t");
   CHECK(over_the_wire(system, release_msg{"r"}).request_id == "r");
-  CHECK(over_the_wire(system, stream_closed_msg{{request.stream, "r", "stop", {errc::ok, {}}, 1, 2, 3}}).end.output_tokens == 2);
+  CHECK(
+    over_the_wire(system, stream_closed_msg{{request.stream, "r", "stop", {errc::ok, {}}, 1, 2, 3}})
+      .end.output_tokens
+    == 2);
   place_msg place{request.stream, 1, {"r", 10, {"x"}}};
   CHECK(over_the_wire(system, place).query.exclude.size() == 1);
   placed_msg placed{request.stream, 1, owner, {}};
@@ -87,7 +96,8 @@ TEST_CASE("every message survives the wire") {
   metadata.max_num_batched_tokens = 20;
   CHECK(over_the_wire(system, status_msg{{"e", 1}, status}).status == status);
   CHECK(over_the_wire(system, engine_news_msg{status}).status == status);
-  view_change_msg change{{{metadata, {"e", 1}, "modeled", instance_state::draining}}, {status}, {{"f", 2}}, {"gone"}};
+  view_change_msg change{
+    {{metadata, {"e", 1}, "modeled", instance_state::draining}}, {status}, {{"f", 2}}, {"gone"}};
   auto back = over_the_wire(system, change);
   CHECK(back.put.front().metadata == metadata);
   CHECK(back.put.front().state == instance_state::draining);
@@ -103,13 +113,19 @@ TEST_CASE("every message survives the wire") {
   CHECK(over_the_wire(system, inspect_msg{"why", "r"}).argument == "r");
   CHECK(over_the_wire(system, inspected_msg{"{}"}).json == "{}");
   CHECK(over_the_wire(system, event_msg{5, "placed", {{"a", "b"}}}).facts.size() == 1);
-  CHECK(over_the_wire(system, streams_msg{3, {{"r", request.stream, "i", "running", 1, 2, 3, 4, "c"}}}).streams.front().age_ms == 4);
+  CHECK(
+    over_the_wire(system, streams_msg{3, {{"r", request.stream, "i", "running", 1, 2, 3, 4, "c"}}})
+      .streams.front()
+      .age_ms
+    == 4);
   actor_stats_msg stats{{{1, "n", "r", 2, 3, 4, 5, 6, {{"k", 7}}}}};
   CHECK(over_the_wire(system, stats).actors.front().state.front().second == 7);
 }
 
 TEST_CASE("our errors travel as themselves, CAF's become ours") {
-  CHECK(from_caf(to_caf({errc::out_of_blocks, "none left"})) == error{errc::out_of_blocks, "none left"});
+  CHECK(
+    from_caf(to_caf({errc::out_of_blocks, "none left"}))
+    == error{errc::out_of_blocks, "none left"});
   CHECK(from_caf(caf::error{caf::sec::request_timeout}).code == errc::timeout);
   CHECK(from_caf(caf::error{caf::sec::request_receiver_down}).code == errc::unreachable);
   CHECK(from_caf(caf::error{caf::sec::runtime_error}).code == errc::internal);

@@ -1,8 +1,7 @@
 #pragma once
 
-#include "sim/virtual_cluster.hpp"
-
 #include "runtime/base/log.hpp"
+#include "sim/virtual_cluster.hpp"
 
 #include <chrono>
 #include <string>
@@ -20,7 +19,8 @@ inline std::uint64_t mix(std::uint64_t z) {
 }
 
 /// The tokens a greedy request without end-of-sequence must get.
-inline std::vector<token_id> expected_tokens(const std::vector<token_id>& prompt, std::size_t count) {
+inline std::vector<token_id>
+expected_tokens(const std::vector<token_id>& prompt, std::size_t count) {
   std::uint64_t digest = 0;
   std::uint64_t position = 0;
   for (auto id : prompt) {
@@ -38,7 +38,8 @@ inline std::vector<token_id> expected_tokens(const std::vector<token_id>& prompt
   return out;
 }
 
-inline inference_request greedy(std::string id, std::uint32_t tokens, std::vector<token_id> prompt = {72, 105}) {
+inline inference_request
+greedy(std::string id, std::uint32_t tokens, std::vector<token_id> prompt = {72, 105}) {
   inference_request request;
   request.text_id = std::move(id);
   request.model = "modeled";
@@ -61,7 +62,7 @@ inline cluster_config small_engines() {
 /// A gateway node with everything and some engine nodes, linked and ready.
 struct scene : virtual_cluster {
   explicit scene(std::uint64_t seed, std::uint32_t engines, cluster_config config = small_engines())
-      : virtual_cluster{seed, std::move(config)} {
+    : virtual_cluster{seed, std::move(config)} {
     log::configure({.threshold = log::level::off, .json = false, .node = {}});
     start("head", head());
     for (std::uint32_t i = 0; i < engines; ++i)
@@ -85,7 +86,8 @@ struct scene : virtual_cluster {
   std::size_t ready_instances() {
     auto document = inspect("head", "cluster");
     std::size_t count = 0;
-    for (std::size_t at = 0; (at = document.find("\"state\":\"ready\"", at)) != std::string::npos; ++at)
+    for (std::size_t at = 0; (at = document.find("\"state\":\"ready\"", at)) != std::string::npos;
+         ++at)
       ++count;
     return count;
   }

@@ -1,4 +1,4 @@
-#include "apps/restart_budget.hpp"
+#include "runtime/cluster/restart_budget.hpp"
 
 #include <doctest/doctest.h>
 
