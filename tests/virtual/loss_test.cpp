@@ -67,14 +67,14 @@ TEST_CASE("a frozen node counts as dead after the timeout, and its late tokens a
     CAPTURE(seed);
     scene cluster{seed, 3};
     REQUIRE(cluster.settle());
-    auto clients = begin_streams(cluster, 30, 2000);
+    auto clients = begin_streams(cluster, 30, 1000);
     cluster.pause("engine-1");
     auto frozen = cluster.now();
     REQUIRE(cluster.run_until([&] { return cluster.counters("head").peers_lost == 1; }, 2s));
     CHECK(cluster.now() - frozen <= 610ms);
     cluster.run_for(200ms);
     cluster.resume("engine-1");
-    check_whole(cluster, clients, 2000);
+    check_whole(cluster, clients, 1000);
     CHECK(cluster.settle(3)); // it is linked again and serves
   }
 }
@@ -180,11 +180,11 @@ TEST_CASE("a llumlet that crashes is started again, and its streams go on elsewh
 }
 
 TEST_CASE("random kills, freezes and cuts lose nothing") {
-  for (std::uint64_t seed = 100; seed < 104; ++seed) {
+  for (std::uint64_t seed = 100; seed < 103; ++seed) {
     CAPTURE(seed);
     scene cluster{seed, 4};
     REQUIRE(cluster.settle());
-    auto clients = begin_streams(cluster, 24, 3000);
+    auto clients = begin_streams(cluster, 24, 1500);
     std::mt19937_64 random{seed};
     for (int i = 0; i < 6; ++i) {
       auto victim = scene::engine_name(static_cast<std::uint32_t>(random() % 4));
@@ -208,7 +208,7 @@ TEST_CASE("random kills, freezes and cuts lose nothing") {
       }
       cluster.run_for(std::chrono::milliseconds{random() % 500});
     }
-    check_whole(cluster, clients, 3000);
+    check_whole(cluster, clients, 1500);
   }
 }
 
