@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
-
 #include <unistd.h>
 
 namespace llumnix::bench {

@@ -9,13 +9,13 @@
 
 namespace llumnix::bench {
 
-/// A node of the shipped kind in this process, with actors of the benchmark as its roles: the same actor system,
-/// links and heartbeats as `llumnix serve`. Ends with the process.
+/// A node of the shipped kind in this process, with actors of the benchmark as its roles: the same
+/// actor system, links and heartbeats as `llumnix serve`. Ends with the process.
 class bench_node {
 public:
-  /// Listens on a free loopback port and joins through `seeds`. `role_names` are told to other nodes: with one of
-  /// gateway, scheduler and cms, the node gets a link to every node. Ends the process, with a line on stderr, when
-  /// it cannot listen.
+  /// Listens on a free loopback port and joins through `seeds`. `role_names` are told to other
+  /// nodes: with one of gateway, scheduler and cms, the node gets a link to every node. Ends the
+  /// process, with a line on stderr, when it cannot listen.
   bench_node(
     const std::string& name, std::vector<std::string> role_names, std::vector<std::string> seeds,
     std::vector<role_spec> roles);

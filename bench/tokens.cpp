@@ -1,6 +1,6 @@
-// What a token costs in the gateway: from the batch of an engine step, through stream_table and HTTP session, to
-// the exchange, which here counts bytes in place of a connection. 256 streams, one thread. The floor copies the
-// same bytes in the same pieces.
+// What a token costs in the gateway: from the batch of an engine step, through stream_table and
+// HTTP session, to the exchange, which here counts bytes in place of a connection. 256 streams, one
+// thread. The floor copies the same bytes in the same pieces.
 #include "gateway/routes.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
 #include "runtime/serving/step_batch.hpp"

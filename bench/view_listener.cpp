@@ -1,12 +1,11 @@
-// Joins a cluster as a node with a CMS, keeps the view that a scheduler decides by, and tells how old each status
-// was when it had been applied there, by the time its llumlet stamped on it (whole milliseconds, rounded down: up
-// to one millisecond too much is counted).
+// Joins a cluster as a node with a CMS, keeps the view that a scheduler decides by, and tells how
+// old each status was when it had been applied there, by the time its llumlet stamped on it (whole
+// milliseconds, rounded down: up to one millisecond too much is counted).
 //
 // usage: bench_view_listener SEED INSTANCES WARM_UP_SECONDS SECONDS
-#include "bench/bench_node.hpp"
-
 #include "actors/role_specs.hpp"
 #include "actors/view_feed.hpp"
+#include "bench/bench_node.hpp"
 #include "runtime/base/log.hpp"
 
 #include <fmt/format.h>
@@ -16,8 +15,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
-#include <set>
 #include <thread>
 
 namespace {
@@ -29,7 +28,7 @@ using steady = std::chrono::steady_clock;
 struct seen {
   std::mutex mutex;
   std::vector<double> ages_ms;
-  std::set<instance_id> instances;
+  std::map<instance_id, std::size_t> instances; ///< statuses while counting, by instance
   bool counting = false;
 };
 
@@ -41,7 +40,6 @@ struct listening {
 /// Subscribes to its node's CMS like SCHEDULER does.
 caf::behavior
 listen(caf::stateful_actor<listening>* self, std::shared_ptr<seen> what, wall_clock wall) {
-  self->set_default_handler(caf::drop);
   return {
     [=](const peer_up_msg& msg) {
       if (msg.card.self.life.node == "bench" && !msg.card.cms.empty())
@@ -49,6 +47,7 @@ listen(caf::stateful_actor<listening>* self, std::shared_ptr<seen> what, wall_cl
           msg.card.cms.front(),
           subscribe_view_msg{caf::actor_cast<view_listener>(caf::actor{self})});
     },
+    [](const peer_down_msg&) {},
     [=](const view_change_msg& msg) {
       apply(self->state.view, msg, wall.at(self->clock().now()));
       auto now_us = std::chrono::duration_cast<std::chrono::microseconds>(
@@ -56,9 +55,11 @@ listen(caf::stateful_actor<listening>* self, std::shared_ptr<seen> what, wall_cl
                       .count();
       std::lock_guard lock{what->mutex};
       for (const auto& status : msg.statuses) {
-        what->instances.insert(status.instance_id);
-        if (what->counting)
-          what->ages_ms.push_back(static_cast<double>(now_us - status.timestamp_ms * 1000) / 1000);
+        auto& count = what->instances[status.instance_id];
+        if (!what->counting)
+          continue;
+        ++count;
+        what->ages_ms.push_back(static_cast<double>(now_us - status.timestamp_ms * 1000) / 1000);
       }
     },
   };
@@ -81,10 +82,14 @@ int main(int argc, char** argv) {
     "bench",
     {"cms"},
     {argv[1]},
-    {cms_role({{"bench", bench::bench_node::incarnation}, {}, wall, std::make_shared<node_counters>(), {}}),
+    {cms_role(
+       {{"bench", bench::bench_node::incarnation},
+        {},
+        wall,
+        std::make_shared<node_counters>(),
+        {}}),
      bench::untyped_role(
-       "listener",
-       [=](caf::stateful_actor<listening>* self) { return listen(self, what, wall); },
+       "listener", [=](caf::stateful_actor<listening>* self) { return listen(self, what, wall); },
        [](node_card&, const caf::strong_actor_ptr&) {})}};
   std::this_thread::sleep_for(std::chrono::seconds{std::atol(argv[3])});
   {
@@ -106,9 +111,15 @@ int main(int argc, char** argv) {
   auto at = [&](double share) {
     return ages[static_cast<std::size_t>(share * static_cast<double>(ages.size() - 1))];
   };
+  // Each tells its status once a second anyway.
+  auto busy = std::count_if(what->instances.begin(), what->instances.end(), [&](const auto& x) {
+    return static_cast<double>(x.second) > 2 * std::atof(argv[4]);
+  });
   fmt::print(
-    "{} instances, {} statuses ({:.0f}/s), {:.1f} us CPU each here\n", what->instances.size(),
-    ages.size(), static_cast<double>(ages.size()) / std::atof(argv[4]),
+    "{} instances, {} of them with changing load; {} statuses ({:.0f}/s), {:.1f} us CPU each "
+    "here\n",
+    what->instances.size(), busy, ages.size(),
+    static_cast<double>(ages.size()) / std::atof(argv[4]),
     static_cast<double>(cpu) / 1e3 / static_cast<double>(ages.size()));
   fmt::print(
     "status to view, ms: p50 {:.2f}, p90 {:.2f}, p99 {:.2f}, p99.9 {:.2f}, most {:.2f}\n", at(0.5),
