@@ -14,7 +14,7 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
   self->set_down_handler([this](const caf::down_msg& msg) { listeners.erase(msg.source); });
   self->delayed_send(self, std::chrono::seconds{1}, tick_atom::value);
   return {
-    [this](const status_msg& msg) { on_status(msg); },
+    [this](status_msg& msg) { on_status(msg); },
     [this](const subscribe_view_msg& msg) { on_subscribe(msg); },
     [this](const view_change_msg& msg) { on_stored(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
@@ -25,18 +25,18 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
   };
 }
 
-void cms_state::on_status(const status_msg& msg) {
+void cms_state::on_status(status_msg& msg) {
   const auto* known = view.find(msg.status.instance_id);
   if (!known || known->life != msg.from)
     return; // of a life we do not know (yet): its llumlet repeats itself
   if (view.update(msg.status) == status_effect::ignored)
     return;
   config.counters->statuses.fetch_add(1, std::memory_order_relaxed);
-  view_change_msg change;
-  change.statuses.push_back(msg.status);
-  tell(change);
   if (config.store)
     config.store->put_status(msg.status);
+  view_change_msg change;
+  change.statuses.push_back(std::move(msg.status));
+  tell(std::move(change));
 }
 
 /// Tells the whole view, then every change.
@@ -128,7 +128,7 @@ void cms_state::on_tick() {
 }
 
 /// Tells the listeners, and how long a request may be.
-void cms_state::tell(const view_change_msg& change) {
+void cms_state::tell(view_change_msg change) {
   bool only_statuses = change.put.empty() && change.lost.empty() && change.removed.empty();
   auto longest
     = only_statuses ? config.counters->longest_request.load(std::memory_order_relaxed) : 0u;
@@ -143,8 +143,11 @@ void cms_state::tell(const view_change_msg& change) {
       consider(instance.status); // the lost too: what only they can hold waits for them
   if (longest > 0)
     config.counters->longest_request.store(longest, std::memory_order_relaxed);
+  auto shared = caf::make_message(std::move(change)); // one copy, however many listen
   for (const auto& [address, listener] : listeners)
-    self->send(listener, change);
+    caf::actor_cast<caf::strong_actor_ptr>(listener)->enqueue(
+      caf::actor_cast<caf::strong_actor_ptr>(self), caf::make_message_id(), shared,
+      self->context());
 }
 
 inspected_msg cms_state::on_inspect() {

@@ -29,7 +29,7 @@ struct cms_state {
 
   cms_actor::behavior_type make_behavior(pointer actor, cms_actor_config settings);
 
-  void on_status(const status_msg& msg);
+  void on_status(status_msg& msg);
   void on_subscribe(const subscribe_view_msg& msg);
   void on_stored(const view_change_msg& msg);
   void on_peer_up(const peer_up_msg& msg);
@@ -38,7 +38,7 @@ struct cms_state {
   inspected_msg on_inspect();
   actor_stats_msg on_stat();
 
-  void tell(const view_change_msg& change);
+  void tell(view_change_msg change);
   unix_ms now_ms() const { return config.wall.at(self->clock().now()); }
 
   pointer self = nullptr;

@@ -18,6 +18,10 @@ node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_co
   self->set_down_handler([this](const caf::down_msg& msg) { on_down(msg); });
   // Children are linked so that none outlives the node; how they end is told by DOWN.
   self->set_exit_handler([](const caf::exit_msg&) {});
+  // A role that does not know a message answers with an error: worth a line, not the node.
+  self->set_error_handler([](const caf::error& failure) {
+    log::node.error("unexpected-error", "{}", caf::to_string(failure));
+  });
   for (auto& role : config.roles)
     children.push_back(
       {std::move(role), nullptr,
