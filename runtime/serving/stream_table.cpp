@@ -170,8 +170,9 @@ void stream_table::accept(entry& stream, const token_delta& delta, time_point no
   if (delta.cached_tokens > 0)
     stream.cached_tokens = delta.cached_tokens;
 
-  auto skip = static_cast<std::size_t>(stream.delivered() - delta.start);
-  std::size_t used = skip;
+  // What was delivered before is skipped; a late delta may hold nothing else.
+  auto skip = std::min<std::size_t>(stream.delivered() - delta.start, delta.tokens.size());
+  auto used = skip;
   bool stopped = false;
   for (; used < delta.tokens.size() && !stopped; ++used) {
     stream.request.output.push_back(delta.tokens[used]);
@@ -187,12 +188,11 @@ void stream_table::accept(entry& stream, const token_delta& delta, time_point no
 
   std::span<const token_id> tokens{delta.tokens};
   std::span<const token_logprob> logprobs{delta.logprobs};
-  skip = std::min(skip, tokens.size());
   stream_update update{
     .choice = stream.request.sampling.choice,
     .text = stream.text.ready(),
-    .tokens = tokens.subspan(skip, used - std::min(used, skip)),
-    .logprobs = logprobs.size() >= used ? logprobs.subspan(skip, used - std::min(used, skip))
+    .tokens = tokens.subspan(skip, used - skip),
+    .logprobs = logprobs.size() >= used ? logprobs.subspan(skip, used - skip)
                                         : std::span<const token_logprob>{},
     .finish = ended,
     .stop_match = stream.text.match(),

@@ -43,12 +43,14 @@ struct spy_sink final : response_sink {
   finish_reason finish = finish_reason::none;
   errc failure = errc::ok;
   int flushes = 0;
-  stream_update last;
+  stream_update last; ///< its numbers; its views end with the call
+  std::string stop_match;
   void on_update(const stream_update& update) override {
     text += update.text;
     tokens.insert(tokens.end(), update.tokens.begin(), update.tokens.end());
     finish = update.finish;
     last = update;
+    stop_match = update.stop_match;
   }
   void on_failure(std::uint32_t, const error& why) override { failure = why.code; }
   void flush() override { ++flushes; }
@@ -211,7 +213,7 @@ TEST_CASE_FIXTURE(table_rig, "a stop string ends the stream at its engine too") 
   CHECK(sink.text == "x");
   CHECK(sink.tokens == std::vector<token_id>{'x', 'y', 'z'});
   CHECK(sink.finish == finish_reason::stop);
-  CHECK(sink.last.stop_match == "yz");
+  CHECK(sink.stop_match == "yz");
   CHECK(sink.last.output_tokens == 3);
   CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
 }
