@@ -146,6 +146,29 @@ TEST_CASE("completion requests with a bad field are refused and the field is nam
     check_bad(endpoint::completions, {completion_body(fields), code, param});
 }
 
+TEST_CASE("lists and strings that travel with a request are bounded") {
+  auto ids = [](int count) {
+    std::string list = R"(,"stop_token_ids":[1)";
+    for (int i = 1; i < count; ++i)
+      list += ",1";
+    return list + "]";
+  };
+  auto stop = [](std::size_t bytes) { return R"(,"stop":")" + std::string(bytes, 'x') + '"'; };
+  auto prompts = [](int count) {
+    std::string list = R"({"model":"m","prompt":["a")";
+    for (int i = 1; i < count; ++i)
+      list += R"(,"a")";
+    return list + "]}";
+  };
+  CHECK(good(endpoint::chat, chat_body(ids(64))).sampling.stop_token_ids.size() == 64);
+  CHECK(good(endpoint::chat, chat_body(stop(1024))).stop.front().size() == 1024);
+  CHECK(good(endpoint::completions, prompts(8)).prompts.size() == 8);
+  check_bad(endpoint::chat, {chat_body(ids(65)), "invalid_value", "stop_token_ids"});
+  check_bad(endpoint::chat, {chat_body(stop(1025)), "invalid_value", "stop"});
+  check_bad(endpoint::completions, {prompts(9), "invalid_value", "prompt"});
+  check_bad(endpoint::completions, {prompts(5000), "invalid_value", "prompt"});
+}
+
 TEST_CASE("absent, null and unknown fields leave the defaults of OpenAI") {
   for (const auto& fields :
        {std::string{}, std::string{R"(,"temperature":null,"n":null,"stop":null,"seed":null)"},
