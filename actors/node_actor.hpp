@@ -61,6 +61,7 @@ struct node_state {
   void on_dial();
   void on_down(const caf::down_msg& msg);
   void on_restart(std::uint64_t index);
+  void on_stored(const view_change_msg& msg);
   caf::result<caf::unit_t> on_stop();
   caf::result<actor_stats_msg> on_stat();
 

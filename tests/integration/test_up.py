@@ -159,6 +159,19 @@ class Restart(ClusterTest):
                 self.assertEqual(cluster.instances()["engine-1"]["incarnation"], back["incarnation"])
             self.assertEqual(back["incarnation"], 3)
 
+    def test_an_engine_that_keeps_ending_takes_nobody_with_it(self):
+        with Cluster(engines=2) as cluster:
+            for life in range(1, 7):
+                until(lambda: cluster.instances()["engine-1"]["incarnation"] == life, 20, f"life {life} is linked")
+                os.kill(cluster.pid("engine-1"), signal.SIGKILL)
+                after = len(cluster.events)
+                until(lambda: cluster.instances()["engine-1"]["state"] == "lost" or len(cluster.events) > after, 20,
+                      "its end is seen")
+            until(lambda: cluster.instances()["engine-1"]["state"] == "lost", 20, "its budget is spent")
+            self.assertIsNone(cluster.process.poll())
+            self.assertEqual(cluster.instances()["engine-0"]["state"], "ready")
+            until(lambda: "the next try is in" in cluster.stderr(), 20, "it is said once, with the way on")
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
