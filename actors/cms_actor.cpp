@@ -4,9 +4,23 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <utility>
+
 namespace llumnix {
 
 static_assert(actor_state<cms_state>);
+
+namespace {
+
+/// How long new loads are held back from paced listeners.
+constexpr std::chrono::milliseconds pace{20};
+
+bool is_only_load(const view_change_msg& change) {
+  return change.put.empty() && change.lost.empty() && change.removed.empty();
+}
+
+} // namespace
 
 cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_config settings) {
   self = actor;
@@ -16,6 +30,7 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
   return {
     [this](status_msg& msg) { on_status(msg); },
     [this](const subscribe_view_msg& msg) { on_subscribe(msg); },
+    [this](flush_atom) { flush(); },
     [this](const view_change_msg& msg) { on_stored(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
@@ -41,8 +56,7 @@ void cms_state::on_status(status_msg& msg) {
 
 /// Tells the whole view, then every change.
 void cms_state::on_subscribe(const subscribe_view_msg& msg) {
-  auto address = msg.listener.address();
-  if (listeners.emplace(address, msg.listener).second)
+  if (listeners.insert_or_assign(msg.listener.address(), msg).second)
     self->monitor(msg.listener);
   view_change_msg all;
   for (const auto& [id, instance] : view.instances()) {
@@ -127,9 +141,55 @@ void cms_state::on_tick() {
     tell(change);
 }
 
-/// Tells the listeners, and how long a request may be.
+/// Tells the listeners; the paced ones only what cannot wait.
 void cms_state::tell(view_change_msg change) {
-  bool only_statuses = change.put.empty() && change.lost.empty() && change.removed.empty();
+  note_longest(change);
+  bool can_wait = is_only_load(change);
+  if (can_wait)
+    hold_back(change);
+  else
+    flush();                                          // so that they hear everything in order
+  auto shared = caf::make_message(std::move(change)); // one copy, however many listen
+  for (const auto& [address, each] : listeners)
+    if (!each.paced || !can_wait)
+      pass(each.listener, shared);
+}
+
+void cms_state::hold_back(const view_change_msg& change) {
+  bool anyone_paced = std::any_of(
+    listeners.begin(), listeners.end(), [](const auto& each) { return each.second.paced; });
+  if (!anyone_paced)
+    return;
+  for (const auto& status : change.statuses) {
+    auto [older, fresh] = held_back.try_emplace(status.instance_id, status);
+    if (!fresh)
+      follow(older->second, status);
+  }
+  if (!std::exchange(flush_pending, true))
+    self->delayed_send(self, pace, flush_atom::value);
+}
+
+void cms_state::flush() {
+  flush_pending = false;
+  if (held_back.empty())
+    return;
+  view_change_msg change;
+  for (auto& [id, status] : std::exchange(held_back, {}))
+    change.statuses.push_back(std::move(status));
+  auto shared = caf::make_message(std::move(change));
+  for (const auto& [address, each] : listeners)
+    if (each.paced)
+      pass(each.listener, shared);
+}
+
+void cms_state::pass(const view_listener& listener, const caf::message& shared) {
+  caf::actor_cast<caf::strong_actor_ptr>(listener)->enqueue(
+    caf::actor_cast<caf::strong_actor_ptr>(self), caf::make_message_id(), shared, self->context());
+}
+
+/// Notes how long a request may be.
+void cms_state::note_longest(const view_change_msg& change) {
+  bool only_statuses = is_only_load(change);
   auto longest
     = only_statuses ? config.counters->longest_request.load(std::memory_order_relaxed) : 0u;
   auto consider = [&](const instance_status& status) {
@@ -143,11 +203,6 @@ void cms_state::tell(view_change_msg change) {
       consider(instance.status); // the lost too: what only they can hold waits for them
   if (longest > 0)
     config.counters->longest_request.store(longest, std::memory_order_relaxed);
-  auto shared = caf::make_message(std::move(change)); // one copy, however many listen
-  for (const auto& [address, listener] : listeners)
-    caf::actor_cast<caf::strong_actor_ptr>(listener)->enqueue(
-      caf::actor_cast<caf::strong_actor_ptr>(self), caf::make_message_id(), shared,
-      self->context());
 }
 
 inspected_msg cms_state::on_inspect() {

@@ -39,13 +39,19 @@ struct cms_state {
   actor_stats_msg on_stat();
 
   void tell(view_change_msg change);
+  void hold_back(const view_change_msg& change);
+  void flush();
+  void pass(const view_listener& listener, const caf::message& shared);
+  void note_longest(const view_change_msg& change);
   unix_ms now_ms() const { return config.wall.at(self->clock().now()); }
 
   pointer self = nullptr;
   cms_actor_config config;
   cluster_view view;
   std::map<instance_id, time_point> lost_since;
-  std::map<caf::actor_addr, view_listener> listeners;
+  std::map<caf::actor_addr, subscribe_view_msg> listeners;
+  std::map<instance_id, instance_status> held_back; ///< what paced listeners were not told yet
+  bool flush_pending = false;
 };
 
 cms_actor::behavior_type make_cms(cms_state::pointer self, cms_actor_config config);

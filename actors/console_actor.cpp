@@ -204,9 +204,21 @@ void console_state::on_peer_down(const peer_down_msg& msg) {
   on_event(event);
 }
 
+/// Our own GATEWAY tells what happens only while somebody wants to know.
+void console_state::say_watched() {
+  constexpr std::chrono::seconds repeat_after{1};
+  auto own = nodes.find(config.life.node);
+  if (own == nodes.end() || self->clock().now() < said_watched + repeat_after)
+    return;
+  said_watched = self->clock().now();
+  for (const auto& gateway : own->second.gateway)
+    self->send(gateway, watch_msg{});
+}
+
 /// What came after event number `after` (empty: what comes from now on), and how many of those are
 /// gone already.
 caf::result<inspected_msg> console_state::events(const std::string& after) {
+  say_watched();
   auto first_kept = events_seen - recent.size(); // number of the event before the oldest kept
   auto from = after.empty()
                 ? events_seen

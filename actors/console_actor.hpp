@@ -30,6 +30,7 @@ struct console_state {
   caf::result<inspected_msg> actors();
   caf::result<inspected_msg> local_actors();
   caf::result<inspected_msg> events(const std::string& after);
+  void say_watched();
   void on_event(event_msg& msg);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
@@ -39,6 +40,7 @@ struct console_state {
   std::map<std::string, node_card> nodes; ///< by name, our own included
   std::deque<event_msg> recent;           ///< oldest first
   std::uint64_t events_seen = 0;          ///< number of the newest event
+  time_point said_watched{};              ///< GATEWAY was told that somebody watches
 };
 
 console_actor::behavior_type make_console(console_state::pointer self, console_actor_config config);

@@ -122,13 +122,17 @@ void engine_state::deliver() {
   running.outputs.clear();
 }
 
-/// Tells the llumlet the load now, or when the interval since the last time is over.
+/// Tells the llumlet the load now, or when the interval since the last time is over. The interval
+/// grows with the queue, whose ids are most of a status.
 void engine_state::tell_news() {
   auto now = self->clock().now();
-  auto due = last_news + config.news_min_interval;
+  auto due = last_news + config.news_min_interval * (1 + queue_told / news_ids_max);
   if (now >= due || last_news == time_point{}) {
     last_news = now;
-    self->send(llumlet, engine_news_msg{engine->status()});
+    auto status = engine->status();
+    status.recent_waiting_requests = engine->take_seen_waiting();
+    queue_told = status.waiting_requests.size();
+    self->send(llumlet, engine_news_msg{std::move(status)});
   } else if (!news_pending) {
     news_pending = true;
     self->delayed_send(self, due - now, tick_atom::value);

@@ -54,6 +54,8 @@ struct engine_state {
   std::uint64_t generation = 0;
   time_point last_news{};
   bool news_pending = false;
+  std::size_t queue_told = 0;                     ///< requests waiting as of the last news
+  static constexpr std::size_t news_ids_max = 64; ///< told within `news_min_interval`
   std::uint64_t steps = 0;
   std::uint64_t tokens = 0;
 };

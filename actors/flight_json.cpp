@@ -25,10 +25,16 @@ json reasons_json(const placement_reasons& reasons) {
     for (const auto& [name, value] : values)
       metrics[instance][name] = value;
   }
-  json out{{"policy", reasons.policy},      {"view_version", reasons.view_version},
-           {"fallback", reasons.fallback},  {"considered", reasons.considered},
-           {"dropped", std::move(dropped)}, {"dropped_total", reasons.dropped_total},
-           {"ranking", std::move(ranking)}, {"metrics", std::move(metrics)}};
+  json out{
+    {"policy", reasons.policy},
+    {"view_version", reasons.view_version},
+    {"fallback", reasons.fallback},
+    {"considered", reasons.considered},
+    {"considered_total", reasons.considered_total},
+    {"dropped", std::move(dropped)},
+    {"dropped_total", reasons.dropped_total},
+    {"ranking", std::move(ranking)},
+    {"metrics", std::move(metrics)}};
   if (!reasons.note.empty())
     out["note"] = reasons.note;
   return out;

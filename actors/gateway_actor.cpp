@@ -28,6 +28,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
     [this](const view_change_msg& msg) { on_view_change(msg); },
+    [this](const watch_msg&) { on_watch(); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](const stat_msg&) { return on_stat(); },
     [this](tick_atom) { on_tick(); },
@@ -57,10 +58,11 @@ void gateway_state::on_admit(admit_msg& msg) {
                             epoch,
                             {},
                             "goes on from token " + std::to_string(msg.request.output.size())});
-    tell(
-      "replayed", {{"request", msg.request.text_id},
-                   {"epoch", std::to_string(epoch)},
-                   {"from_token", std::to_string(msg.request.output.size())}});
+    if (watched())
+      tell(
+        "replayed", {{"request", msg.request.text_id},
+                     {"epoch", std::to_string(epoch)},
+                     {"from_token", std::to_string(msg.request.output.size())}});
   }
   auto deadline = self->clock().now() + config.knobs.wait_for_instance;
   if (auto former = waiting.find(stream); former != waiting.end())
@@ -73,22 +75,23 @@ void gateway_state::on_admit(admit_msg& msg) {
 void gateway_state::try_place(waiting_request& request) {
   if (request.asked)
     return;
-  if (schedulers.empty() || !config.knobs.forward_scheduler) {
+  if (!asks_scheduler()) {
     place_by_view(request);
     return;
   }
   auto own = schedulers.find(config.life.node);
-  const auto& [life, scheduler] = (own != schedulers.end() ? own : schedulers.begin())->second;
+  auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
   place_msg question{
     body.stream,
     body.epoch,
     {body.text_id, static_cast<std::uint32_t>(body.prompt.size() + body.output.size()),
-     request.admit.exclude}};
+     request.admit.exclude},
+    std::exchange(scheduler.released, {})};
   request.asked = true;
   auto timeout = own != schedulers.end() ? caf::duration{caf::infinite}
                                          : caf::duration{config.schedule_timeout};
-  self->request(scheduler, timeout, std::move(question))
+  self->request(scheduler.actor, timeout, std::move(question))
     .then(
       [this](placed_msg& choice) { on_choice(choice.stream, choice.epoch, choice); },
       [this, stream = body.stream, epoch = body.epoch](const caf::error& failure) {
@@ -150,13 +153,11 @@ void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, 
 void gateway_state::send_to(
   waiting_request request, const stream_owner& owner, placement_reasons reasons) {
   auto& body = request.admit.request;
-  constexpr std::size_t considered_kept = 32; // of a record; `metrics` has the best of all
-  if (reasons.considered.size() > considered_kept)
-    reasons.considered.resize(considered_kept);
   config.counters->placements.fetch_add(1, std::memory_order_relaxed);
   records->note(
     body.text_id, {now_ms(), "placed", owner.instance, body.epoch, std::move(reasons), {}});
-  tell("placed", {{"request", body.text_id}, {"instance", owner.instance}});
+  if (watched())
+    tell("placed", {{"request", body.text_id}, {"instance", owner.instance}});
   if (const auto* hub = hub_of(body.stream))
     self->send(*hub, placed_msg{body.stream, body.epoch, owner, {}});
   self->send(llumlet_of(owner), submit_msg{std::move(body)});
@@ -213,10 +214,11 @@ void gateway_state::on_closed(const stream_closed_msg& msg) {
   auto note = end.outcome + ", " + std::to_string(end.output_tokens) + " tokens";
   if (end.failure.code != errc::ok)
     note += ": " + to_string(end.failure);
-  tell(
-    "finished", {{"request", end.text_id},
-                 {"outcome", end.outcome},
-                 {"output_tokens", std::to_string(end.output_tokens)}});
+  if (watched())
+    tell(
+      "finished", {{"request", end.text_id},
+                   {"outcome", end.outcome},
+                   {"output_tokens", std::to_string(end.output_tokens)}});
   records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note)});
   count();
 }
@@ -227,6 +229,8 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
   if (card.self.life == config.life) {
     hubs = card.hubs;
     console = card.console.empty() ? console_actor{} : card.console.front();
+    cms = card.cms.empty() ? cms_actor{} : card.cms.front();
+    paced.reset();
   }
   auto& known = nodes[node];
   known.life = card.self.life;
@@ -236,9 +240,8 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
   if (card.scheduler.empty())
     schedulers.erase(node);
   else
-    schedulers[node] = {card.self.life, card.scheduler.front()};
-  if (card.self.life == config.life && !card.cms.empty())
-    self->send(card.cms.front(), subscribe_view_msg{view_listener{gateway_actor{self}}});
+    schedulers[node].is(card.self.life, card.scheduler.front());
+  subscribe();
   view_changed = true;
 }
 
@@ -249,11 +252,21 @@ void gateway_state::on_peer_down(const peer_down_msg& msg) {
   if (known != nodes.end() && known->second.life.incarnation <= msg.life.incarnation)
     nodes.erase(known);
   auto scheduler = schedulers.find(msg.life.node);
-  if (scheduler != schedulers.end() && scheduler->second.first.incarnation <= msg.life.incarnation)
+  if (scheduler != schedulers.end() && scheduler->second.life.incarnation <= msg.life.incarnation)
     schedulers.erase(scheduler);
+  subscribe();
   own_view->lose(msg.life);
   for (const auto& hub : hubs)
     self->send(hub, msg);
+}
+
+/// While we decide ourselves we hear of each load at once; else our view is for the time without
+/// SCHEDULER, and may lag.
+void gateway_state::subscribe() {
+  if (!cms || paced == asks_scheduler())
+    return;
+  paced = asks_scheduler();
+  self->send(cms, subscribe_view_msg{view_listener{gateway_actor{self}}, *paced});
 }
 
 void gateway_state::on_view_change(const view_change_msg& msg) {
@@ -261,9 +274,15 @@ void gateway_state::on_view_change(const view_change_msg& msg) {
   view_changed = true;
 }
 
+void gateway_state::on_watch() {
+  constexpr std::chrono::seconds watched_for{5}; // CONSOLE repeats itself more often
+  watched_until = self->clock().now() + watched_for;
+}
+
 /// Places what waits once something changed; what waited too long is answered.
 void gateway_state::on_tick() {
   self->delayed_send(self, config.retry_every, tick_atom::value);
+  flush_releases();
   auto now = self->clock().now();
   std::vector<stream_ref> streams;
   for (const auto& [stream, request] : waiting)
@@ -319,16 +338,26 @@ const stream_hub_actor* gateway_state::hub_of(const stream_ref& stream) const {
   return stream.hub < hubs.size() ? &hubs[stream.hub] : nullptr;
 }
 
+/// SCHEDULER hears of it with the next question, or at the next tick.
 void gateway_state::release(const std::string& text_id) {
   own_view->release(text_id);
-  for (const auto& [node, scheduler] : schedulers)
-    self->send(scheduler.second, release_msg{text_id});
+  for (auto& [node, scheduler] : schedulers)
+    scheduler.released.push_back(text_id);
 }
 
-/// Tells CONSOLE what happened, for those who watch.
+void gateway_state::flush_releases() {
+  for (auto& [node, scheduler] : schedulers)
+    if (!scheduler.released.empty())
+      self->send(scheduler.actor, release_msg{std::exchange(scheduler.released, {})});
+}
+
+bool gateway_state::watched() const {
+  return console && self->clock().now() < watched_until;
+}
+
+/// Tells CONSOLE what happened.
 void gateway_state::tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts) {
-  if (console)
-    self->send(console, event_msg{now_ms(), std::move(kind), std::move(facts)});
+  self->send(console, event_msg{now_ms(), std::move(kind), std::move(facts)});
 }
 
 void gateway_state::count() {

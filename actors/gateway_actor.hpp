@@ -10,6 +10,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 
 namespace llumnix {
 
@@ -39,6 +40,19 @@ struct gateway_state {
     bool asked = false; ///< SCHEDULER has the question
     bool stuck = false; ///< nobody could take it when last asked; the record says so
   };
+  /// A SCHEDULER, and what it is still to be told of.
+  struct known_scheduler {
+    node_life life;
+    scheduler_actor actor;
+    std::vector<std::string> released;
+
+    void is(const node_life& now_life, const scheduler_actor& now_actor) {
+      if (actor != now_actor)
+        released.clear(); // a new one has never heard of them
+      life = now_life;
+      actor = now_actor;
+    }
+  };
   /// A connected node that runs instances.
   struct instance_node {
     node_life life;
@@ -54,6 +68,7 @@ struct gateway_state {
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_view_change(const view_change_msg& msg);
+  void on_watch();
   void on_tick();
   inspected_msg on_inspect(const inspect_msg& msg);
   actor_stats_msg on_stat();
@@ -69,7 +84,11 @@ struct gateway_state {
   llumlet_actor llumlet_of(const stream_owner& owner) const;
   const stream_hub_actor* hub_of(const stream_ref& stream) const;
   void release(const std::string& text_id);
+  void flush_releases();
+  void subscribe();
+  bool asks_scheduler() const { return !schedulers.empty() && config.knobs.forward_scheduler; }
   void tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts);
+  bool watched() const;
   void count();
   unix_ms now_ms() const { return config.wall.at(self->clock().now()); }
 
@@ -77,10 +96,13 @@ struct gateway_state {
   gateway_actor_config config;
   std::unique_ptr<dispatcher> own_view;
   std::unique_ptr<flight_recorder> records;
-  std::map<std::string, instance_node> nodes;                              ///< by name
-  std::map<std::string, std::pair<node_life, scheduler_actor>> schedulers; ///< by node name
+  std::map<std::string, instance_node> nodes;        ///< by name
+  std::map<std::string, known_scheduler> schedulers; ///< by node name
   std::vector<stream_hub_actor> hubs;
-  console_actor console; ///< our own node's
+  cms_actor cms;              ///< our own node's
+  std::optional<bool> paced;  ///< how it tells us the view; nothing: it was not asked yet
+  console_actor console;      ///< our own node's
+  time_point watched_until{}; ///< CONSOLE wants to hear of events
   std::map<stream_ref, waiting_request> waiting;
   std::size_t stuck = 0; ///< of `waiting`: those nobody could take; what is only being decided is
                          ///< not bounded by the queue

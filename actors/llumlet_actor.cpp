@@ -48,6 +48,7 @@ void llumlet_state::on_submit(submit_msg& msg) {
 }
 
 void llumlet_state::on_news(engine_news_msg& msg) {
+  recent.add(msg.status.recent_waiting_requests, self->clock().now());
   status = std::move(msg.status);
   has_status = true;
   publish();
@@ -64,6 +65,7 @@ void llumlet_state::publish() {
   stamped = status.timestamp_ms;
   for (const auto& [node, cms] : listeners)
     self->send(cms, status_msg{config.life, status});
+  status.recent_waiting_requests.clear();
 }
 
 void llumlet_state::on_peer_up(const peer_up_msg& msg) {
@@ -74,8 +76,11 @@ void llumlet_state::on_peer_up(const peer_up_msg& msg) {
     return;
   }
   listeners[node] = msg.card.cms.front();
-  if (has_status)
-    self->send(listeners[node], status_msg{config.life, status});
+  if (!has_status)
+    return;
+  status_msg whole{config.life, status};
+  whole.status.recent_waiting_requests = recent.ids(self->clock().now());
+  self->send(listeners[node], std::move(whole));
 }
 
 void llumlet_state::on_peer_down(const peer_down_msg& msg) {

@@ -4,6 +4,7 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "config/cluster_config.hpp"
+#include "runtime/cluster/recent_waiting.hpp"
 #include "runtime/engine/engine.hpp"
 
 #include <functional>
@@ -42,8 +43,9 @@ struct llumlet_state {
   pointer self = nullptr;
   llumlet_actor_config config;
   engine_actor engine;
-  instance_status status;
+  instance_status status; ///< its `recent_waiting_requests`: those not sent yet
   bool has_status = false;
+  recent_waiting recent; ///< for a CMS that is new to us
   time_point last_publish{};
   unix_ms stamped = 0;                        ///< time stamp of the last status
   std::map<std::string, cms_actor> listeners; ///< by node

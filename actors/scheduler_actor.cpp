@@ -16,7 +16,7 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
   decisions = std::make_unique<dispatcher>(std::move(*made));
   return {
     [this](const place_msg& msg) { return on_place(msg); },
-    [this](const release_msg& msg) { decisions->release(msg.request_id); },
+    [this](const release_msg& msg) { release(msg.request_ids); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [](const peer_down_msg&) {}, // CMS tells what it means for the view
     [this](const view_change_msg& msg) { apply(*decisions, msg, now()); },
@@ -32,6 +32,7 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
 }
 
 caf::result<placed_msg> scheduler_state::on_place(const place_msg& msg) {
+  release(msg.released);
   auto choice = decisions->place(msg.query, now(), true);
   const auto* chosen = decisions->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
@@ -41,6 +42,11 @@ caf::result<placed_msg> scheduler_state::on_place(const place_msg& msg) {
   ++placed;
   return placed_msg{
     msg.stream, msg.epoch, {chosen->life, choice.instance}, std::move(choice.reasons)};
+}
+
+void scheduler_state::release(const std::vector<std::string>& request_ids) {
+  for (const auto& id : request_ids)
+    decisions->release(id);
 }
 
 /// Our own node's CMS tells us the view; a new one is asked anew.

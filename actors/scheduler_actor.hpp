@@ -25,6 +25,7 @@ struct scheduler_state {
 
   unix_ms now() const { return config.wall.at(self->clock().now()); }
   caf::result<placed_msg> on_place(const place_msg& msg);
+  void release(const std::vector<std::string>& request_ids);
   void on_peer_up(const peer_up_msg& msg);
 
   pointer self = nullptr;

@@ -168,6 +168,7 @@ void admin_handler::watch_events(std::shared_ptr<net::exchange> client) {
   if (readers_.size() >= readers_max)
     return client->reply(refusal(429, "too_many_readers", "64 readers follow events already"));
   readers_.push_back(std::make_unique<event_reader>(std::move(client)));
+  ask_events(); // who was first wants to hear of all from now on
 }
 
 /// While somebody watches, asks CONSOLE what is new.
@@ -177,6 +178,10 @@ void admin_handler::on_tick() {
     last_event_.clear();
     return;
   }
+  ask_events();
+}
+
+void admin_handler::ask_events() {
   auto desk = services_.desk->get();
   if (asking_ || !desk)
     return;

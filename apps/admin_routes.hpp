@@ -58,6 +58,7 @@ private:
   class event_reader;
   void ask(std::shared_ptr<net::exchange> client, inspect_msg question, const char* unknown);
   void watch_events(std::shared_ptr<net::exchange> client);
+  void ask_events();
   void share_events(const std::string& document);
   bool allowed(const net::http_request& request) const;
 

@@ -166,12 +166,16 @@ typename Inspector::result_type inspect(Inspector& f, view_change_msg& x) {
   return f(caf::meta::type_name("view_change_msg"), x.put, x.statuses, x.lost, x.removed);
 }
 
+/// Tell the listener the view: all of it now, then what changes. A `paced` one hears of new loads
+/// some milliseconds later, of many at once; of instances that come and go at once. Asking again
+/// changes the pace.
 struct subscribe_view_msg {
   view_listener listener;
+  bool paced = false;
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, subscribe_view_msg& x) {
-  return f(caf::meta::type_name("subscribe_view_msg"), x.listener);
+  return f(caf::meta::type_name("subscribe_view_msg"), x.listener, x.paced);
 }
 
 /// The node links listen on this address, HOST:PORT as other nodes are told it.

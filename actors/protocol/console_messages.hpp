@@ -26,6 +26,13 @@ typename Inspector::result_type inspect(Inspector& f, event_msg& x) {
   return f(caf::meta::type_name("event_msg"), x.at, x.kind, x.facts);
 }
 
+/// Somebody follows events: for some seconds from now, CONSOLE wants to hear of them.
+struct watch_msg {};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, watch_msg&) {
+  return f(caf::meta::type_name("watch_msg"));
+}
+
 /// The answer, as one JSON document (spec/surface.md 3).
 struct inspected_msg {
   std::string json;

@@ -36,11 +36,13 @@ struct subscribe_view_msg;
 struct tokens_msg;
 struct unplaceable_msg;
 struct view_change_msg;
+struct watch_msg;
 struct withdraw_msg;
 
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 using step_atom = caf::atom_constant<caf::atom("step")>;
 using start_atom = caf::atom_constant<caf::atom("start")>;
+using flush_atom = caf::atom_constant<caf::atom("flush")>;
 using dial_atom = caf::atom_constant<caf::atom("dial")>;
 
 /// Hears which nodes come and go, its own included. NODE tells its local actors.
@@ -79,15 +81,15 @@ using gateway_actor = caf::typed_actor<
   caf::reacts_to<admit_msg>, caf::reacts_to<withdraw_msg>, caf::reacts_to<abort_msg>,
   caf::reacts_to<grant_msg>, caf::reacts_to<holds_msg>, caf::reacts_to<stream_closed_msg>,
   caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>, caf::reacts_to<view_change_msg>,
-  // Flight records: `why`, and the metric numbers of the role.
-  caf::replies_to<inspect_msg>::with<inspected_msg>,
+  // Somebody follows events; flight records (`why`); the metric numbers of the role.
+  caf::reacts_to<watch_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
 
 /// SCHEDULER: chooses an instance for each request, by one view.
 using scheduler_actor = caf::typed_actor<
   // Which instance? Fails with `no_instance` when nobody can take it now.
   caf::replies_to<place_msg>::with<placed_msg>,
-  // The request ended or was refused.
+  // Requests ended or were refused.
   caf::reacts_to<release_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::reacts_to<view_change_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
@@ -95,8 +97,8 @@ using scheduler_actor = caf::typed_actor<
 using cms_actor = caf::typed_actor<
   // A llumlet's load changed.
   caf::reacts_to<status_msg>,
-  // Tell the listener the whole view now and every change from now on.
-  caf::reacts_to<subscribe_view_msg>,
+  // Tell the listener the whole view now and every change from now on; what was held back is due.
+  caf::reacts_to<subscribe_view_msg>, caf::reacts_to<flush_atom>,
   // What a store held when this process started.
   caf::reacts_to<view_change_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   // The view, for inspection.

@@ -107,6 +107,7 @@ struct place_msg {
   stream_ref stream;
   std::uint32_t epoch = 0;
   placement_query query;
+  std::vector<std::string> released; ///< as `release_msg`, heard first
 };
 
 /// The request goes to this owner: SCHEDULER's answer, and GATEWAY's word to the hub that it was
@@ -129,13 +130,13 @@ typename Inspector::result_type inspect(Inspector& f, unplaceable_msg& x) {
   return f(caf::meta::type_name("unplaceable_msg"), x.stream, x.epoch, x.why);
 }
 
-/// The request ended or was refused: its share of the account is taken back.
+/// These requests ended or were refused: their share of the account is taken back.
 struct release_msg {
-  std::string request_id;
+  std::vector<std::string> request_ids;
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, release_msg& x) {
-  return f(caf::meta::type_name("release_msg"), x.request_id);
+  return f(caf::meta::type_name("release_msg"), x.request_ids);
 }
 
 struct stream_closed_msg {
@@ -160,11 +161,11 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
   return f(
     caf::meta::type_name("placement_reasons"), x.policy, x.view_version, x.fallback, x.considered,
-    x.dropped, x.dropped_total, x.metrics, x.note);
+    x.considered_total, x.dropped, x.dropped_total, x.metrics, x.note);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, place_msg& x) {
-  return f(caf::meta::type_name("place_msg"), x.stream, x.epoch, x.query);
+  return f(caf::meta::type_name("place_msg"), x.stream, x.epoch, x.query, x.released);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placed_msg& x) {

@@ -31,6 +31,7 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<engine_news_msg>("news")
     .add_message_type<view_change_msg>("view")
     .add_message_type<subscribe_view_msg>("sub_view")
+    .add_message_type<watch_msg>("watch")
     .add_message_type<listening_msg>("listening")
     .add_message_type<stop_node_msg>("stop_node")
     .add_message_type<inspect_msg>("inspect")

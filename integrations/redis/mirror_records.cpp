@@ -20,6 +20,7 @@ void mirror_records::apply(const instance_id& id, mirror_change change, time_poi
   if (change.removed) {
     known.metadata.reset();
     known.status.reset();
+    known.recent = {};
     known.metadata_dirty = known.status_dirty = known.metadata_written = false;
     ++known.erase_wanted;
   }
@@ -28,7 +29,9 @@ void mirror_records::apply(const instance_id& id, mirror_change change, time_poi
     known.metadata_dirty = true;
   }
   if (change.status) {
+    known.recent.add(change.status->recent_waiting_requests, now);
     known.status = std::move(change.status);
+    known.status->recent_waiting_requests = known.recent.ids(now);
     known.status_dirty = true;
   }
   dirty_.insert(id);

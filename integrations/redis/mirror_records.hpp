@@ -2,6 +2,7 @@
 
 #include "runtime/base/time.hpp"
 #include "runtime/cluster/instance.hpp"
+#include "runtime/cluster/recent_waiting.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -16,6 +17,7 @@ namespace llumnix {
 
 /// What became known of one instance since it was last looked at: newest values only.
 struct mirror_change {
+
   bool removed = false; ///< deregistered; what follows belongs to a later registration
   std::optional<instance_metadata> metadata;
   std::optional<instance_status> status;
@@ -68,6 +70,7 @@ private:
   struct record {
     std::optional<instance_metadata> metadata;
     std::optional<instance_status> status;
+    recent_waiting recent; ///< what its statuses told
     bool metadata_dirty = false;
     bool status_dirty = false;
     bool metadata_written = false;

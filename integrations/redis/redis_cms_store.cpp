@@ -75,7 +75,12 @@ void redis_cms_store::put_metadata(const instance_metadata& metadata) {
 }
 
 void redis_cms_store::put_status(const instance_status& status) {
-  note(status.instance_id, [&](mirror_change& change) { change.status = status; });
+  note(status.instance_id, [&](mirror_change& change) {
+    if (change.status)
+      follow(*change.status, status);
+    else
+      change.status = status;
+  });
 }
 
 void redis_cms_store::remove(const instance_id& id) {

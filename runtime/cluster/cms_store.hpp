@@ -23,6 +23,7 @@ class cms_store {
 public:
   virtual ~cms_store() = default;
   virtual void put_metadata(const instance_metadata& metadata) = 0;
+  /// The status as it was under way: the store gathers the recently waiting for its record.
   virtual void put_status(const instance_status& status) = 0;
   /// Deregisters: deletes both records, metadata first.
   virtual void remove(const instance_id& id) = 0;

@@ -45,8 +45,9 @@ struct instance_status {
   std::int64_t timestamp_ms = 0; ///< the llumlet's wall clock when written
   std::int32_t step_id = 0;      ///< engine steps finished
   std::int32_t update_id = 0;    ///< version of the body; grows with each change
-  std::vector<std::string>
-    recent_waiting_requests; ///< ids seen waiting at a step's start within the last 10 s
+  /// Ids seen waiting at a step's start: in a store's record those of the last 10 s, in a status
+  /// under way those that the one before it did not have.
+  std::vector<std::string> recent_waiting_requests;
   std::vector<std::string> waiting_requests; ///< ids waiting now
   std::int32_t hybrid_scheduler_waiting_to_decode_requests_num
     = 0; ///< waiting at a KV connector to load KV
@@ -89,6 +90,9 @@ struct instance_status {
   std::int32_t num_scheduled_prefill_tokens = 0; ///< in the profiled step
   friend bool operator==(const instance_status&, const instance_status&) = default;
 };
+
+/// Puts a newer status in the place of one that nobody was told: what that one saw waiting is kept.
+void follow(instance_status& older, const instance_status& newer);
 
 /// Where an instance stands, as operators see it.
 enum class instance_state : std::uint8_t {

@@ -5,6 +5,7 @@
 #include "runtime/cluster/instance.hpp"
 #include "runtime/serving/request.hpp"
 
+#include <string>
 #include <vector>
 
 namespace llumnix {
@@ -60,6 +61,9 @@ public:
   /// The instance's load in the reference's terms; identity and time fields are left to the
   /// llumlet.
   virtual instance_status status() const = 0;
+  /// Ids, as its status has them, of the requests seen waiting at a step's start since this was
+  /// last asked.
+  virtual std::vector<std::string> take_seen_waiting() = 0;
 };
 
 } // namespace llumnix

@@ -4,8 +4,6 @@ namespace llumnix {
 
 namespace {
 
-constexpr std::chrono::seconds recent_for{10};
-
 /// Whether vLLM would expect it to decode: it saw no output limit but that of what is still to
 /// come.
 bool outlives_prefill(const engine_request& request) {
@@ -44,21 +42,6 @@ void collect_running(const engine_request& request, instance_status& status) {
 }
 
 } // namespace
-
-bool recent_waiting::prune(time_point now) {
-  auto before = seen_.size();
-  while (!seen_.empty() && now - seen_.front().since > recent_for)
-    seen_.pop_front();
-  return seen_.size() != before;
-}
-
-std::vector<std::string> recent_waiting::ids() const {
-  std::vector<std::string> ids;
-  ids.reserve(seen_.size());
-  for (const auto& entry : seen_)
-    ids.push_back(entry.id);
-  return ids;
-}
 
 void collect_load(
   const batch_scheduler& scheduler, const block_manager& blocks, std::uint32_t block_tokens,

@@ -7,6 +7,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace llumnix {
 
@@ -137,9 +138,9 @@ bool modeled_engine::has_work() const {
   return !over_.empty() || scheduler_.has_work();
 }
 
-step_result modeled_engine::step(time_point now) {
+step_result modeled_engine::step(time_point) {
   step_result result;
-  note_arrivals(now);
+  note_arrivals();
   tell_over(result);
   const auto& batch = scheduler_.plan();
   result.preemptions = batch.preemptions;
@@ -163,12 +164,13 @@ step_result modeled_engine::step(time_point now) {
   return result;
 }
 
-void modeled_engine::note_arrivals(time_point now) {
+void modeled_engine::note_arrivals() {
+  if (arrived_.empty())
+    return;
   for (const auto* request : arrived_)
-    recent_.add(request->status_id, now);
-  if (recent_.prune(now) || !arrived_.empty())
-    ++version_;
+    seen_waiting_.push_back(request->status_id);
   arrived_.clear();
+  ++version_;
 }
 
 void modeled_engine::tell_over(step_result& result) {
@@ -268,10 +270,13 @@ instance_status modeled_engine::status() const {
     status_.schedulable = true;
     status_.update_id = version;
     status_.step_id = static_cast<std::int32_t>(steps_ & 0x7FFFFFFF);
-    status_.recent_waiting_requests = recent_.ids();
     collect_load(scheduler_, blocks_, setup_.block_tokens, status_);
   }
   return status_;
+}
+
+std::vector<std::string> modeled_engine::take_seen_waiting() {
+  return std::exchange(seen_waiting_, {});
 }
 
 } // namespace llumnix

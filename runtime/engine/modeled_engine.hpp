@@ -27,6 +27,7 @@ public:
   step_result step(time_point now) override;
   bool has_work() const override;
   instance_status status() const override;
+  std::vector<std::string> take_seen_waiting() override;
 
   /// Accounts of its KV blocks.
   const block_manager& blocks() const { return blocks_; }
@@ -41,7 +42,7 @@ private:
   modeled_engine(modeled_setup setup, kv_pool pool);
 
   result<void> validate(const inference_request& request) const;
-  void note_arrivals(time_point now);
+  void note_arrivals();
   void tell_over(step_result& result);
   void compute(const scheduled_request& share);
   void verify(engine_request& request);
@@ -54,10 +55,10 @@ private:
   block_manager blocks_;
   batch_scheduler scheduler_;
   std::unordered_map<stream_ref, std::unique_ptr<engine_request>, stream_ref_hash> requests_;
-  std::vector<engine_request*> arrived_; ///< since the last step
-  std::vector<engine_request*> over_;    ///< had ended before they came
-  std::vector<engine_request*> ended_;   ///< in this step
-  recent_waiting recent_;
+  std::vector<engine_request*> arrived_;  ///< since the last step
+  std::vector<engine_request*> over_;     ///< had ended before they came
+  std::vector<engine_request*> ended_;    ///< in this step
+  std::vector<std::string> seen_waiting_; ///< not taken yet
   std::uint64_t arrivals_ = 0;
   std::uint64_t steps_ = 0;
   std::uint64_t broken_ = 0;

@@ -32,8 +32,9 @@ struct dropped_candidate {
 struct placement_reasons {
   std::string policy; ///< name of the composition
   std::uint64_t view_version = 0;
-  bool fallback = false; ///< pass 2 or 3 chose
-  std::vector<instance_id> considered;
+  bool fallback = false;               ///< pass 2 or 3 chose
+  std::vector<instance_id> considered; ///< bounded; `considered_total` counts all
+  std::uint32_t considered_total = 0;
   std::vector<dropped_candidate> dropped; ///< bounded; `dropped_total` counts all
   std::uint32_t dropped_total = 0;
   std::vector<std::pair<instance_id, std::vector<std::pair<std::string, double>>>>

@@ -12,8 +12,9 @@ namespace llumnix {
 
 namespace {
 
-constexpr std::size_t dropped_kept = 32; ///< entries of `placement_reasons::dropped`
-constexpr std::size_t metrics_kept = 8;  ///< instances of `placement_reasons::metrics`
+constexpr std::size_t considered_kept = 32; ///< instances of `placement_reasons::considered`
+constexpr std::size_t dropped_kept = 32;    ///< entries of `placement_reasons::dropped`
+constexpr std::size_t metrics_kept = 8;     ///< instances of `placement_reasons::metrics`
 
 /// All that choosing for one role takes.
 struct role_state {
@@ -100,7 +101,9 @@ std::string sentence(const role_state& role, infer_type stage, const choice& mad
 placement_reasons explain(role_state& role, infer_type stage, const choice& made) {
   placement_reasons reasons;
   reasons.fallback = made.row && made.pass > 1;
-  reasons.considered = role.candidates.ids();
+  const auto& ids = role.candidates.ids();
+  reasons.considered.assign(ids.begin(), ids.begin() + std::min(ids.size(), considered_kept));
+  reasons.considered_total = static_cast<std::uint32_t>(ids.size());
   for (std::uint32_t pass = 1; pass <= made.pass; ++pass)
     explain_drops(role, pass, reasons);
   explain_ranking(role, made.pass, reasons);

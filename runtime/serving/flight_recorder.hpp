@@ -5,8 +5,8 @@
 
 #include <cstddef>
 #include <deque>
-#include <map>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace llumnix {
@@ -41,12 +41,15 @@ public:
   /// The last event; from now on the record may be dropped to make room.
   void end(const std::string& text_id, flight_event event);
   /// The records of a request: its own and those of its further choices ("ID.1") and namesakes
-  /// ("ID-2").
+  /// ("ID-2"), by id. Looks at every record.
   std::vector<const flight_record*> find(const std::string& id) const;
   std::size_t size() const { return records_.size(); }
 
 private:
-  std::map<std::string, flight_record> records_;
+  flight_record& record_of(const std::string& text_id);
+  static void add(flight_record& record, flight_event event);
+
+  std::unordered_map<std::string, flight_record> records_;
   std::deque<std::pair<std::string, std::uint64_t>> ended_; ///< id and life, oldest first
   std::uint64_t lives_ = 0;
   std::size_t ended_max_;

@@ -37,6 +37,7 @@ TEST_CASE("a placement explains itself by the numbers that were compared") {
   CHECK(reasons.view_version == d.view().version());
   CHECK_FALSE(reasons.fallback);
   CHECK(reasons.considered == std::vector<instance_id>{"a", "b", "c", "d", "e"});
+  CHECK(reasons.considered_total == 5);
   using drop = std::tuple<instance_id, std::uint32_t, std::string, std::string, double, double>;
   std::vector<drop> drops;
   for (auto& x : reasons.dropped)
@@ -100,13 +101,15 @@ TEST_CASE("a refusal explains itself too") {
   CHECK(refused.reasons.note == "none of 1 candidates can take work");
 }
 
-TEST_CASE("reasons are bounded: 32 drops are kept and counted on, and the best 8 are shown") {
+TEST_CASE("reasons are bounded: 32 candidates and 32 drops are kept and counted on, and the best 8 "
+          "are shown") {
   auto d = make();
   for (int i = 0; i < 60; ++i)
     join(d, padded(i), i < 40 ? 200 : 100 - i); // the first 40 above the limit
   auto [instance, reasons] = d.place(query_for("r"), noon, true);
   CHECK(instance == padded(59));
-  CHECK(reasons.considered.size() == 60);
+  CHECK(reasons.considered.size() == 32);
+  CHECK(reasons.considered_total == 60);
   CHECK(reasons.dropped.size() == 32);
   CHECK(reasons.dropped_total == 40);
   CHECK(reasons.dropped.back().instance == padded(31));

@@ -72,13 +72,14 @@ TEST_CASE("every message survives the wire") {
   CHECK(
     over_the_wire(system, unplaceable_msg{request.stream, 1, {errc::timeout, "t"}}).why.context
     == "t");
-  CHECK(over_the_wire(system, release_msg{"r"}).request_id == "r");
+  CHECK(over_the_wire(system, release_msg{{"r", "s"}}).request_ids.size() == 2);
   CHECK(
     over_the_wire(system, stream_closed_msg{{request.stream, "r", "stop", {errc::ok, {}}, 1, 2, 3}})
       .end.output_tokens
     == 2);
-  place_msg place{request.stream, 1, {"r", 10, {"x"}}};
+  place_msg place{request.stream, 1, {"r", 10, {"x"}}, {"s"}};
   CHECK(over_the_wire(system, place).query.exclude.size() == 1);
+  CHECK(over_the_wire(system, place).released == place.released);
   placed_msg placed{request.stream, 1, owner, {}};
   placed.reasons.metrics = {{"i", {{"m", 0.5}}}};
   placed.reasons.dropped = {{"j", 2, "metric", "m", 1.5, 1.0}};
@@ -96,6 +97,7 @@ TEST_CASE("every message survives the wire") {
   metadata.max_num_batched_tokens = 20;
   CHECK(over_the_wire(system, status_msg{{"e", 1}, status}).status == status);
   CHECK(over_the_wire(system, engine_news_msg{status}).status == status);
+  CHECK(over_the_wire(system, subscribe_view_msg{{}, true}).paced);
   view_change_msg change{
     {{metadata, {"e", 1}, "modeled", instance_state::draining}}, {status}, {{"f", 2}}, {"gone"}};
   auto back = over_the_wire(system, change);
