@@ -98,6 +98,28 @@ TEST_CASE("a removal overtakes what failed before it") {
   CHECK(batch(records) == lines{"DEL " + metadata_a});
 }
 
+TEST_CASE("a record lists who waited within ten seconds, whichever status told it") {
+  using ids = std::vector<std::string>;
+  mirror_records records{100s};
+  auto written = [&](ids seen, time_point now) {
+    auto status = status_of("a", 1);
+    status.recent_waiting_requests = std::move(seen);
+    records.apply("a", {false, metadata_of("a"), status}, now);
+    records.begin_batch();
+    ids listed;
+    while (auto write = records.next(9.0))
+      if (write->kind == mirror_write::type::status)
+        listed = decode_status(write->words[2])->recent_waiting_requests;
+    return listed;
+  };
+  CHECK(written({"x"}, start) == ids{"x"});
+  CHECK(written({"y", "z"}, start + 4s) == ids{"x", "y", "z"});
+  CHECK(written({}, start + 10s) == ids{"x", "y", "z"});
+  CHECK(written({}, start + 11s) == ids{"y", "z"});
+  records.apply("a", {true, {}, {}}, start + 12s);
+  CHECK(written({}, start + 12s).empty());
+}
+
 TEST_CASE("a heartbeat rewrites metadata alone, under a new time") {
   mirror_records records{100s};
   records.apply("a", {false, metadata_of("a"), status_of("a", 1)}, start);

@@ -1,3 +1,4 @@
+#include "runtime/cluster/instance.hpp"
 #include "runtime/cluster/recent_waiting.hpp"
 
 #include <doctest/doctest.h>
@@ -21,4 +22,17 @@ TEST_CASE("ids are shown for ten seconds after they were told, oldest first") {
   CHECK(recent.ids(start + 14s) == ids{"c", "d"});
   CHECK(recent.ids(start + 15s) == ids{"d"});
   CHECK(recent.ids(start + 25s).empty());
+}
+
+TEST_CASE("a status takes the place of one nobody was told, and keeps who waited") {
+  instance_status older, newer;
+  older.update_id = 1;
+  older.recent_waiting_requests = {"a", "b"};
+  older.waiting_requests = {"b"};
+  newer.update_id = 2;
+  newer.recent_waiting_requests = {"c"};
+  follow(older, newer);
+  CHECK(older.update_id == 2);
+  CHECK(older.waiting_requests.empty());
+  CHECK(older.recent_waiting_requests == std::vector<std::string>{"a", "b", "c"});
 }

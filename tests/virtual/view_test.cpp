@@ -1,0 +1,182 @@
+#include "actors/cms_actor.hpp"
+#include "actors/llumlet_actor.hpp"
+#include "actors/protocol/type_ids.hpp"
+#include "runtime/engine/engine.hpp"
+
+#include <caf/all.hpp>
+#include <caf/test/dsl.hpp>
+#include <doctest/doctest.h>
+
+namespace llumnix::testing {
+
+namespace {
+
+using namespace std::chrono_literals;
+using ids = std::vector<std::string>;
+
+/// One process on virtual time, with actors that write down what they are told.
+struct stage {
+  stage() {
+    register_types(config);
+    config.set("scheduler.policy", caf::atom("testing"));
+    system = std::make_unique<caf::actor_system>(config);
+  }
+
+  void run() { scheduler().run(); }
+  void pass(std::chrono::milliseconds time) {
+    scheduler().advance_time(time);
+    run();
+  }
+  caf::scheduler::test_coordinator& scheduler() {
+    return dynamic_cast<caf::scheduler::test_coordinator&>(system->scheduler());
+  }
+
+  /// An actor that keeps each message of a type.
+  template <class Message>
+  caf::actor listener(std::vector<Message>& heard) {
+    return system->spawn([&heard](caf::event_based_actor*) -> caf::behavior {
+      return {[&heard](const Message& msg) { heard.push_back(msg); }};
+    });
+  }
+
+  caf::actor_system_config config;
+  std::unique_ptr<caf::actor_system> system;
+};
+
+const node_life engine_life{"engine-0", 1};
+
+instance_metadata metadata() {
+  instance_metadata x;
+  x.instance_id = "engine-0";
+  x.instance_type = "neutral";
+  return x;
+}
+
+status_msg status(std::int32_t update, ids seen) {
+  status_msg msg{engine_life, {}};
+  msg.status.instance_id = "engine-0";
+  msg.status.schedulable = true;
+  msg.status.update_id = update;
+  msg.status.timestamp_ms = 1000 + update;
+  msg.status.recent_waiting_requests = std::move(seen);
+  return msg;
+}
+
+peer_up_msg engine_up() {
+  peer_up_msg up;
+  up.card.self.life = engine_life;
+  up.card.instances.push_back({metadata(), "scripted", {}});
+  return up;
+}
+
+/// An engine whose load is what the test says.
+struct idle_engine final : stepped_engine {
+  engine_capabilities capabilities() const override { return {}; }
+  result<void> submit(inference_request) override {
+    seen.push_back("r" + std::to_string(++submitted));
+    return {};
+  }
+  bool abort(const stream_ref&, std::uint32_t) override { return true; }
+  void grant(const stream_ref&, std::uint32_t, std::uint32_t) override {}
+  bool holds(const stream_ref&, std::uint32_t) const override { return false; }
+  step_result step(time_point) override { return {}; }
+  bool has_work() const override { return false; }
+  instance_status status() const override {
+    instance_status x;
+    x.update_id = submitted;
+    return x;
+  }
+  ids take_seen_waiting() override { return std::exchange(seen, {}); }
+
+  ids seen;
+  std::int32_t submitted = 0;
+};
+
+} // namespace
+
+TEST_CASE("a paced listener hears the sum of loads some milliseconds later, and the rest at once") {
+  stage x;
+  std::vector<view_change_msg> at_once, paced;
+  auto cms = x.system->spawn(
+    make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+  for (auto* heard : {&at_once, &paced})
+    caf::anon_send(
+      cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(*heard)), heard == &paced});
+  caf::anon_send(cms, engine_up());
+  x.run();
+  REQUIRE(at_once.size() == 2); // the whole view, and the instance that came
+  CHECK(paced.size() == 2);
+
+  for (std::int32_t update : {1, 2, 3})
+    caf::anon_send(cms, status(update, {"r" + std::to_string(update)}));
+  x.run();
+  CHECK(at_once.size() == 5);
+  CHECK(paced.size() == 2);
+  x.pass(20ms);
+  REQUIRE(paced.size() == 3);
+  REQUIRE(paced.back().statuses.size() == 1);
+  CHECK(paced.back().statuses[0].update_id == 3);
+  CHECK(paced.back().statuses[0].recent_waiting_requests == ids{"r1", "r2", "r3"});
+  x.pass(100ms);
+  CHECK(paced.size() == 3); // nothing new, nothing said
+
+  caf::anon_send(cms, status(4, {}));
+  caf::anon_send(cms, peer_down_msg{engine_life});
+  x.run();
+  REQUIRE(paced.size() == 5); // in the order in which it happened
+  CHECK(paced[3].statuses.size() == 1);
+  CHECK(paced[4].lost == std::vector<node_life>{engine_life});
+  caf::anon_send_exit(cms, caf::exit_reason::user_shutdown);
+  x.run();
+}
+
+TEST_CASE("a llumlet tells who waited once, and all of the last ten seconds to a CMS that is new") {
+  stage x;
+  llumlet_actor_config config{{}, engine_life, metadata(), {}, {}};
+  auto engine = std::make_shared<idle_engine>();
+  config.make_engine = [engine] { return engine; };
+  auto llumlet = x.system->spawn(make_llumlet, config);
+  std::vector<status_msg> first, second;
+  std::vector<refused_msg> refused; // by a hub, which there must be for a request to be taken
+  auto connect = [&](const std::string& node, std::vector<status_msg>& heard) {
+    peer_up_msg up;
+    up.card.self.life = {node, 1};
+    up.card.cms.push_back(caf::actor_cast<cms_actor>(x.listener(heard)));
+    up.card.hubs.push_back(caf::actor_cast<stream_hub_actor>(x.listener(refused)));
+    caf::anon_send(llumlet, up);
+    x.run();
+  };
+  auto submit = [&] {
+    submit_msg msg;
+    msg.request.stream = {"one", 1, 0, 7};
+    caf::anon_send(llumlet, msg);
+    x.run();
+    x.pass(2ms);
+  };
+  auto told = [](const std::vector<status_msg>& heard) {
+    ids all;
+    for (const auto& msg : heard)
+      for (const auto& id : msg.status.recent_waiting_requests)
+        all.push_back(id);
+    return all;
+  };
+  x.run();
+  connect("one", first);
+  submit();
+  submit();
+  CHECK(told(first) == ids{"r1", "r2"});
+  for (int second = 0; second < 4; ++second)
+    x.pass(1000ms); // heartbeats repeat the load, not the ids
+  CHECK(first.size() > 4);
+  CHECK(told(first) == ids{"r1", "r2"});
+  connect("two", second);
+  REQUIRE(second.size() == 1);
+  CHECK(told(second) == ids{"r1", "r2"});
+  submit();
+  CHECK(told(first) == ids{"r1", "r2", "r3"});
+  CHECK(told(second) == ids{"r1", "r2", "r3"});
+  caf::anon_send_exit(llumlet, caf::exit_reason::user_shutdown);
+  x.run();
+}
+
+} // namespace llumnix::testing
