@@ -220,6 +220,7 @@ inspected_msg cms_state::on_inspect() {
        {"role", x.metadata.instance_type},
        {"state", to_string(x.state)},
        {"engine", x.engine},
+       {"schedulable", x.has_status && status.schedulable},
        {"scheduling",
         {{"waiting", status.num_waiting_requests}, {"running", status.num_running_requests}}},
        {"kv_blocks",

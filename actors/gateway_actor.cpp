@@ -5,9 +5,27 @@
 #include "actors/view_feed.hpp"
 #include "runtime/base/log.hpp"
 
+#include <algorithm>
+#include <limits>
+
 namespace llumnix {
 
 static_assert(actor_state<gateway_state>);
+
+namespace {
+
+std::size_t delivered_tokens(const admit_msg& msg) {
+  return msg.relayed ? msg.relayed->delivered_tokens : msg.request.output.size();
+}
+
+placement_query query_of(const admit_msg& msg) {
+  auto prompt = msg.relayed ? msg.relayed->prompt_tokens : msg.request.prompt.size();
+  constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+  auto tokens = static_cast<std::uint32_t>(std::min(most, prompt + delivered_tokens(msg)));
+  return {msg.request.text_id, tokens, msg.exclude};
+}
+
+} // namespace
 
 gateway_actor::behavior_type
 gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
@@ -51,18 +69,15 @@ void gateway_state::on_admit(admit_msg& msg) {
   if (epoch > 0) {
     release(msg.request.text_id); // what the account holds for the placement that failed
     config.counters->replays.fetch_add(1, std::memory_order_relaxed);
+    auto from_token = std::to_string(delivered_tokens(msg));
     records->note(
-      msg.request.text_id, {now_ms(),
-                            "replayed",
-                            {},
-                            epoch,
-                            {},
-                            "goes on from token " + std::to_string(msg.request.output.size())});
+      msg.request.text_id,
+      {now_ms(), "replayed", {}, epoch, {}, "goes on from token " + from_token});
     if (watched())
       tell(
         "replayed", {{"request", msg.request.text_id},
                      {"epoch", std::to_string(epoch)},
-                     {"from_token", std::to_string(msg.request.output.size())}});
+                     {"from_token", from_token}});
   }
   auto deadline = self->clock().now() + config.knobs.wait_for_instance;
   if (auto former = waiting.find(stream); former != waiting.end())
@@ -83,11 +98,7 @@ void gateway_state::try_place(waiting_request& request) {
   auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
   place_msg question{
-    body.stream,
-    body.epoch,
-    {body.text_id, static_cast<std::uint32_t>(body.prompt.size() + body.output.size()),
-     request.admit.exclude},
-    std::exchange(scheduler.released, {})};
+    body.stream, body.epoch, query_of(request.admit), std::exchange(scheduler.released, {})};
   request.asked = true;
   auto timeout = own != schedulers.end() ? caf::duration{caf::infinite}
                                          : caf::duration{config.schedule_timeout};
@@ -103,17 +114,18 @@ void gateway_state::place_by_view(waiting_request& request) {
   const auto& body = request.admit.request;
   auto stream = body.stream;
   auto epoch = body.epoch;
-  placement_query query{
-    body.text_id, static_cast<std::uint32_t>(body.prompt.size() + body.output.size()),
-    request.admit.exclude};
-  auto choice = own_view->place(query, now_ms(), true);
+  auto choice = own_view->place(query_of(request.admit), now_ms(), true);
   const auto* chosen = own_view->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
     on_no_choice(stream, epoch, {errc::no_instance, choice.reasons.note});
     return;
   }
-  config.counters->placements_by_view.fetch_add(1, std::memory_order_relaxed);
-  choice.reasons.note = "placed by the gateway's own view: no scheduler";
+  if (wants_scheduler()) {
+    config.counters->placements_by_view.fetch_add(1, std::memory_order_relaxed);
+    choice.reasons.note = "placed by the gateway's own view: no scheduler";
+  } else {
+    choice.reasons.note = "placed by the gateway: " + choice.reasons.note;
+  }
   placed_msg placed{stream, epoch, {chosen->life, choice.instance}, std::move(choice.reasons)};
   on_choice(stream, epoch, placed);
 }
@@ -123,7 +135,8 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
   if (!request)
     return; // withdrawn, and its account is taken back when the stream closes
   request->asked = false;
-  if (!llumlet_of(choice.owner)) { // chosen by a view that does not know yet what we know
+  if (!can_reach(
+        choice.owner, request->admit)) { // chosen by a view that does not know yet what we know
     request->admit.exclude.push_back(choice.owner.instance);
     release(request->admit.request.text_id);
     view_changed = true; // tried again at the next tick
@@ -158,13 +171,25 @@ void gateway_state::send_to(
     body.text_id, {now_ms(), "placed", owner.instance, body.epoch, std::move(reasons), {}});
   if (watched())
     tell("placed", {{"request", body.text_id}, {"instance", owner.instance}});
-  if (const auto* hub = hub_of(body.stream))
-    self->send(*hub, placed_msg{body.stream, body.epoch, owner, {}});
-  self->send(llumlet_of(owner), submit_msg{std::move(body)});
+  tell_placed(body.stream, body.epoch, owner);
+  if (!request.admit.relayed)
+    self->send(llumlet_of(owner), submit_msg{std::move(body)});
+}
+
+void gateway_state::tell_placed(
+  const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner) {
+  if (auto loop = loop_of(stream))
+    loop->loop.post(
+      [loop, number = stream.stream, epoch, owner] { loop->on_placed(number, epoch, owner); });
+  else if (const auto* hub = hub_of(stream))
+    self->send(*hub, placed_msg{stream, epoch, owner, {}});
 }
 
 void gateway_state::give_up(const stream_ref& stream, std::uint32_t epoch, const error& why) {
-  if (const auto* hub = hub_of(stream))
+  if (auto loop = loop_of(stream))
+    loop->loop.post(
+      [loop, number = stream.stream, epoch, why] { loop->on_unplaceable(number, epoch, why); });
+  else if (const auto* hub = hub_of(stream))
     self->send(*hub, unplaceable_msg{stream, epoch, why});
 }
 
@@ -326,12 +351,25 @@ gateway_state::waiting_for(const stream_ref& stream, std::uint32_t epoch) {
   return &found->second;
 }
 
+/// A relayed request goes to its engine without a llumlet, so that one that is being started again
+/// holds up nothing.
+bool gateway_state::can_reach(const stream_owner& owner, const admit_msg& request) const {
+  if (!request.relayed)
+    return static_cast<bool>(llumlet_of(owner));
+  auto node = nodes.find(owner.life.node);
+  return node != nodes.end() && node->second.life == owner.life;
+}
+
 llumlet_actor gateway_state::llumlet_of(const stream_owner& owner) const {
   auto node = nodes.find(owner.life.node);
   if (node == nodes.end() || node->second.life != owner.life)
     return {};
   auto llumlet = node->second.llumlets.find(owner.instance);
   return llumlet == node->second.llumlets.end() ? llumlet_actor{} : llumlet->second;
+}
+
+std::shared_ptr<hub_loop> gateway_state::loop_of(const stream_ref& stream) const {
+  return stream.hub < config.loops.size() ? config.loops[stream.hub] : nullptr;
 }
 
 const stream_hub_actor* gateway_state::hub_of(const stream_ref& stream) const {

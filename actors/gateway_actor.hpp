@@ -3,6 +3,7 @@
 #include "actors/measured.hpp"
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
+#include "actors/stream_hub_actor.hpp"
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
@@ -22,10 +23,14 @@ struct gateway_actor_config {
   std::shared_ptr<node_counters> counters;
   milliseconds retry_every{20};        ///< between two attempts to place what waits for an instance
   milliseconds schedule_timeout{1000}; ///< for a SCHEDULER on another node
+  /// The loops of this process by hub index: they are told of placements without a detour through
+  /// their hubs. Where one is missing its hub is told.
+  std::vector<std::shared_ptr<hub_loop>> loops{};
 };
 
 /// GATEWAY: admits the requests of this process's streams, has each placed (by SCHEDULER, else by
-/// its own last view), sends it to its instance, and keeps the flight records.
+/// its own last view), sends it to its instance, and keeps the flight records. What a loop relays
+/// to its engine itself it places only.
 struct gateway_state {
   gateway_state() = default;
   static inline const char* name = "gateway";
@@ -78,15 +83,22 @@ struct gateway_state {
   void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
   void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
   void send_to(waiting_request request, const stream_owner& owner, placement_reasons reasons);
+  void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);
   void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
   waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
   waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
+  bool can_reach(const stream_owner& owner, const admit_msg& request) const;
   llumlet_actor llumlet_of(const stream_owner& owner) const;
+  std::shared_ptr<hub_loop> loop_of(const stream_ref& stream) const;
   const stream_hub_actor* hub_of(const stream_ref& stream) const;
   void release(const std::string& text_id);
   void flush_releases();
   void subscribe();
   bool asks_scheduler() const { return !schedulers.empty() && config.knobs.forward_scheduler; }
+  /// Whether it is a loss that there is no SCHEDULER to ask.
+  bool wants_scheduler() const {
+    return config.knobs.forward_scheduler && config.scheduling.full_mode;
+  }
   void tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts);
   bool watched() const;
   void count();

@@ -1,6 +1,7 @@
 #include "actors/llumlet_actor.hpp"
 
 #include "actors/engine_actor.hpp"
+#include "runtime/base/log.hpp"
 
 namespace llumnix {
 
@@ -10,23 +11,19 @@ llumlet_actor::behavior_type
 llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
   self = actor;
   config = std::move(settings);
-  engine = self->spawn<caf::linked>(
-    make_engine,
-    engine_actor_config{config.life, config.metadata.instance_id, config.knobs.status_min_interval},
-    config.make_engine(), llumlet_actor{self});
+  if (config.make_engine)
+    engine = self->spawn<caf::linked>(
+      make_engine,
+      engine_actor_config{
+        config.life, config.metadata.instance_id, config.knobs.status_min_interval},
+      config.make_engine(), llumlet_actor{self});
   self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
   return {
     [this](submit_msg& msg) { on_submit(msg); },
-    [this](abort_msg& msg) {
-      if (meant(msg.owner))
-        self->send(engine, std::move(msg));
-    },
-    [this](grant_msg& msg) {
-      if (meant(msg.owner))
-        self->send(engine, std::move(msg));
-    },
+    [this](abort_msg& msg) { pass_on(msg); },
+    [this](grant_msg& msg) { pass_on(msg); },
     [this](holds_msg& msg) -> caf::result<holds_answer_msg> {
-      if (!meant(msg.owner))
+      if (!engine || !meant(msg.owner))
         return holds_answer_msg{msg.stream, msg.epoch, false};
       return self->delegate(engine, std::move(msg));
     },
@@ -43,8 +40,19 @@ bool llumlet_state::meant(const stream_owner& owner) const {
   return owner.life == config.life && owner.instance == config.metadata.instance_id;
 }
 
+template <class Message>
+void llumlet_state::pass_on(Message& msg) {
+  if (engine && meant(msg.owner))
+    self->send(engine, std::move(msg));
+}
+
 void llumlet_state::on_submit(submit_msg& msg) {
-  self->send(engine, std::move(msg));
+  if (engine)
+    self->send(engine, std::move(msg));
+  else
+    log::llumlet.error(
+      "no-engine", "{} was sent to {}, whose engine is behind HTTP: dropped", msg.request.text_id,
+      config.metadata.instance_id);
 }
 
 void llumlet_state::on_news(engine_news_msg& msg) {
@@ -60,7 +68,6 @@ void llumlet_state::publish() {
     return;
   last_publish = self->clock().now();
   status.instance_id = config.metadata.instance_id;
-  status.schedulable = true;
   status.timestamp_ms = std::max(config.wall.at(last_publish), stamped + 1);
   stamped = status.timestamp_ms;
   for (const auto& [node, cms] : listeners)
@@ -69,7 +76,8 @@ void llumlet_state::publish() {
 }
 
 void llumlet_state::on_peer_up(const peer_up_msg& msg) {
-  self->send(engine, msg);
+  if (engine)
+    self->send(engine, msg);
   const auto& node = msg.card.self.life.node;
   if (msg.card.cms.empty()) {
     listeners.erase(node);
@@ -84,19 +92,23 @@ void llumlet_state::on_peer_up(const peer_up_msg& msg) {
 }
 
 void llumlet_state::on_peer_down(const peer_down_msg& msg) {
-  self->send(engine, msg);
+  if (engine)
+    self->send(engine, msg);
   listeners.erase(msg.life.node);
 }
 
+/// Repeats the status of an ENGINE, which is our child: while we live it does.
 void llumlet_state::on_tick() {
   self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
-  if (self->clock().now() - last_publish >= config.knobs.status_max_interval)
+  if (engine && self->clock().now() - last_publish >= config.knobs.status_max_interval)
     publish();
 }
 
 caf::result<actor_stats_msg> llumlet_state::on_stat() {
   auto mine = self->stat("llumlet " + config.metadata.instance_id, "llumlet");
   mine.state = {{"listeners", static_cast<std::int64_t>(listeners.size())}};
+  if (!engine)
+    return actor_stats_msg{{std::move(mine)}};
   auto promise = self->make_response_promise<actor_stats_msg>();
   self->request(engine, std::chrono::seconds{1}, stat_msg{})
     .then(

@@ -34,6 +34,8 @@ node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_co
   refresh_card();
   return {
     [this](const hello_msg& msg) { return on_hello(msg); },
+    [this](const goodbye_msg& msg) { on_goodbye(msg); },
+    [this](const name_taken_msg& msg) { on_name_taken(msg); },
     [this](const listening_msg& msg) { on_listening(msg); },
     [this](start_atom, std::uint64_t index) { on_restart(index); },
     [this](dial_atom) { on_dial(); },
@@ -95,7 +97,7 @@ void node_state::on_restart(std::uint64_t index) {
 void node_state::on_down(const caf::down_msg& msg) {
   for (auto& [name, known] : peers)
     if (known.hello.node.address() == msg.source) {
-      lose(std::string{name});
+      lose(std::string{name}, parting::missing);
       return;
     }
   for (std::size_t i = 0; i < children.size(); ++i) {
@@ -127,6 +129,8 @@ void node_state::on_stored(const view_change_msg& msg) {
 
 caf::result<caf::unit_t> node_state::on_stop() {
   stopping = true;
+  for (const auto& [name, known] : peers)
+    caf::anon_send(known.hello.node, goodbye_msg{config.life});
   for (auto x = children.rbegin(); x != children.rend(); ++x)
     if (x->actor)
       self->send_exit(caf::actor_cast<caf::actor>(x->actor), caf::exit_reason::user_shutdown);
@@ -173,47 +177,154 @@ hello_msg node_state::introduction() {
 }
 
 caf::result<hello_msg> node_state::on_hello(const hello_msg& msg) {
-  if (!meet(msg))
-    return to_caf({errc::stale, "node " + msg.card.self.life.node + " has a newer life"});
+  if (msg.node == node_actor{self})
+    return introduction(); // ourselves, by another address
+  if (auto met = meet(msg); !met) {
+    if (met.error().code == errc::stale)
+      turn_away(msg.card.self);
+    return to_caf(std::move(met).error());
+  }
   return introduction();
 }
 
-/// Takes a node's word on itself. False if it speaks for a life that has been overtaken, or for our
-/// own name.
-bool node_state::meet(const hello_msg& hello) {
+/// Whether a node's introduction can be taken.
+result<void> node_state::check(const hello_msg& hello) const {
   const auto& life = hello.card.self.life;
-  if (stopping || life.node == config.life.node)
-    return false;
+  if (stopping)
+    return {errc::draining, config.life.node + " stops"};
+  if (life.node == config.life.node)
+    return {
+      errc::stale,
+      "this is " + life.node + " too, incarnation " + std::to_string(config.life.incarnation)};
   auto known = peers.find(life.node);
-  if (known != peers.end() && known->second.hello.card.self.life.incarnation > life.incarnation)
-    return false;
-  if (known != peers.end() && known->second.hello.card.self.life != life) {
-    lose(life.node);
+  if (known == peers.end())
+    return {};
+  const auto& held = known->second.hello.card.self;
+  if (
+    held.life.incarnation > life.incarnation
+    || (held.life == life && known->second.hello.node != hello.node))
+    return {
+      errc::stale, life.node + " is incarnation " + std::to_string(held.life.incarnation) + " at "
+                     + held.address + " here"};
+  return {};
+}
+
+/// Takes a node's word on itself. `dialled`: where we found it.
+result<void> node_state::meet(const hello_msg& hello, const std::string& dialled) {
+  if (auto fine = check(hello); !fine)
+    return fine;
+  const auto& node = hello.card.self;
+  auto known = peers.find(node.life.node);
+  if (known != peers.end() && known->second.hello.card.self.life != node.life) {
+    overtake(node);
     known = peers.end();
   }
-  if (known == peers.end()) {
+  bool is_new = known == peers.end();
+  if (is_new)
     self->monitor(hello.node);
-    log::node.info(
-      "peer-up", "{} (incarnation {}) at {}", life.node, life.incarnation, hello.card.self.address);
-  }
-  peers[life.node].hello = hello;
-  if (auto at = targets.find(hello.card.self.address); at != targets.end()) {
-    at->second.connected = life.node;
-    at->second.failures = 0;
-  }
+  peers[node.life.node].hello = hello;
+  bool was_told = reached(node.address, node.life.node);
+  was_told = reached(dialled, node.life.node) || was_told;
+  if (is_new || was_told)
+    tell_up(node, was_told);
   for (const auto& member : hello.members)
     learn(member);
   tell_children(caf::make_message(peer_up_msg{hello.card}));
-  return true;
+  return {};
 }
 
-void node_state::lose(const std::string& name) {
+/// What was told as a warning is put right as one.
+void node_state::tell_up(const node_member& node, bool was_told) {
+  const auto& life = node.life;
+  if (auto since = missing.extract(life.node)) {
+    std::chrono::duration<double> away = self->clock().now() - since.mapped();
+    log::node.warn(
+      "peer-back", "{} (incarnation {}) is connected again after {:.1f} s", life.node,
+      life.incarnation, away.count());
+  } else if (was_told) {
+    log::node.warn(
+      "peer-up", "{} (incarnation {}) at {}", life.node, life.incarnation, node.address);
+  } else {
+    log::node.info(
+      "peer-up", "{} (incarnation {}) at {}", life.node, life.incarnation, node.address);
+  }
+}
+
+/// A peer's name has a newer node now. The peer is told, for it may well be alive.
+void node_state::overtake(const node_member& by) {
+  const auto& name = by.life.node;
+  log::node.warn(
+    "name-taken", "{} is taken over by incarnation {} from {}", name, by.life.incarnation,
+    by.address);
+  auto& known = peers.at(name);
+  auto former = known.hello.card.self.life.incarnation;
+  caf::anon_send(known.hello.node, name_taken_msg{config.life, by});
+  lose(name, parting::overtaken);
+  peers[name].turned_away = former;
+}
+
+/// A node was refused for its name: said once for each, though it will try again.
+void node_state::turn_away(const node_member& node) {
+  auto known = peers.find(node.life.node);
+  auto& told = known == peers.end() ? namesake : known->second.turned_away;
+  if (std::exchange(told, node.life.incarnation) == node.life.incarnation)
+    return;
+  const auto& holder = known == peers.end() ? card.self : known->second.hello.card.self;
+  log::node.warn(
+    "name-taken", "{} (incarnation {}) at {} is turned away: incarnation {} at {} has its name",
+    node.life.node, node.life.incarnation, node.address, holder.life.incarnation, holder.address);
+}
+
+void node_state::tell_name_taken(const std::string& by_whom, const std::string& why) {
+  if (!std::exchange(name_taken, true))
+    log::node.warn(
+      "name-taken",
+      "{} does not know us any more: {}; give one of the two another --name (trying again for "
+      "ever)",
+      by_whom, why);
+}
+
+void node_state::on_goodbye(const goodbye_msg& msg) {
+  auto known = peers.find(msg.from.node);
+  if (known != peers.end() && known->second.hello.card.self.life == msg.from)
+    lose(msg.from.node, parting::goodbye);
+}
+
+void node_state::on_name_taken(const name_taken_msg& msg) {
+  auto known = peers.find(msg.from.node);
+  if (known == peers.end() || known->second.hello.card.self.life != msg.from)
+    return;
+  if (msg.by.life.node != config.life.node || msg.by.life == config.life)
+    return;
+  tell_name_taken(
+    msg.from.node, msg.by.life.node + " is incarnation " + std::to_string(msg.by.life.incarnation)
+                     + " at " + msg.by.address + " there");
+  lose(msg.from.node, parting::disowned);
+}
+
+/// Remembers that a warning told of a loss. Of very many the oldest is forgotten.
+void node_state::miss(const std::string& name, time_point now) {
+  constexpr std::size_t missing_max = 1024;
+  if (missing.size() >= missing_max)
+    missing.erase(std::min_element(
+      missing.begin(), missing.end(),
+      [](const auto& a, const auto& b) { return a.second < b.second; }));
+  missing.try_emplace(name, now);
+}
+
+void node_state::lose(const std::string& name, parting how) {
   auto known = peers.find(name);
   if (known == peers.end())
     return;
   auto life = known->second.hello.card.self.life;
-  log::node.warn(
-    "peer-down", "{} (incarnation {}) is not connected any more", name, life.incarnation);
+  if (how == parting::missing)
+    log::node.warn(
+      "peer-down", "{} (incarnation {}) is not connected any more", name, life.incarnation);
+  if (how == parting::goodbye)
+    log::node.info("peer-left", "{} (incarnation {}) has stopped", name, life.incarnation);
+  auto now = self->clock().now();
+  if (how == parting::missing || how == parting::disowned)
+    miss(name, now);
   config.counters->peers_lost.fetch_add(1, std::memory_order_relaxed);
   self->demonitor(known->second.hello.node.address());
   peers.erase(known);
@@ -221,7 +332,8 @@ void node_state::lose(const std::string& name) {
     if (x.connected == name) {
       x.connected.clear();
       x.failures = 0;
-      x.missed_since = x.next = self->clock().now();
+      x.left = how == parting::goodbye || how == parting::overtaken;
+      x.missed_since = x.next = now;
     }
   tell_children(caf::make_message(peer_down_msg{life}));
 }
@@ -271,41 +383,56 @@ void node_state::on_dial() {
 
 void node_state::dial(const std::string& address, target& x) {
   x.dialling = true;
+  auto failed
+    = [this, address](const caf::error& failure) { dial_failed(address, from_caf(failure)); };
   self->request(config.connector, std::chrono::seconds{5}, dial_msg{address})
     .then(
-      [this, address](dialled_msg& found) {
+      [this, address, failed](dialled_msg& found) {
         self->request(found.node, std::chrono::seconds{2}, introduction())
-          .then(
-            [this, address](const hello_msg& hello) {
-              auto at = targets.find(address);
-              if (at == targets.end())
-                return;
-              at->second.dialling = false;
-              if (hello.card.self.life == config.life)
-                targets.erase(at); // ourselves, by another name
-              else if (meet(hello))
-                at->second.connected = hello.card.self.life.node;
-              else
-                dial_failed(address, "a node of an earlier life");
-            },
-            [this, address](const caf::error& failure) {
-              dial_failed(address, to_string(from_caf(failure)));
-            });
+          .then([this, address](const hello_msg& hello) { on_answer(address, hello); }, failed);
       },
-      [this, address](const caf::error& failure) {
-        dial_failed(address, to_string(from_caf(failure)));
-      });
+      failed);
 }
 
-void node_state::dial_failed(const std::string& address, const std::string& why) {
+/// A node we dialled has taken us and says who it is.
+void node_state::on_answer(const std::string& address, const hello_msg& hello) {
+  auto at = targets.find(address);
+  if (at == targets.end())
+    return;
+  at->second.dialling = false;
+  if (hello.node == node_actor{self})
+    targets.erase(at); // ourselves, by another name
+  else if (auto met = meet(hello, address); !met)
+    dial_failed(address, met.error());
+  else
+    name_taken = false;
+}
+
+/// Notes that a node answers there. Whether a warning said it does not.
+bool node_state::reached(const std::string& address, const std::string& name) {
+  auto at = targets.find(address);
+  if (at == targets.end())
+    return false;
+  auto& x = at->second;
+  x.connected = name;
+  x.failures = 0;
+  x.left = false;
+  return std::exchange(x.told, false);
+}
+
+void node_state::dial_failed(const std::string& address, const error& why) {
   auto at = targets.find(address);
   if (at == targets.end())
     return;
   auto& x = at->second;
   x.dialling = false;
-  x.next = self->clock().now() + pause_after(address, x.failures);
-  if (x.failures++ == 0)
-    log::node.warn("dial-failed", "{}: {}; trying again for ever", address, why);
+  x.next = self->clock().now() + pause_after(address, x.failures++);
+  if (why.code == errc::draining)
+    x.left = true; // that is its goodbye
+  if (why.code == errc::stale)
+    tell_name_taken(address, why.context);
+  else if (!x.left && !std::exchange(x.told, true))
+    log::node.warn("dial-failed", "{}: {}; trying again for ever", address, to_string(why));
 }
 
 /// Doubles from redial_min to redial_max; the upper half is spread by address and attempt, so that

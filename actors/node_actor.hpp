@@ -4,6 +4,7 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
+#include "runtime/base/result.hpp"
 #include "runtime/cluster/restart_budget.hpp"
 
 #include <functional>
@@ -45,18 +46,31 @@ struct node_state {
   };
   struct peer {
     hello_msg hello;
+    std::uint64_t turned_away = 0; ///< incarnation of that name last refused: told once
   };
   /// An address to be connected to.
   struct target {
     bool seed = false;
     bool dialling = false;
     std::string connected; ///< name of the node found there, while it is linked
+    bool left = false;     ///< it went in order: that it does not answer is no news
+    bool told = false;     ///< a warning says that it does not answer
     std::uint32_t failures = 0;
     time_point next{};
     time_point missed_since{};
   };
 
+  /// How a node goes.
+  enum class parting {
+    missing,   ///< without a word
+    goodbye,   ///< in order
+    overtaken, ///< a newer node has its name
+    disowned   ///< it says that a newer node has ours
+  };
+
   caf::result<hello_msg> on_hello(const hello_msg& msg);
+  void on_goodbye(const goodbye_msg& msg);
+  void on_name_taken(const name_taken_msg& msg);
   void on_listening(const listening_msg& msg);
   void on_dial();
   void on_down(const caf::down_msg& msg);
@@ -69,11 +83,19 @@ struct node_state {
   void refresh_card();
   void tell_children(const caf::message& news);
   hello_msg introduction();
-  bool meet(const hello_msg& hello);
-  void lose(const std::string& name);
+  result<void> check(const hello_msg& hello) const;
+  result<void> meet(const hello_msg& hello, const std::string& dialled = {});
+  void turn_away(const node_member& node);
+  void overtake(const node_member& by);
+  void tell_up(const node_member& node, bool was_told);
+  void tell_name_taken(const std::string& by_whom, const std::string& why);
+  void miss(const std::string& name, time_point now);
+  void lose(const std::string& name, parting how);
   void learn(const node_member& member);
   void dial(const std::string& address, target& x);
-  void dial_failed(const std::string& address, const std::string& why);
+  void on_answer(const std::string& address, const hello_msg& hello);
+  bool reached(const std::string& address, const std::string& name);
+  void dial_failed(const std::string& address, const error& why);
   nanoseconds pause_after(const std::string& address, std::uint32_t failures) const;
   bool serves_cluster(const std::vector<std::string>& roles) const;
 
@@ -83,6 +105,10 @@ struct node_state {
   std::vector<child> children;
   std::map<std::string, peer> peers;     ///< by name, without our own
   std::map<std::string, target> targets; ///< by address
+  std::map<std::string, time_point>
+    missing;                  ///< since when; by the names of lost peers, some of them
+  std::uint64_t namesake = 0; ///< incarnation of a node with our name last refused: told once
+  bool name_taken = false;    ///< somebody has our name: told once
   bool listening = false;
   bool stopping = false;
 };

@@ -1,5 +1,9 @@
 #include "actors/role_specs.hpp"
 
+#include "config/load_config.hpp"
+#include "runtime/base/assert.hpp"
+#include "runtime/cluster/dispatch_ledger.hpp"
+
 namespace llumnix {
 
 namespace {
@@ -48,13 +52,21 @@ role_spec stream_hub_role(stream_hub_config config) {
     });
 }
 
-role_spec llumlet_role(llumlet_actor_config config, std::string engine) {
+role_spec llumlet_role(
+  llumlet_actor_config config, std::string engine, std::function<void(llumlet_actor)> told) {
   auto metadata = config.metadata;
-  return role<llumlet_actor>(
+  auto spec = role<llumlet_actor>(
     "llumlet " + metadata.instance_id, make_llumlet, std::move(config),
     [metadata, engine](node_card& card, llumlet_actor actor) {
       card.instances.push_back({metadata, engine, std::move(actor)});
     });
+  if (told)
+    spec.start = [start = spec.start, told](caf::local_actor& parent, const node_actor& node) {
+      auto actor = start(parent, node);
+      told(caf::actor_cast<llumlet_actor>(actor));
+      return actor;
+    };
+  return spec;
 }
 
 role_spec console_role(node_life life, wall_clock wall) {
@@ -95,6 +107,24 @@ instance_metadata describe_instance(
   x.utc_create = x.utc_update = utc;
   x.block_size = static_cast<std::int32_t>(config.engine.block_tokens);
   x.max_num_batched_tokens = static_cast<std::int32_t>(config.engine.max_num_batched_tokens);
+  return x;
+}
+
+instance_metadata
+describe_http_engine(const std::string& address, const std::string& backend, double utc) {
+  instance_metadata x;
+  std::uint16_t port = 0;
+  bool split = split_address(address, x.ip, port);
+  LLUMNIX_ASSERT(split); // the config was checked when the node started
+  x.instance_id = x.unit_id = address;
+  x.instance_type = to_string(infer_type::neutral);
+  x.backend_type = backend;
+  x.ip_kvs = x.ip;
+  x.api_server_port = port;
+  x.node_id = x.ip; // where it runs; its gateway's node is another matter
+  x.data_parallel_size = 1;
+  x.tensor_parallel_size = 1;
+  x.utc_create = x.utc_update = utc;
   return x;
 }
 

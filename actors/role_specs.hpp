@@ -17,7 +17,10 @@ role_spec cms_role(cms_actor_config config);
 role_spec scheduler_role(scheduler_actor_config config);
 role_spec gateway_role(gateway_actor_config config);
 role_spec stream_hub_role(stream_hub_config config);
-role_spec llumlet_role(llumlet_actor_config config, std::string engine);
+/// `told`, where there is one, is told the actor each time it is started (on an actor thread): by
+/// this the news of an engine behind HTTP reach it.
+role_spec llumlet_role(
+  llumlet_actor_config config, std::string engine, std::function<void(llumlet_actor)> told = {});
 /// Every node has one; it is told its NODE when it is started.
 role_spec console_role(node_life life, wall_clock wall);
 /// Behind the node's admin listener; `desk` is told the actor each time it is started.
@@ -28,5 +31,10 @@ role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> 
 instance_metadata describe_instance(
   const instance_id& id, const std::string& node, const std::string& ip,
   const cluster_config& config, double utc);
+/// The same of an engine behind HTTP at `address`, HOST:PORT (`engine_address`), which is its
+/// instance id too. `backend`: what it is, as far as it told ("vllm 0.9.1"). What nobody knows from
+/// outside is 0 or empty.
+instance_metadata
+describe_http_engine(const std::string& address, const std::string& backend, double utc);
 
 } // namespace llumnix

@@ -16,6 +16,12 @@ void gateway_stream_port::place(
     caf::anon_send(gateway_, admit_msg{std::move(request), replay, std::move(exclude)});
 }
 
+void gateway_stream_port::place_relayed(
+  inference_request head, relayed_request load, bool replay, std::vector<instance_id> exclude) {
+  if (gateway_)
+    caf::anon_send(gateway_, admit_msg{std::move(head), replay, std::move(exclude), load});
+}
+
 void gateway_stream_port::abort(
   const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) {
   if (gateway_)
@@ -44,6 +50,40 @@ void gateway_stream_port::closed(const stream_end& end) {
     caf::anon_send(gateway_, stream_closed_msg{end});
 }
 
+void hub_loop::on_placed(std::uint64_t stream, std::uint32_t epoch, const stream_owner& owner) {
+  if (!is_relay(stream))
+    table.on_placed(stream, epoch, owner, loop.now());
+  else if (relays)
+    relays->on_placed(stream, epoch, owner, loop.now());
+}
+
+void hub_loop::on_unplaceable(std::uint64_t stream, std::uint32_t epoch, const error& why) {
+  if (!is_relay(stream))
+    table.on_unplaceable(stream, epoch, why, loop.now());
+  else if (relays)
+    relays->on_unplaceable(stream, epoch, why, loop.now());
+}
+
+void hub_loop::place_again() {
+  table.place_again(loop.now());
+  if (relays)
+    relays->place_again(loop.now());
+}
+
+void hub_loop::sweep() {
+  table.sweep(loop.now());
+  if (relays)
+    relays->sweep(loop.now());
+}
+
+std::vector<stream_info> hub_loop::list() const {
+  auto all = table.list(loop.now());
+  if (relays)
+    for (auto& relay : relays->list(loop.now()))
+      all.push_back(std::move(relay));
+  return all;
+}
+
 stream_hub_actor::behavior_type
 stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
   self = actor;
@@ -62,13 +102,11 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
     },
     [this](const placed_msg& msg) {
       on_loop([stream = msg.stream.stream, epoch = msg.epoch, owner = msg.owner](hub_loop& x) {
-        x.table.on_placed(stream, epoch, owner, x.loop.now());
+        x.on_placed(stream, epoch, owner);
       });
     },
     [this](const unplaceable_msg& msg) {
-      on_loop([msg](hub_loop& x) {
-        x.table.on_unplaceable(msg.stream.stream, msg.epoch, msg.why, x.loop.now());
-      });
+      on_loop([msg](hub_loop& x) { x.on_unplaceable(msg.stream.stream, msg.epoch, msg.why); });
     },
     [this](const holds_answer_msg& msg) {
       on_loop([msg](hub_loop& x) {
@@ -103,7 +141,7 @@ void stream_hub_state::on_peer_up(const peer_up_msg& msg) {
   gateway = msg.card.gateway.front();
   on_loop([gateway = gateway](hub_loop& x) {
     x.port.connect(gateway);
-    x.table.place_again(x.loop.now());
+    x.place_again();
   });
 }
 
@@ -112,7 +150,7 @@ caf::result<streams_msg> stream_hub_state::on_inspect() {
   auto ticket = ++tickets;
   questions.emplace(ticket, promise);
   on_loop([ticket, me = stream_hub_actor{self}](hub_loop& x) {
-    caf::anon_send(me, streams_msg{ticket, x.table.list(x.loop.now())});
+    caf::anon_send(me, streams_msg{ticket, x.list()});
   });
   return promise;
 }
@@ -127,7 +165,7 @@ void stream_hub_state::on_streams(streams_msg& msg) {
 
 void stream_hub_state::on_tick() {
   self->delayed_send(self, config.sweep_every, tick_atom::value);
-  on_loop([](hub_loop& x) { x.table.sweep(x.loop.now()); });
+  on_loop([](hub_loop& x) { x.sweep(); });
 }
 
 stream_hub_actor::behavior_type

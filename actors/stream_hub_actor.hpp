@@ -4,6 +4,7 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "runtime/base/executor.hpp"
+#include "runtime/serving/relay_desk.hpp"
 #include "runtime/serving/stream_table.hpp"
 
 #include <map>
@@ -19,6 +20,9 @@ public:
   void connect(gateway_actor gateway) { gateway_ = std::move(gateway); }
 
   void place(inference_request request, bool replay, std::vector<instance_id> exclude) override;
+  void place_relayed(
+    inference_request head, relayed_request load, bool replay,
+    std::vector<instance_id> exclude) override;
   void abort(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) override;
   void withdraw(std::uint64_t stream, std::uint32_t epoch) override;
   void
@@ -34,14 +38,24 @@ private:
 };
 
 /// The streams of one I/O loop and their way out. Made by whoever owns the loop, used on the loop
-/// only.
+/// only; but for `loop.post`.
 struct hub_loop {
   hub_loop(
     executor& loop, const gateway_config& config, const stream_ref& self, const tokenizer& words)
     : loop{loop}, port{self}, table{config, self, words, port} {}
+
+  // Told to the stream, wherever it lives.
+  void on_placed(std::uint64_t stream, std::uint32_t epoch, const stream_owner& owner);
+  void on_unplaceable(std::uint64_t stream, std::uint32_t epoch, const error& why);
+  // Told to all streams.
+  void place_again();
+  void sweep();
+  std::vector<stream_info> list() const;
+
   executor& loop;
   gateway_stream_port port;
   stream_table table;
+  relay_desk* relays = nullptr; ///< of engines over HTTP; null where the loop has none
 };
 
 struct stream_hub_config {

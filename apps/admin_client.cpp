@@ -1,30 +1,64 @@
 #include "apps/admin_client.hpp"
 
+#include "apps/cli_options.hpp"
 #include "net/http_client.hpp"
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 
 namespace llumnix {
 
 namespace {
 
-std::string sentence_of(const net::http_reply& reply) {
+/// What a refusal says; nothing if it is none of an operators' address. A gateway's have a `type`
+/// (spec/surface.md 3).
+std::optional<std::string> sentence_of(const net::http_reply& reply) {
   auto body = nlohmann::json::parse(reply.body, nullptr, false);
-  if (body.is_object() && body.contains("error") && body["error"].is_object())
-    return body["error"].value("message", std::string{net::reason_phrase(reply.status)});
-  return std::to_string(reply.status) + " " + std::string{net::reason_phrase(reply.status)};
+  if (!body.is_object() || !body.contains("error") || !body["error"].is_object())
+    return std::nullopt;
+  auto text = [&, &refusal = body["error"]](const char* name) {
+    return refusal.contains(name) && refusal[name].is_string() ? refusal[name].get<std::string>()
+                                                               : std::string{};
+  };
+  if (text("code").empty() || text("message").empty() || body["error"].contains("type"))
+    return std::nullopt;
+  return text("message");
+}
+
+/// ADDRESS as the beginning of a URL.
+std::string base_of(const std::string& address) {
+  auto base = address.find("://") == std::string::npos ? "http://" + address : address;
+  while (base.ends_with('/'))
+    base.pop_back();
+  return base;
 }
 
 } // namespace
 
+std::string wrong_admin_address(const std::string& text) {
+  bool url = text.find("://") != std::string::npos;
+  if (auto wrong = wrong_address(text); !url && !wrong.empty())
+    return wrong;
+  if (net::parse_url(base_of(text)))
+    return {};
+  return text + (url ? " is no address; write HOST:PORT" : " has port 0, which nobody can dial");
+}
+
 result<admin_document> admin_get(
   const admin_endpoint& endpoint, const std::string& path, std::chrono::milliseconds timeout) {
-  auto base = endpoint.address.find("://") == std::string::npos ? "http://" + endpoint.address
-                                                                : endpoint.address;
-  while (base.ends_with('/'))
-    base.pop_back();
-  auto url = net::parse_url(base + path);
+  auto text = admin_text(endpoint, path, timeout);
+  if (!text)
+    return std::move(text).error();
+  auto document = admin_document::parse(*text, nullptr, false);
+  if (document.is_discarded() || !document.is_object())
+    return {errc::internal, "the answer to " + path + " is no JSON object"};
+  return document;
+}
+
+result<std::string> admin_text(
+  const admin_endpoint& endpoint, const std::string& path, std::chrono::milliseconds timeout) {
+  auto url = net::parse_url(base_of(endpoint.address) + path);
   if (!url)
     return std::move(url).error();
   net::header_list headers{{"accept", "application/json"}};
@@ -33,14 +67,15 @@ result<admin_document> admin_get(
   auto reply = net::fetch(*url, "GET", headers, "", timeout);
   if (!reply)
     return std::move(reply).error();
-  if (reply->status == 404)
-    return {errc::not_found, sentence_of(*reply)};
-  if (reply->status != 200)
-    return {errc::invalid_argument, sentence_of(*reply)};
-  auto document = admin_document::parse(reply->body, nullptr, false);
-  if (document.is_discarded() || !document.is_object())
-    return {errc::internal, "the answer of " + base + path + " is no JSON object"};
-  return document;
+  if (reply->status == 200)
+    return std::move(reply->body);
+  auto sentence = sentence_of(*reply);
+  if (!sentence)
+    return {
+      errc::internal, "it answers " + path + " with " + std::to_string(reply->status) + " "
+                        + std::string{net::reason_phrase(reply->status)}};
+  return error{
+    reply->status == 404 ? errc::not_found : errc::invalid_argument, std::move(*sentence)};
 }
 
 std::string path_segment(const std::string& text) {

@@ -18,23 +18,24 @@ namespace {
 
 /// What the child does between fork and exec: only calls that are safe there. Never returns.
 [[noreturn]] void
-become(const char* program, char* const* arguments, bool quiet, int ready_fd, pid_t parent) {
+become(const child_command& command, char* const* arguments, int ready_fd, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) // it ended before the line above; nobody would kill us
     ::_exit(127);
   ::setpgid(0, 0);
   int nothing = ::open("/dev/null", O_RDWR);
   ::dup2(nothing, STDIN_FILENO);
-  ::dup2(quiet ? nothing : STDERR_FILENO, STDOUT_FILENO);
+  ::dup2(command.quiet ? nothing : STDERR_FILENO, STDOUT_FILENO);
   ::close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC);
-  if (ready_fd >= 0)
-    ::fcntl(ready_fd, F_SETFD, 0);
+  for (int kept : {ready_fd, command.inherited_fd})
+    if (kept >= 0)
+      ::fcntl(kept, F_SETFD, 0);
   for (int number = 1; number < NSIG; ++number) // no handler of ours may run here
     ::signal(number, SIG_DFL);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::execv(program, arguments);
+  ::execv(command.program.c_str(), arguments);
   constexpr std::string_view failed = "llumnix: a child program cannot be executed\n";
   [[maybe_unused]] auto written = ::write(STDERR_FILENO, failed.data(), failed.size());
   ::_exit(127);
@@ -61,7 +62,7 @@ result<child_process> child_process::start(const child_command& command) {
   ::sigprocmask(SIG_SETMASK, &all, &before); // until the child has dropped our handlers
   auto pid = ::fork();
   if (pid == 0)
-    become(command.program.c_str(), argv.data(), command.quiet, ends[1], parent);
+    become(command, argv.data(), ends[1], parent);
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
   if (ends[1] >= 0)
     ::close(ends[1]);

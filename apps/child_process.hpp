@@ -15,6 +15,7 @@ struct child_command {
   std::vector<std::string> arguments; ///< argv, its first item included
   bool quiet = false;                 ///< its output is dropped; else both streams go to stderr
   bool announces = false;             ///< gets `--ready-fd N` and writes one line there
+  int inherited_fd = -1;              ///< a descriptor that stays open in it; -1: none
 };
 
 /// A running child in a process group of its own, so that ^C at the terminal reaches only its

@@ -1,12 +1,14 @@
 #include "apps/cli_common.hpp"
 
+#include "apps/cli_options.hpp"
 #include "apps/exit_codes.hpp"
 #include "config/near_name.hpp"
-#include "config/notation.hpp"
 #include "runtime/base/log.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <iterator>
 
 namespace llumnix {
@@ -24,8 +26,6 @@ struct planned_option {
 constexpr planned_option planned_options[] = {
   {"up", "--prefill", "this build has no prefill and decode instances; use --engines N"},
   {"up", "--decode", "this build has no prefill and decode instances; use --engines N"},
-  {"up", "--engine", "this build runs modeled engines only; their number is --engines N"},
-  {"up", "--scheduling", "this build has full scheduling only; leave the option out"},
   {"up", "--demo",
    "this build has no demo; start a cluster with `llumnix up`, then try `llumnix load --verify`"},
 };
@@ -54,6 +54,24 @@ std::string unknown_argument(const CLI::App& command, const std::string& argumen
          + (near.empty() ? "" : "; did you mean " + std::string{near} + "?");
 }
 
+/// CLI11's own sentence where it is one, else ours.
+std::string sentence_of(const CLI::App& command, const CLI::ParseError& failure) {
+  std::string sentence = failure.what();
+  auto option = sentence.substr(0, sentence.find(':'));
+  if (failure.get_name() == "ArgumentMismatch") {
+    if (sentence.find("At Most") != std::string::npos)
+      return option + " is given more than once";
+    if (auto* known = command.get_option_no_throw(option); known != nullptr)
+      return option + " wants a value: " + option + " " + known->get_type_name();
+  }
+  constexpr std::string_view of_a_flag = "Could not convert: "; // nothing else is read by CLI11
+  if (failure.get_name() == "ConversionError" && sentence.starts_with(of_a_flag)) {
+    auto name = sentence.substr(of_a_flag.size());
+    return name.substr(0, name.find(' ')) + " takes no value";
+  }
+  return sentence;
+}
+
 } // namespace
 
 void add_config_options(CLI::App& app, config_options& options) {
@@ -80,10 +98,14 @@ int report_problems(const std::vector<config_problem>& problems) {
 }
 
 void add_log_options(CLI::App& app, log_options& options) {
-  app.add_option("--log-level", options.level, "least level of log lines on stderr")
-    ->check(CLI::IsMember(std::vector<std::string>(std::begin(log_levels), std::end(log_levels))))
+  std::vector<std::pair<std::string_view, std::string>> levels;
+  for (auto level : log_levels)
+    levels.emplace_back(level, level);
+  add_choice_option(
+    app, "--log-level", options.level, "least level of log lines on stderr: debug to error, or off",
+    std::move(levels))
     ->type_name("LEVEL")
-    ->capture_default_str();
+    ->default_str(options.level);
   app.add_flag("--log-json", options.json, "write log lines as JSON objects");
 }
 
@@ -92,26 +114,12 @@ void configure_log(const log_options& options, const std::string& node) {
   log::configure({static_cast<log::level>(at), options.json, node});
 }
 
-CLI::Option* add_duration_option(
-  CLI::App& app, const std::string& name, milliseconds& value, const std::string& meaning) {
-  auto read = [name, &value](const std::string& text) {
-    if (!parse_duration(text, value))
-      throw CLI::ValidationError{name, text + " is no duration; write it like 250ms, 10s or 2m"};
-  };
-  auto* option = app.add_option_function<std::string>(name, read, meaning)->type_name("DURATION");
-  return value == milliseconds{0} ? option : option->default_str(format_duration(value));
-}
-
-CLI::Option* add_address_option(
-  CLI::App& app, const std::string& name, std::string& value, const std::string& meaning) {
-  auto is_address = [](const std::string& text) {
-    std::string host;
-    std::uint16_t port = 0;
-    return split_address(text, host, port) ? "" : text + " is no address; write HOST:PORT";
-  };
-  return app.add_option(name, value, meaning)
-    ->check(CLI::Validator{is_address, ""})
-    ->type_name("HOST:PORT");
+int write_out(const std::string& text) {
+  // The buffer may hide from the first call what only the second meets.
+  if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0)
+    return exit_code::done;
+  std::fprintf(stderr, "llumnix: the output cannot be written: %s\n", std::strerror(errno));
+  return exit_code::failed;
 }
 
 std::string dialable(std::string_view address) {
@@ -135,7 +143,7 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& failure) {
   auto option = std::ranges::find_if(left, [](auto& each) { return each.starts_with('-'); });
   if (option != left.end())
     return unknown_argument(command, *option);
-  return left.empty() ? failure.what() : unknown_argument(command, left.front());
+  return left.empty() ? sentence_of(command, failure) : unknown_argument(command, left.front());
 }
 
 std::string unknown_command_message(const CLI::App& app, const std::string& word) {

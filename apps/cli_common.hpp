@@ -33,13 +33,9 @@ void add_log_options(CLI::App& app, log_options& options);
 /// Sets up this process's log; `node` stands in every line.
 void configure_log(const log_options& options, const std::string& node);
 
-/// An option whose value is a duration like 250ms or 10s.
-CLI::Option* add_duration_option(
-  CLI::App& app, const std::string& name, milliseconds& value, const std::string& meaning);
-
-/// An option whose value is HOST:PORT.
-CLI::Option* add_address_option(
-  CLI::App& app, const std::string& name, std::string& value, const std::string& meaning);
+/// Writes a text to stdout, all of it. Returns the exit code: `done`, or `failed` after a line on
+/// stderr says what went wrong.
+int write_out(const std::string& text);
 
 /// The address to dial for one that is listened on: a wildcard host becomes loopback.
 std::string dialable(std::string_view address);

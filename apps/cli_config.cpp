@@ -1,8 +1,7 @@
 #include "apps/cli_common.hpp"
 #include "apps/commands.hpp"
-#include "apps/exit_codes.hpp"
+#include "apps/preflight.hpp"
 
-#include <cstdio>
 #include <memory>
 
 namespace llumnix {
@@ -19,13 +18,13 @@ int print_config(const options_of_config& options) {
   cluster_config config;
   auto problems = load_options(options.config, config);
   std::ranges::move(check(config), std::back_inserter(problems));
+  check_parts(config, problems);
   if (!problems.empty())
     return report_problems(problems);
   auto text = options.schema ? config_schema() + "\n"
               : options.json ? to_json(config) + "\n"
                              : describe(config);
-  std::fputs(text.c_str(), stdout);
-  return exit_code::done;
+  return write_out(text);
 }
 
 } // namespace

@@ -4,9 +4,12 @@
 #include "apps/exit_codes.hpp"
 #include "apps/inspect_text.hpp"
 #include "apps/text_table.hpp"
+#include "config/near_name.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 namespace llumnix {
 
@@ -24,6 +27,7 @@ struct inspect_options {
 
 void add_inspect_options(CLI::App& command, inspect_options& options) {
   command.add_option("--admin", options.endpoint.address, "operators' address of the cluster")
+    ->check(CLI::Validator{wrong_admin_address, ""})
     ->type_name("HOST:PORT")
     ->capture_default_str();
   command.add_option("--key", options.endpoint.key, "operators' key, where the cluster wants one")
@@ -41,6 +45,13 @@ int explain(const inspect_options& options, const error& failure) {
     case errc::invalid_argument:
       std::fprintf(stderr, "llumnix: %s refused: %s\n", at.c_str(), failure.context.c_str());
       return exit_code::refused;
+    case errc::internal:
+      std::fprintf(
+        stderr,
+        "llumnix: %s is not the operators' address of a cluster (%s); `llumnix up` prints that "
+        "address beside \"operators\", and --admin takes it\n",
+        at.c_str(), failure.context.c_str());
+      return exit_code::unreachable;
     default:
       std::fprintf(
         stderr,
@@ -53,13 +64,46 @@ int explain(const inspect_options& options, const error& failure) {
 
 using renderer = std::string (*)(const admin_document&, bool);
 
+int print(const inspect_options& options, const admin_document& document, renderer render) {
+  return write_out(
+    options.json ? document.dump() + "\n" : render(document, colour_allowed(stdout)));
+}
+
 int show(const inspect_options& options, const std::string& path, renderer render) {
   auto document = admin_get(options.endpoint, path, patience);
   if (!document)
     return explain(options, document.error());
-  auto text = options.json ? document->dump() + "\n" : render(*document, colour_allowed(stdout));
-  std::fputs(text.c_str(), stdout);
-  return exit_code::done;
+  return print(options, *document, render);
+}
+
+/// An empty list may mean an idle instance or none of that name; null if the cluster has it.
+std::optional<std::string> unknown_instance(const inspect_options& options) {
+  auto cluster = admin_get(options.endpoint, "/admin/v1/cluster", patience);
+  if (!cluster)
+    return std::nullopt;
+  std::vector<std::string> known;
+  for (auto& each : cluster->value("instances", admin_document::array()))
+    known.push_back(each.value("id", ""));
+  auto& wanted = options.argument;
+  if (std::ranges::find(known, wanted) != known.end())
+    return std::nullopt;
+  auto near = nearest_name(wanted, std::vector<std::string_view>{known.begin(), known.end()});
+  return "there is no instance " + wanted
+         + (near.empty() ? "; `llumnix status` lists them" : "; did you mean " + std::string{near} + "?");
+}
+
+int show_requests(const inspect_options& options) {
+  auto& instance = options.argument;
+  auto query = instance.empty() ? "" : "?instance=" + path_segment(instance);
+  auto document = admin_get(options.endpoint, "/admin/v1/requests" + query, patience);
+  if (!document)
+    return explain(options, document.error());
+  if (!instance.empty() && document->value("requests", admin_document::array()).empty())
+    if (auto wrong = unknown_instance(options)) {
+      std::fprintf(stderr, "llumnix: %s\n", wrong->c_str());
+      return exit_code::failed;
+    }
+  return print(options, *document, requests_text);
 }
 
 } // namespace
@@ -93,13 +137,7 @@ void add_requests_command(CLI::App& app, command_action& chosen) {
     ->type_name("ID");
   add_inspect_options(*command, *options);
   command->footer("What one engine is busy with:\n  llumnix requests --instance engine-0\n");
-  command->callback([options, &chosen] {
-    chosen = [options] {
-      auto& instance = options->argument;
-      auto query = instance.empty() ? "" : "?instance=" + path_segment(instance);
-      return show(*options, "/admin/v1/requests" + query, requests_text);
-    };
-  });
+  command->callback([options, &chosen] { chosen = [options] { return show_requests(*options); }; });
 }
 
 void add_why_command(CLI::App& app, command_action& chosen) {
@@ -113,6 +151,8 @@ void add_why_command(CLI::App& app, command_action& chosen) {
                   "  llumnix why chatcmpl-my-request\n"
                   "  llumnix why my-request\n");
   command->callback([options, &chosen] {
+    if (options->argument.empty())
+      throw CLI::RuntimeError{"give a request id", exit_code::usage};
     chosen = [options] {
       auto id = path_segment(bare_request_id(options->argument));
       return show(*options, "/admin/v1/requests/" + id + "/why", why_text);

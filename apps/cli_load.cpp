@@ -1,12 +1,13 @@
+#include "apps/cli_common.hpp"
+#include "apps/cli_options.hpp"
 #include "apps/commands.hpp"
 #include "apps/exit_codes.hpp"
 #include "apps/load/load_client.hpp"
 #include "config/load_config.hpp"
 
-#include <CLI/CLI.hpp>
-#include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <string>
 #include <unistd.h>
@@ -57,7 +58,8 @@ std::string complete(load_command& command) {
         std::pair{&command.max_tokens, &command.pattern.max_tokens}}) {
     auto parsed = load::parse_token_range(*text);
     if (!parsed)
-      return parsed.error().context;
+      return (text == &command.max_tokens ? "--max-tokens: " : "--prompt-tokens: ")
+             + parsed.error().context;
     *range = *parsed;
   }
   command.pattern.chat = !command.completions;
@@ -91,13 +93,11 @@ int run(load_command& command) {
     return unreachable ? exit_code::unreachable : exit_code::failed;
   }
   auto report = command.json ? done->stats.json(done->about) : done->stats.text(done->about);
-  std::fputs(report.c_str(), stdout);
-  std::fflush(stdout);
+  auto written = write_out(report);
   if (done->about.interrupted)
     return exit_code::interrupted;
   bool failed = done->stats.failed() > 0;
-  return failed && (command.run.verify || done->stats.ok() == 0) ? exit_code::failed
-                                                                 : exit_code::done;
+  return failed && (command.run.verify || done->stats.ok() == 0) ? exit_code::failed : written;
 }
 
 } // namespace
@@ -117,36 +117,25 @@ void add_load_command(CLI::App& app, command_action& chosen) {
     "  llumnix load --duration 30s --rate 20 --arrival gamma --cv 4");
   auto& run_options = command->run;
   auto& pattern = command->pattern;
-  using CLI::Range;
   load->add_option("url", command->url, "The endpoint, http://HOST:PORT")->capture_default_str();
-  load
-    ->add_option(
-      "--requests", pattern.requests,
-      "Stop after that many; default 100 without --duration and --trace")
-    ->check(CLI::PositiveNumber);
+  add_count_option(
+    *load, "--requests", pattern.requests,
+    "Stop after that many; default 100 without --duration and --trace", 1, 1'000'000'000'000);
   load->add_option("--duration", command->duration, "Start no request after that time, e.g. 30s");
-  load
-    ->add_option(
-      "--concurrency", run_options.concurrency,
-      "Requests under way at most; default 16, with --rate or --trace 10000")
-    ->check(Range(1, 60000));
-  auto* rate
-    = load
-        ->add_option(
-          "--rate", pattern.rate, "Requests per second, whether earlier ones have ended or not")
-        ->check(Range(1e-3, 1e6));
-  load
-    ->add_option("--arrival", pattern.arrival, "Pauses between requests: poisson, uniform or gamma")
-    ->transform(CLI::CheckedTransformer(std::map<std::string, llumnix::load::arrival_process>{
-      {"poisson", llumnix::load::arrival_process::poisson},
-      {"uniform", llumnix::load::arrival_process::uniform},
-      {"gamma", llumnix::load::arrival_process::gamma}}))
-    ->option_text("NAME")
+  add_count_option(
+    *load, "--concurrency", run_options.concurrency,
+    "Requests under way at most; default 16, with --rate or --trace 10000", 1, 60'000);
+  auto* rate = add_number_option(
+    *load, "--rate", pattern.rate, "Requests per second, whether earlier ones have ended or not",
+    1e-3, 1e6);
+  using enum load::arrival_process;
+  add_choice_option<load::arrival_process>(
+    *load, "--arrival", pattern.arrival, "Pauses between requests: poisson, uniform or gamma",
+    {{"poisson", poisson}, {"uniform", uniform}, {"gamma", gamma}})
     ->needs(rate);
-  load
-    ->add_option(
-      "--cv", pattern.cv, "Coefficient of variation of gamma pauses; above 1 comes in bursts")
-    ->check(Range(0.01, 100.0))
+  add_number_option(
+    *load, "--cv", pattern.cv, "Coefficient of variation of gamma pauses; above 1 comes in bursts",
+    0.01, 100)
     ->needs(rate);
   load->add_flag("--stream,!--no-stream", pattern.stream, "Stream the answers (default)");
   auto* completions = load->add_flag("--completions", command->completions, "Use /v1/completions");
@@ -157,30 +146,32 @@ void add_load_command(CLI::App& app, command_action& chosen) {
   load->add_option("--max-tokens", command->max_tokens, "Tokens of an answer at most: N or MIN-MAX")
     ->capture_default_str();
   load->add_option("--model", pattern.model, "Model name; default: the first of /v1/models");
-  load->add_option("--n", pattern.choices, "Choices of each request")->check(Range(1, 128));
-  load->add_option("--seed", pattern.seed, "The same seed makes the same requests")
-    ->capture_default_str();
+  add_count_option(
+    *load, "--n", pattern.choices,
+    "Choices of each request; servers limit it, ours to gateway.max_choices, which is "
+      + std::to_string(gateway_config{}.max_choices) + " by default",
+    1, 128);
+  add_count_option(
+    *load, "--seed", pattern.seed, "The same seed makes the same requests", 0,
+    std::numeric_limits<std::uint64_t>::max())
+    ->default_str(std::to_string(pattern.seed));
   load->add_flag("--ignore-eos", pattern.ignore_eos, "Go on to --max-tokens");
-  load
-    ->add_option(
-      "--temperature", pattern.temperature, "Above 0 each request carries a seed of its own")
-    ->check(Range(0.0, 2.0))
-    ->capture_default_str();
+  add_number_option(
+    *load, "--temperature", pattern.temperature, "Above 0 each request carries a seed of its own",
+    0, 2)
+    ->default_str("0");
   auto* trace
     = load->add_option("--trace", command->trace, "Replay a recorded file: lengths and times")
         ->excludes(rate);
-  load->add_option("--format", command->format, "Of the trace: azure_csv, mooncake_jsonl or jsonl")
-    ->transform(CLI::CheckedTransformer(std::map<std::string, llumnix::load::trace_format>{
-      {"azure_csv", llumnix::load::trace_format::azure_csv},
-      {"mooncake_jsonl", llumnix::load::trace_format::mooncake_jsonl},
-      {"jsonl", llumnix::load::trace_format::jsonl}}))
-    ->option_text("NAME")
+  using enum load::trace_format;
+  add_choice_option<load::trace_format>(
+    *load, "--format", command->format, "Of the trace: azure_csv, mooncake_jsonl or jsonl",
+    {{"azure_csv", azure_csv}, {"mooncake_jsonl", mooncake_jsonl}, {"jsonl", jsonl}})
     ->needs(trace);
-  load->add_option("--scale", command->scale, "Replay that many times faster than recorded")
-    ->check(Range(1e-3, 1e6))
+  add_number_option(
+    *load, "--scale", command->scale, "Replay that many times faster than recorded", 1e-3, 1e6)
     ->needs(trace);
-  load->add_option("--limit", command->limit, "Rows of the trace at most")
-    ->check(Range(1, 10'000'000))
+  add_count_option(*load, "--limit", command->limit, "Rows of the trace at most", 1, 10'000'000)
     ->needs(trace);
   load->add_flag(
     "--verify", run_options.verify, "Recompute every token as a modeled engine makes it");

@@ -1,11 +1,14 @@
 #include "apps/cli_common.hpp"
+#include "apps/cli_options.hpp"
 #include "apps/commands.hpp"
-#include "apps/exit_codes.hpp"
 #include "apps/node_setup.hpp"
+#include "apps/preflight.hpp"
 
 #include <nlohmann/json.hpp>
 
+#include <limits>
 #include <memory>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 namespace llumnix {
@@ -58,10 +61,12 @@ void announce(int fd, const node_ready& ready) {
 }
 
 int serve(const serve_options& options) {
+  ::prctl(PR_SET_NAME, "llumnix"); // started as /proc/self/exe, it would be "exe" to ps and top
   cluster_config config;
   auto problems = load_options(options.config, config);
   override_config(options, config);
   std::ranges::move(check(config), std::back_inserter(problems));
+  check_parts(config, problems);
   if (config.node.roles.empty())
     problems.push_back({"node.roles", "is empty; say what the node does, as in --roles llumlet"});
   if (!problems.empty())
@@ -100,8 +105,13 @@ void add_serve_command(CLI::App& app, command_action& chosen) {
     *command, "--drain", options->drain, "running requests get this long after SIGTERM");
   add_config_options(*command, options->config);
   add_log_options(*command, options->log);
-  command->add_option("--incarnation", options->incarnation)->group("");
-  command->add_option("--ready-fd", options->ready_fd)->group("");
+  add_count_option(
+    *command, "--incarnation", options->incarnation, "", 0,
+    std::numeric_limits<std::uint64_t>::max())
+    ->group("");
+  add_count_option(
+    *command, "--ready-fd", options->ready_fd, "", 0, std::numeric_limits<int>::max())
+    ->group("");
   command->footer(
     "A head and one engine, in two terminals:\n"
     "  llumnix serve --name head --roles gateway,scheduler,cms,console --listen 127.0.0.1:7000\n"

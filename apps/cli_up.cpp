@@ -1,11 +1,15 @@
 #include "apps/child_process.hpp"
 #include "apps/cli_common.hpp"
+#include "apps/cli_options.hpp"
 #include "apps/commands.hpp"
 #include "apps/exit_codes.hpp"
+#include "apps/preflight.hpp"
 #include "apps/supervisor.hpp"
 
 #include <cstdio>
 #include <memory>
+#include <string>
+#include <vector>
 
 namespace llumnix {
 
@@ -14,6 +18,10 @@ namespace {
 struct up_options {
   std::uint32_t engines = 4;
   std::string http, admin, redis, model, policy;
+  std::vector<std::string> engine; ///< "modeled", or URLs of engines behind HTTP
+  std::string scheduling;          ///< full, lite; empty: what suits the engines
+
+  bool remote() const { return !engine.empty() && engine.front() != "modeled"; }
   milliseconds run_for{0};
   milliseconds drain{10000};
   bool json = false;
@@ -32,6 +40,14 @@ config_options with_own_settings(const up_options& options) {
   set("admin.listen=", options.admin);
   set("gateway.model=", options.model);
   set("scheduler.policy=", options.policy);
+  if (options.remote()) {
+    std::string urls;
+    for (const auto& url : options.engine)
+      urls += (urls.empty() ? "" : ",") + url;
+    set("gateway.engines=", urls);
+  }
+  if (options.scheduling == "lite" || (options.remote() && options.scheduling.empty()))
+    all.settings.push_back("scheduler.full_mode=false");
   if (options.redis == "off" || options.redis == "spawn")
     all.settings.push_back("redis.address=");
   else
@@ -39,40 +55,45 @@ config_options with_own_settings(const up_options& options) {
   return all;
 }
 
-std::vector<std::string> node_arguments(const config_options& config, const log_options& log) {
-  std::vector<std::string> arguments;
-  if (!config.file.empty())
-    arguments = {"--config", config.file};
-  for (auto& setting : config.settings)
-    arguments.insert(arguments.end(), {"--set", setting});
-  arguments.insert(arguments.end(), {"--log-level", log.level});
+std::vector<std::string> node_arguments(const memory_file& settings, const log_options& log) {
+  std::vector<std::string> arguments{"--config", settings.path(), "--log-level", log.level};
   if (log.json)
     arguments.emplace_back("--log-json");
   return arguments;
 }
 
 int up(const up_options& options) {
-  auto settings = with_own_settings(options);
   cluster_config config;
-  auto problems = load_options(settings, config);
+  auto problems = load_options(with_own_settings(options), config);
   std::ranges::move(check(config), std::back_inserter(problems));
+  check_parts(config, problems);
   if (config.admin.listen.empty())
     problems.push_back({"admin.listen", "is empty; `up` watches its cluster through it"});
   if (options.redis == "spawn" && find_program("redis-server").empty())
     problems.push_back(
       {"--redis spawn", "there is no redis-server on PATH; install it, or use --redis off"});
+  if (problems.empty())
+    check_machine(config, !options.remote(), problems);
   if (!problems.empty())
     return report_problems(problems);
+  auto settings = memory_file::make(to_json_with_secrets(config));
+  if (!settings) {
+    std::fprintf(stderr, "llumnix up: %s\n", settings.error().context.c_str());
+    return exit_code::failed;
+  }
+  auto arguments = node_arguments(*settings, options.log);
   up_plan plan{
-    .engines = options.engines,
+    .engines = options.remote() ? 0 : options.engines,
+    .remote_engines = static_cast<std::uint32_t>(config.gateway.engines.size()),
     .http = config.http.listen,
     .admin = config.admin.listen,
     .admin_key = config.admin.key,
     .key_wanted = !config.http.key.empty(),
-    .model = config.gateway.model,
+    .model = options.remote() && options.model.empty() ? "" : config.gateway.model,
     .spawn_redis = options.redis == "spawn",
     .redis = config.redis.address,
-    .node_arguments = node_arguments(settings, options.log),
+    .settings = std::move(*settings),
+    .node_arguments = std::move(arguments),
     .drain = options.drain,
     .run_for = {},
     .limits = {}};
@@ -87,11 +108,25 @@ int up(const up_options& options) {
 void add_up_command(CLI::App& app, command_action& chosen) {
   auto options = std::make_shared<up_options>();
   auto* command = app.add_subcommand("up", "a whole cluster on this machine, one process per node");
+  add_count_option(
+    *command, "--engines", options->engines, "simulated engines, each in a process of its own", 1,
+    256)
+    ->default_str(std::to_string(options->engines));
   command
-    ->add_option("--engines", options->engines, "simulated engines, each in a process of its own")
-    ->check(CLI::Range(1, 256))
-    ->type_name("N")
-    ->capture_default_str();
+    ->add_option(
+      "--engine", options->engine,
+      "what runs the model: modeled, or the URLs of vLLM, SGLang or other OpenAI-compatible "
+      "servers")
+    ->delimiter(',')
+    ->allow_extra_args(false)
+    ->type_name("modeled|URL,...")
+    ->default_str("modeled");
+  add_choice_option<std::string>(
+    *command, "--scheduling", options->scheduling,
+    "loads as engines report them (full), or as the gateway counts them itself (lite)",
+    {{"full", "full"}, {"lite", "lite"}})
+    ->type_name("full|lite")
+    ->default_str("full, and lite in front of URLs");
   add_address_option(*command, "--http", options->http, "public HTTP address")
     ->default_str("127.0.0.1:8089");
   add_address_option(*command, "--admin", options->admin, "operators' HTTP address")
@@ -123,7 +158,9 @@ void add_up_command(CLI::App& app, command_action& chosen) {
   add_config_options(*command, options->config);
   add_log_options(*command, options->log);
   command->footer("Two fast engines and a Redis, for a minute:\n"
-                  "  llumnix up --engines 2 --redis spawn --set engine.speed=10 --for 1m\n");
+                  "  llumnix up --engines 2 --redis spawn --set engine.speed=10 --for 1m\n"
+                  "In front of two vLLM servers that run already:\n"
+                  "  llumnix up --engine http://127.0.0.1:8001,http://127.0.0.1:8002\n");
   command->callback([options, &chosen] { chosen = [options] { return up(*options); }; });
 }
 

@@ -51,8 +51,8 @@ int main(int argc, char** argv) {
     return wrong_usage(app, unknown_command_message(app, argv[1]));
   try {
     app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
+  } catch (const CLI::CallForHelp&) {
+    return write_out(app.help());
   } catch (const CLI::ParseError& failure) {
     return wrong_usage(app, usage_message(app, failure));
   }

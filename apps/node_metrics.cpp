@@ -59,9 +59,20 @@ double cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+void add_mirror(const redis_metrics& x, exposition& out) {
+  out.add(
+    "llumnix_redis_connected", "gauge", "1 while the Redis that mirrors the CMS answers.",
+    x.connected ? 1 : 0);
+  out.counter("llumnix_redis_writes_total", "Commands the Redis server confirmed.", x.writes);
+  out.counter("llumnix_redis_failures_total", "Commands refused or lost with a link.", x.failures);
+  out.counter("llumnix_redis_reconnects_total", "Times a lost link came back.", x.reconnects);
+  out.gauge("llumnix_redis_pending", "Changes the Redis server has not confirmed.", x.pending);
+}
+
 } // namespace
 
-std::string node_metrics_text(const node_counters& x, double uptime_s) {
+std::string
+node_metrics_text(const node_counters& x, const redis_metrics* mirror, double uptime_s) {
   exposition out;
   out.counter(
     "llumnix_placements_total", "Requests sent to an instance, replays included.", x.placements);
@@ -78,6 +89,8 @@ std::string node_metrics_text(const node_counters& x, double uptime_s) {
   out.counter("llumnix_peers_lost_total", "Node lives that ended while linked.", x.peers_lost);
   out.counter("llumnix_statuses_total", "Instance statuses taken into the view.", x.statuses);
   out.counter("llumnix_actor_restarts_total", "Actors started again after a crash.", x.restarts);
+  if (mirror)
+    add_mirror(*mirror, out);
   out.add("process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
   out.add("process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds());
   out.add("process_open_fds", "gauge", "Open file descriptors.", open_files());

@@ -2,9 +2,11 @@
 
 #include "actors/role_specs.hpp"
 #include "apps/admin_routes.hpp"
+#include "apps/caf_guards.hpp"
 #include "apps/exit_codes.hpp"
 #include "apps/node_metrics.hpp"
 #include "apps/node_system.hpp"
+#include "apps/relay_setup.hpp"
 #include "config/load_config.hpp"
 #include "gateway/routes.hpp"
 #include "integrations/redis/redis_cms_store.hpp"
@@ -26,6 +28,9 @@ namespace llumnix {
 namespace {
 
 using steady = std::chrono::steady_clock;
+
+/// What clients get to read why their requests were given up.
+constexpr std::chrono::milliseconds last_words{500};
 
 /// The last word of a process that cannot shut down: an actor that ignores its exit would block it
 /// for ever.
@@ -66,10 +71,12 @@ private:
   result<void> open_http();
   result<void> open_admin();
   void add_roles(node_actor_config& node);
+  void add_http_engines(node_actor_config& node);
   void start_http();
   void start_admin();
   void restore_view(const node_actor& node);
   int wait_for_end();
+  bool give_up_requests();
   void take_apart();
   std::string metrics_text() const;
 
@@ -84,11 +91,15 @@ private:
   byte_tokenizer words_;
   request_ids ids_;
   std::unique_ptr<gateway_metrics> metrics_;
+  std::unique_ptr<relay_setup> relays_; ///< with engines behind HTTP
   std::shared_ptr<desk_slot> desk_ = std::make_shared<desk_slot>();
   std::shared_ptr<cms_store> store_;
+  const redis_metrics* mirror_ = nullptr; ///< of the store, where there is one
   std::shared_ptr<std::map<instance_id, std::shared_ptr<stepped_engine>>> engines_
     = std::make_shared<std::map<instance_id, std::shared_ptr<stepped_engine>>>();
+  std::unique_ptr<parse_pool> pool_; ///< outlives the handlers
   std::unique_ptr<net::http_server> http_;
+  std::vector<openai_handler*> handlers_; ///< of its loops, which own them
   std::unique_ptr<net::http_server> admin_;
   std::unique_ptr<node_system> system_;
   std::vector<std::shared_ptr<hub_loop>> loops_;
@@ -99,6 +110,8 @@ private:
 result<void> running_node::prepare() {
   if (auto policy = dispatcher::make(config_.scheduler); !policy)
     return std::move(policy).error();
+  if (auto tls = check_tls_files(config_.node); !tls)
+    return tls;
   if (auto engines = prepare_engines(); !engines)
     return engines;
   if (auto http = open_http(); !http)
@@ -131,6 +144,7 @@ result<void> running_node::open_http() {
   options.loops = config_.gateway.io_threads;
   options.max_header_bytes = config_.http.max_header_bytes;
   options.max_body_bytes = config_.http.max_body_bytes;
+  options.max_bodies_bytes = config_.http.max_bodies_bytes;
   options.header_timeout = config_.http.header_timeout;
   options.body_timeout = config_.http.body_timeout;
   options.idle_timeout = config_.http.idle_timeout;
@@ -173,13 +187,18 @@ void running_node::add_roles(node_actor_config& node) {
   if (has("scheduler"))
     node.roles.push_back(scheduler_role({life_, config_.scheduler, wall_}));
   if (has("gateway")) {
-    node.roles.push_back(
-      gateway_role({life_, config_.gateway, config_.scheduler, wall_, counters_}));
     for (std::uint32_t i = 0; i < http_->loops(); ++i) {
       stream_ref self{life_.node, life_.incarnation, i, 0};
       loops_.push_back(std::make_shared<hub_loop>(http_->loop(i), config_.gateway, self, words_));
-      node.roles.push_back(stream_hub_role({life_, i, loops_.back()}));
     }
+    gateway_actor_config gateway{life_, config_.gateway, config_.scheduler, wall_, counters_};
+    gateway.loops = loops_;
+    node.roles.push_back(gateway_role(std::move(gateway)));
+    for (std::uint32_t i = 0; i < loops_.size(); ++i)
+      node.roles.push_back(stream_hub_role({life_, i, loops_[i]}));
+    metrics_ = std::make_unique<gateway_metrics>(config_.gateway.model, began_);
+    if (!config_.gateway.engines.empty())
+      add_http_engines(node);
   }
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
@@ -200,12 +219,28 @@ void running_node::add_roles(node_actor_config& node) {
   }
 }
 
+/// Each has a llumlet here, which hears of it from the watch on the first loop.
+void running_node::add_http_engines(node_actor_config& node) {
+  relays_ = std::make_unique<relay_setup>(*http_, config_, *metrics_, life_, loops_);
+  auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
+  for (const auto& url : config_.gateway.engines) {
+    auto address = engine_address(url);
+    llumlet_actor_config llumlet{
+      config_.llumlet, life_, describe_http_engine(address, "OpenAI-compatible", utc), wall_, {}};
+    node.roles.push_back(llumlet_role(
+      std::move(llumlet), "at " + url, [relays = relays_.get(), address](llumlet_actor actor) {
+        relays->set_llumlet(address, std::move(actor));
+      }));
+    addresses_.instances.push_back(address);
+  }
+}
+
 void running_node::start_http() {
-  metrics_ = std::make_unique<gateway_metrics>(config_.gateway.model, began_);
   std::random_device random;
   auto seed = (static_cast<std::uint64_t>(random()) << 32) | random();
+  pool_ = std::make_unique<parse_pool>(config_.gateway, words_, parse_pool::options{});
   http_->start([this, seed](std::uint32_t loop) {
-    return std::make_unique<openai_handler>(gateway_services{
+    auto handler = std::make_unique<openai_handler>(gateway_services{
       .config = config_.gateway,
       .words = words_,
       .streams = loops_[loop]->table,
@@ -218,10 +253,22 @@ void running_node::start_http() {
       .max_model_len =
         [counters = counters_, cap = config_.engine.max_model_len] {
           auto longest = counters->longest_request.load(std::memory_order_relaxed);
-          return cap == 0 ? longest : std::min(cap, longest);
+          if (cap != 0)
+            longest = std::min(cap, longest);
+          return std::min<std::uint32_t>(longest, link_request_tokens_max);
         },
       .metrics_text = [this] { return metrics_text(); },
-      .unix_seconds = [this] { return wall_.at(steady::now()) / 1000; }});
+      .unix_seconds = [this] { return wall_.at(steady::now()) / 1000; },
+      .relays = relays_ ? &relays_->table(loop) : nullptr,
+      .models = [this] { return relays_->models(); },
+      .on_tick =
+        [this, loop] {
+          if (relays_ && loop == 0)
+            relays_->tick();
+        },
+      .pool = pool_.get()});
+    handlers_.push_back(handler.get());
+    return handler;
   });
 }
 
@@ -240,7 +287,7 @@ void running_node::start_admin() {
 
 std::string running_node::metrics_text() const {
   return node_metrics_text(
-    *counters_, std::chrono::duration<double>(steady::now() - began_).count());
+    *counters_, mirror_, std::chrono::duration<double>(steady::now() - began_).count());
 }
 
 /// What the mirror remembers is known before the first status arrives.
@@ -287,6 +334,7 @@ int running_node::run() {
       std::fprintf(stderr, "llumnix: %s\n", store.error().context.c_str());
       return exit_code::usage;
     }
+    mirror_ = &(*store)->metrics();
     store_ = std::move(*store);
   }
 
@@ -327,7 +375,8 @@ int running_node::run() {
   return code;
 }
 
-/// Until a signal: then no new requests, and those that run get `drain` to end.
+/// Until a signal: then no new requests, and those that run get `drain` to end. What is left is
+/// told that it is given up.
 int running_node::wait_for_end() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -348,13 +397,31 @@ int running_node::wait_for_end() {
     options_.drain.count());
   if (http_)
     http_->drain();
-  auto until = steady::now() + options_.drain;
-  while (http_ && http_->open_exchanges() > 0 && steady::now() < until)
-    if (signalled(10'000'000)) {
-      std::fprintf(stderr, "llumnix: a second signal: stopped at once\n");
-      ::_exit(exit_code::interrupted);
-    }
+  auto wait_for_requests = [&](std::chrono::milliseconds longest) {
+    auto until = steady::now() + longest;
+    while (http_ && http_->open_exchanges() > 0 && steady::now() < until)
+      if (signalled(10'000'000)) {
+        std::fprintf(stderr, "llumnix: a second signal: stopped at once\n");
+        ::_exit(exit_code::interrupted);
+      }
+  };
+  wait_for_requests(options_.drain);
+  if (give_up_requests())
+    wait_for_requests(last_words);
   return exit_code::done;
+}
+
+/// Whether there was anything to give up.
+bool running_node::give_up_requests() {
+  auto open = http_ ? http_->open_exchanges() : 0;
+  if (open == 0)
+    return false;
+  log::node.warn("given-up", "{} requests did not end in time", open);
+  for (std::uint32_t i = 0; i < handlers_.size(); ++i)
+    http_->loop(i).post([handler = handlers_[i]] {
+      handler->give_up_all({errc::draining, "the gateway stops before the request has ended"});
+    });
+  return true;
 }
 
 /// Actors first, while the loops they post to still run; then the loops; last what both hold.
@@ -368,7 +435,10 @@ void running_node::take_apart() {
     http_->stop();
   if (admin_)
     admin_->stop();
+  relays_.reset();
+  handlers_.clear();
   http_.reset();
+  pool_.reset();
   admin_.reset();
   desk_->set({});
   loops_.clear();

@@ -8,6 +8,10 @@
 
 namespace llumnix {
 
+/// Whether the TLS files of node links can be read, belong together, and would be trusted by nodes
+/// with the same authority. `invalid_argument`, naming knob and file, where not; fine without TLS.
+result<void> check_tls_files(const node_config& config);
+
 /// The actor system of a node as the configuration wants it: scheduler, links, heartbeats, TLS.
 class node_system {
 public:

@@ -20,13 +20,14 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr auto start_patience = 20s; // until a node announces itself
-constexpr auto ready_patience = 30s; // until all engines are ready
-constexpr auto redis_patience = 5s;  // until Redis answers
-constexpr auto engine_patience = 2s; // for an engine whose gateway has gone
-constexpr auto head_patience = 3s;   // beyond the drain
-constexpr auto look_again = 15ms;    // between two looks at a starting cluster
-constexpr int redis_attempts = 3;    // a free port may be taken in between
+constexpr auto start_patience = 20s;  // until a node announces itself
+constexpr auto ready_patience = 30s;  // until all engines are ready
+constexpr auto redis_patience = 5s;   // until Redis answers
+constexpr auto link_patience = 500ms; // until the head has a link to it
+constexpr auto engine_patience = 2s;  // for an engine whose gateway has gone
+constexpr auto head_patience = 3s;    // beyond the drain
+constexpr auto look_again = 15ms;     // between two looks at a starting cluster
+constexpr int redis_attempts = 3;     // a free port may be taken in between
 
 time_point now() {
   return std::chrono::steady_clock::now();
@@ -47,7 +48,7 @@ supervisor::supervisor(up_plan plan, up_report& report) : plan_{std::move(plan)}
 }
 
 int supervisor::run() {
-  report_.starting(plan_.engines);
+  report_.starting(plan_.engines, plan_.remote_engines);
   auto end = start();
   if (end == wait_end::too_late)
     fail(exit_code::failed, "the cluster is not ready after a long wait: " + last_look_);
@@ -99,7 +100,12 @@ supervisor::wait_end supervisor::start_engines() {
   for (auto& each : children_)
     if (each.what == kind::engine)
       launch(each);
-  return until([this] { return instances_ready(); }, now() + ready_patience, look_again);
+  auto end = until([this] { return instances_ready(); }, now() + ready_patience, look_again);
+  if (end != wait_end::reached || plan_.redis.empty())
+    return end;
+  // The cluster serves without it, so this is only for a true report.
+  end = until([this] { return redis_linked(); }, now() + link_patience, look_again);
+  return end == wait_end::too_late ? wait_end::reached : end;
 }
 
 bool supervisor::instances_ready() {
@@ -129,11 +135,17 @@ bool supervisor::instances_ready() {
   return true;
 }
 
+bool supervisor::redis_linked() {
+  auto metrics = admin_text({dialable(head().ready.admin), plan_.admin_key}, "/metrics", 500ms);
+  return metrics && metrics->find("\nllumnix_redis_connected 1\n") != std::string::npos;
+}
+
 int supervisor::stop() {
   phase_ = phase::stopping;
   for (auto& each : children_)
     each.restart_at.reset();
-  report_.stopping(plan_.drain);
+  if (!failure_)
+    report_.stopping(plan_.drain);
   // The head goes first: it takes no new requests, and its running ones need the engines until they
   // end.
   bool orderly = stop_group(kind::head, plan_.drain + head_patience)
@@ -144,7 +156,7 @@ int supervisor::stop() {
     return exit_code::interrupted;
   }
   report_.stopped();
-  return failure_.value_or(exit_code::done);
+  return failure_.value_or(report_.all_written() ? exit_code::done : exit_code::failed);
 }
 
 /// False when a second signal came in between.
@@ -200,7 +212,8 @@ child_command supervisor::command_of(const child& which) const {
   child_command command{
     .program = "/proc/self/exe",
     .arguments = {"llumnix", "serve", "--name", which.name},
-    .announces = true};
+    .announces = true,
+    .inherited_fd = plan_.settings.fd()};
   auto add = [&](std::vector<std::string> more) {
     std::ranges::move(more, std::back_inserter(command.arguments));
   };
@@ -209,9 +222,11 @@ child_command supervisor::command_of(const child& which) const {
     add({"--set", "redis.address=" + plan_.redis});
   if (which.what == kind::head)
     add(
-      {"--roles", "gateway,scheduler,cms,console", "--listen",
-       again(which.ready.listen, "127.0.0.1:0"), "--http", again(which.ready.http, plan_.http),
-       "--admin", again(which.ready.admin, plan_.admin), "--drain", format_duration(plan_.drain)});
+      {"--roles",
+       plan_.remote_engines > 0 ? "gateway,cms,console" : "gateway,scheduler,cms,console",
+       "--listen", again(which.ready.listen, "127.0.0.1:0"), "--http",
+       again(which.ready.http, plan_.http), "--admin", again(which.ready.admin, plan_.admin),
+       "--drain", format_duration(plan_.drain)});
   else
     add(
       {"--roles", "llumlet", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--seeds",
@@ -244,12 +259,14 @@ void supervisor::on_exit(child& which, pid_t pid, int wait_status) {
     || (which.what == kind::redis && phase_ == phase::starting && !was_up))
     return;
   auto reason = describe_exit(wait_status);
-  report_.node_down(which.name, pid, reason);
   bool misconfigured = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == exit_code::usage;
-  if (phase_ == phase::starting && !was_up && (misconfigured || which.what == kind::head))
-    return fail(
-      misconfigured ? exit_code::usage : exit_code::failed,
-      which.name + " ended before it was ready: " + reason);
+  if (phase_ == phase::starting && !was_up && misconfigured) {
+    failure_ = exit_code::usage; // the node itself has said what is wrong, and the way out
+    return;
+  }
+  if (phase_ == phase::starting && !was_up && which.what == kind::head)
+    return fail(exit_code::failed, which.name + " ended before it was ready: " + reason);
+  report_.node_down(which.name, pid, reason);
   auto pause = which.budget.spend(now());
   if (!pause && which.what == kind::engine && phase_ != phase::starting) {
     // One engine that keeps ending is no reason to take the others away from their clients.
@@ -340,12 +357,14 @@ node_facts supervisor::facts_of(const child& which) const {
 }
 
 cluster_facts supervisor::cluster() {
+  bool linked = plan_.redis.empty() || redis_linked();
   cluster_facts facts{
     .http = dialable(head().ready.http),
     .admin = dialable(head().ready.admin),
     .redis = plan_.redis,
     .model = plan_.model,
     .key_wanted = plan_.key_wanted,
+    .redis_linked = linked,
     .nodes = {}};
   for (auto& each : children_)
     if (each.what != kind::redis)

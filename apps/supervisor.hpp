@@ -1,6 +1,7 @@
 #pragma once
 
 #include "apps/child_process.hpp"
+#include "apps/memory_file.hpp"
 #include "apps/node_setup.hpp"
 #include "apps/signal_queue.hpp"
 #include "apps/up_report.hpp"
@@ -17,15 +18,17 @@ namespace llumnix {
 
 /// A cluster on this machine, as the command line describes it.
 struct up_plan {
-  std::uint32_t engines = 4;
+  std::uint32_t engines = 4;        ///< modeled ones, each a process
+  std::uint32_t remote_engines = 0; ///< behind HTTP, run by somebody else
   std::string http = "127.0.0.1:8089";
   std::string admin = "127.0.0.1:8090";
   std::string admin_key;
   bool key_wanted = false; ///< of clients
-  std::string model;
+  std::string model;       ///< empty: whatever the engines behind HTTP serve
   bool spawn_redis = false;
   std::string redis;                       ///< HOST:PORT of somebody's Redis; empty: none
-  std::vector<std::string> node_arguments; ///< of every `serve`: --config, --set, --log-level
+  memory_file settings;                    ///< configuration of every `serve`, secrets included
+  std::vector<std::string> node_arguments; ///< of every `serve`: --config, --log-level
   std::chrono::milliseconds drain{10000};
   std::optional<std::chrono::milliseconds> run_for; ///< from ready on; absent: until a signal
   restart_limits limits;
@@ -62,6 +65,7 @@ private:
   wait_end start_head();
   wait_end start_engines();
   bool instances_ready();
+  bool redis_linked();
   int stop();
   bool stop_group(kind what, std::chrono::milliseconds patience);
   void kill_all();

@@ -1,13 +1,15 @@
 #include "apps/up_report.hpp"
 
+#include "apps/cli_common.hpp"
+#include "apps/exit_codes.hpp"
 #include "apps/text_table.hpp"
 #include "config/notation.hpp"
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdio>
 
 namespace llumnix {
 
@@ -22,14 +24,9 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-void print(const std::string& text) {
-  std::fputs(text.c_str(), stdout);
-  std::fflush(stdout);
-}
-
 class json_report final : public up_report {
 public:
-  void starting(std::uint32_t) override {}
+  void starting(std::uint32_t, std::uint32_t) override {}
   void node_started(const node_facts& node) override {
     emit(
       {{"event", "node_started"}, {"node", node.name}, {"pid", node.pid}, {"roles", node.roles}});
@@ -47,7 +44,7 @@ public:
        {"http", "http://" + cluster.http},
        {"admin", "http://" + cluster.admin},
        {"redis", cluster.redis.empty() ? json(nullptr) : json(cluster.redis)},
-       {"model", cluster.model},
+       {"model", cluster.model.empty() ? json(nullptr) : json(cluster.model)},
        {"nodes", std::move(nodes)}});
   }
   void node_down(const std::string& node, pid_t pid, const std::string& reason) override {
@@ -64,14 +61,17 @@ public:
   void stopped() override { emit({{"event", "stopped"}}); }
 
 private:
-  static void emit(const json& event) { print(event.dump() + "\n"); }
+  void emit(const json& event) { print(event.dump() + "\n"); }
 };
 
 class human_report final : public up_report {
 public:
-  void starting(std::uint32_t engines) override {
+  void starting(std::uint32_t engines, std::uint32_t remote) override {
     begun_ = std::chrono::steady_clock::now();
-    print(fmt::format("Starting a head and {} engine{}\n", engines, engines == 1 ? "" : "s"));
+    auto count = remote > 0 ? remote : engines;
+    print(fmt::format(
+      "Starting a head {} {} engine{}{}\n", remote > 0 ? "in front of" : "and", count,
+      count == 1 ? "" : "s", remote > 0 ? " behind HTTP" : ""));
   }
   void node_started(const node_facts& node) override {
     print(fmt::format("  {:<10} pid {:<8} {}\n", node.name, node.pid, joined(node.roles)));
@@ -88,14 +88,19 @@ public:
     print(painted(line, tint::green, colours_) + "\n");
   }
   void stopping(std::chrono::milliseconds drain) override {
+    stopping_ = true;
     print(fmt::format(
       "Stopping: running requests get up to {}; press Ctrl-C again to stop at once\n",
       format_duration(drain)));
   }
-  void stopped() override { print("Stopped\n"); }
+  void stopped() override {
+    if (stopping_) // else it failed, and that was the last word
+      print("Stopped\n");
+  }
 
 private:
   bool colours_ = colour_allowed(stdout);
+  bool stopping_ = false;
   std::chrono::steady_clock::time_point begun_;
 };
 
@@ -105,20 +110,24 @@ void human_report::ready(const cluster_facts& cluster) {
   auto at = cluster.admin == "127.0.0.1:8090" ? "" : " --admin " + cluster.admin;
   auto key = cluster.key_wanted ? " -H \"Authorization: Bearer $KEY\"" : "";
   auto body = json{
-    {"model", cluster.model},
+    {"model", cluster.model.empty() ? "MODEL" : cluster.model},
     {"stream", true},
     {"messages", {{{"role", "user"}, {"content", "Tell me about actors"}}}}};
   pid_t victim = -1;
   for (auto& node : cluster.nodes)
-    if (!node.instances.empty())
+    if (std::ranges::find(node.roles, "llumlet") != node.roles.end())
       victim = node.pid;
   std::string text;
   text
     += painted(fmt::format("Ready after {:.2f} s", took.count()), tint::green, colours_) + "\n\n";
-  text += fmt::format("  OpenAI API   http://{}   model {}\n", cluster.http, cluster.model);
+  text += fmt::format(
+    "  OpenAI API   http://{}   {}\n", cluster.http,
+    cluster.model.empty() ? "models: see /v1/models" : "model " + cluster.model);
   text += fmt::format("  operators    http://{}\n", cluster.admin);
   if (!cluster.redis.empty())
-    text += fmt::format("  Redis        {}\n", cluster.redis);
+    text += fmt::format(
+      "  Redis        {}{}\n", cluster.redis,
+      cluster.redis_linked ? "" : "   (not reachable yet; it is tried again until it is)");
   text += fmt::format(
     "\nA streamed chat completion:\n"
     "  curl -N http://{}/v1/chat/completions -H 'Content-Type: application/json'{} \\\n    -d "
@@ -128,13 +137,18 @@ void human_report::ready(const cluster_facts& cluster) {
   text += fmt::format("  {} status{}\n", self, at);
   text += fmt::format("  {} requests{}\n", self, at);
   text += fmt::format("  {} why REQUEST{}\n", self, at);
-  text += fmt::format("  {} load --verify --help\n", self);
-  text += fmt::format("  kill -9 {:<20}  an engine dies; its requests go on elsewhere\n", victim);
+  text += fmt::format("  {} load {}--help\n", self, victim > 0 ? "--verify " : "");
+  if (victim > 0)
+    text += fmt::format("  kill -9 {:<20}  an engine dies; its requests go on elsewhere\n", victim);
   text += "\nCtrl-C stops the cluster\n";
   print(text);
 }
 
 } // namespace
+
+void up_report::print(const std::string& text) {
+  all_written_ = all_written_ && write_out(text) == exit_code::done;
+}
 
 std::unique_ptr<up_report> make_json_report() {
   return std::make_unique<json_report>();

@@ -70,6 +70,12 @@ void check_string(const knob& which, const std::string& value, bool item, proble
       if (item || !value.empty())
         check_address(which, value, found);
       break;
+    case knob_form::engine_url: {
+      std::string address;
+      if (auto wrong = read_engine_url(value, address); !wrong.empty())
+        found.push_back({std::string{which.path}, value + wrong});
+      break;
+    }
     case knob_form::plain:
     case knob_form::bytes: break;
   }
@@ -137,6 +143,27 @@ void check_listeners(const http_config& http, const admin_config& admin, problem
     found.push_back({"admin.listen", admin.listen + " is also http.listen"});
 }
 
+/// Engines behind HTTP: their load is known only as what the gateway sent them.
+void check_engines(const cluster_config& config, problems& found) {
+  const auto& engines = config.gateway.engines;
+  std::set<std::string> seen;
+  for (auto& url : engines)
+    if (auto address = engine_address(url); !address.empty() && !seen.insert(address).second)
+      found.push_back({"gateway.engines", url + " is listed twice"});
+  if (engines.empty())
+    return;
+  if (config.scheduler.full_mode)
+    found.push_back(
+      {"gateway.engines", "want lite mode, because engines behind HTTP do not report their load; "
+                          "set scheduler.full_mode=false"});
+  if (
+    config.gateway.engine_check_interval
+    >= std::chrono::seconds{config.scheduler.instance_staleness_s})
+    found.push_back(
+      {"gateway.engine_check_interval",
+       "must be below scheduler.instance_staleness_s, or engines look dead between two checks"});
+}
+
 void check_engine(const engine_config& engine, problems& found) {
   if (engine.kv_bytes_per_token % 8 != 0)
     found.push_back(
@@ -176,6 +203,7 @@ std::vector<config_problem> check(const cluster_config& config) {
     check_knob(each, copy, found);
   check_node(config.node, found);
   check_listeners(config.http, config.admin, found);
+  check_engines(config, found);
   check_engine(config.engine, found);
   check_intervals(config, found);
   return found;

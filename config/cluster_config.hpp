@@ -43,9 +43,10 @@ struct http_config {
   std::string listen = "127.0.0.1:8089";
   std::size_t max_header_bytes = 16 * 1024;
   std::size_t max_body_bytes = 64 * 1024 * 1024;
-  milliseconds header_timeout{10000}; ///< for a whole request head
-  milliseconds body_timeout{30000};   ///< longest pause within a body
-  milliseconds idle_timeout{300000};  ///< keep-alive connections without a request
+  std::size_t max_bodies_bytes = 1024 * 1024 * 1024; ///< of all bodies held at a time; above it 503
+  milliseconds header_timeout{10000};                ///< for a whole request head
+  milliseconds body_timeout{30000};                  ///< longest pause within a body
+  milliseconds idle_timeout{300000};                 ///< keep-alive connections without a request
   std::size_t max_connections = 10000;
   std::string key;       ///< bearer key clients must send; empty: none
   bool insecure = false; ///< let it listen off loopback without a key
@@ -71,11 +72,27 @@ struct gateway_config {
   milliseconds silence{1000}; ///< a silent owner of a stream is asked whether it still has it
   std::size_t recorder_requests = 10000; ///< ended requests whose flight record is kept
   bool forward_scheduler = true;         ///< use the SCHEDULER actor when there is one
+  /// URLs `http://HOST:PORT` of engines that run by themselves; empty: engines are llumlets on
+  /// nodes. Wants `scheduler.full_mode=false`.
+  std::vector<std::string> engines{};
+  milliseconds engine_silence{
+    30000}; ///< an engine that says nothing for this long to a request counts as hung; 0: never
+  /// Headers of clients that engines behind HTTP get too, lower case; one that ends in '*' stands
+  /// for all that begin so.
+  std::vector<std::string> forward_headers{"authorization", "traceparent",  "tracestate",
+                                           "baggage",       "x-session-id", "x-slo-*"};
+  milliseconds engine_check_interval{1000}; ///< between two health checks of an engine
+  /// Retries after an engine failed, as a share of the requests of the last ten seconds: 0.2 allows
+  /// one retry for every five requests, so that a cluster in trouble is not asked many times over.
+  double engine_retries = 0.2;
+  std::uint32_t engine_retries_floor
+    = 10; ///< retries a second that are allowed however few requests there are
 };
 
 /// Placement. Names and defaults of the reference (spec/scheduling.md 1.3) with our own policy
 /// choice.
 struct scheduler_config {
+  bool full_mode = true; ///< false, "lite": load is only what was sent and has not ended
   std::string policy = "load-balance";
   std::string neutral_load_metric = "all_prefills_tokens_num";
   double neutral_load_threshold = 8192;
@@ -84,7 +101,7 @@ struct scheduler_config {
   std::string decode_load_metric = "kv_cache_usage_ratio_projected";
   double decode_load_threshold = 1.0;
   std::uint32_t dispatch_top_k = 1;
-  bool local_account = true; ///< count what was sent since the last status
+  bool local_account = true; ///< full mode: count what was sent since the last status
   std::uint32_t local_account_staleness_s = 10;
   std::string failover_domain = "instance-unit"; ///< instance, node, instance-unit, node-unit
   std::uint32_t instance_staleness_s = 60;

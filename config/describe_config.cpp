@@ -66,15 +66,23 @@ json schema_of(const knob& which, cluster_config& defaults) {
   return schema;
 }
 
-} // namespace
-
-std::string to_json(const cluster_config& config) {
+std::string document_of(const cluster_config& config, secrets how) {
   json document = json::object();
   for (auto& each : knobs()) {
     auto [section, leaf] = section_and_leaf(each.path);
-    document[section][leaf] = write_json(each, config);
+    document[section][leaf] = write_json(each, config, how);
   }
   return document.dump(2);
+}
+
+} // namespace
+
+std::string to_json(const cluster_config& config) {
+  return document_of(config, secrets::hidden);
+}
+
+std::string to_json_with_secrets(const cluster_config& config) {
+  return document_of(config, secrets::shown);
 }
 
 std::string config_schema() {

@@ -69,14 +69,28 @@ std::string read(const knob&, std::string_view text, milliseconds& value) {
   return parse_duration(text, value) ? "" : " is no duration; write it like 250ms, 10s or 2m";
 }
 
+/// JSON, which every configuration can be written as, holds no other text.
+bool is_utf8(std::string_view text) {
+  try {
+    nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
 std::string read(const knob& which, std::string_view text, std::string& value) {
   if (which.secret && text == hidden)
     return " is the placeholder of a secret, not a secret";
+  if (!is_utf8(text))
+    return " is not written in UTF-8";
   value = text;
   return {};
 }
 
 std::string read(const knob&, std::string_view text, std::vector<std::string>& value) {
+  if (!is_utf8(text))
+    return " is not written in UTF-8";
   std::vector<std::string> items;
   while (!text.empty()) {
     auto comma = text.find(',');
@@ -144,7 +158,7 @@ std::string read_json(const knob& which, const nlohmann::json& value, cluster_co
   return wrong.empty() ? read_text(which, text, config) : shown(which, text) + wrong;
 }
 
-nlohmann::ordered_json write_json(const knob& which, const cluster_config& config) {
+nlohmann::ordered_json write_json(const knob& which, const cluster_config& config, secrets how) {
   auto copy = config;
   return std::visit(
     [&](auto* member) -> nlohmann::ordered_json {
@@ -157,7 +171,8 @@ nlohmann::ordered_json write_json(const knob& which, const cluster_config& confi
         else
           return *member;
       else if constexpr (std::is_same_v<type, std::string>)
-        return which.secret && !member->empty() ? std::string{hidden} : *member;
+        return which.secret && how == secrets::hidden && !member->empty() ? std::string{hidden}
+                                                                          : *member;
       else
         return *member;
     },

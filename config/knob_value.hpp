@@ -15,8 +15,12 @@ namespace llumnix {
 std::string read_text(const knob& which, std::string_view text, cluster_config& config);
 std::string read_json(const knob& which, const nlohmann::json& value, cluster_config& config);
 
-/// As `read_json` takes it: durations and round sizes as strings. A secret that is set is "***".
-nlohmann::ordered_json write_json(const knob& which, const cluster_config& config);
+enum class secrets { hidden, shown };
+
+/// As `read_json` takes it: durations and round sizes as strings. A hidden secret that is set is
+/// "***".
+nlohmann::ordered_json
+write_json(const knob& which, const cluster_config& config, secrets how = secrets::hidden);
 /// As `read_text` takes it; a secret that is set is "***".
 std::string write_text(const knob& which, const cluster_config& config);
 

@@ -26,6 +26,7 @@ enum class knob_form {
   address,          ///< HOST:PORT
   optional_address, ///< HOST:PORT or empty
   peer_address,     ///< HOST:PORT to dial, so the port is not 0; empty where it is a single string
+  engine_url,       ///< http://HOST:PORT, a closing slash allowed
 };
 
 /// One knob: everything the loader, `--set`, the schema and the help know about it.

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <set>
 
 namespace llumnix {
 
@@ -38,6 +40,42 @@ std::string reason_of(const nlohmann::json::parse_error& failure) {
   return std::string{text};
 }
 
+/// Finds names that stand twice in one object while a document is read, which would quietly lose
+/// the first value.
+class twice_named {
+public:
+  /// As nlohmann calls it for each part of the document.
+  bool operator()(int, nlohmann::json::parse_event_t event, const nlohmann::json& part) {
+    if (event == nlohmann::json::parse_event_t::object_start)
+      open_.emplace_back();
+    else if (event == nlohmann::json::parse_event_t::object_end)
+      open_.pop_back();
+    else if (event == nlohmann::json::parse_event_t::key)
+      take(part.get_ref<const std::string&>());
+    return true;
+  }
+  const std::vector<config_problem>& problems() const { return problems_; }
+
+private:
+  struct object {
+    std::set<std::string> names;
+    std::string latest;
+  };
+
+  void take(const std::string& name) {
+    open_.back().latest = name;
+    if (open_.back().names.insert(name).second)
+      return;
+    std::string path;
+    for (auto& each : open_)
+      path += (path.empty() ? "" : ".") + each.latest;
+    problems_.push_back({std::move(path), "is given twice; keep one of them"});
+  }
+
+  std::vector<object> open_; ///< from the document itself to the object being read
+  std::vector<config_problem> problems_;
+};
+
 void walk(
   const nlohmann::json& object, const std::string& prefix, cluster_config& config,
   std::vector<config_problem>& problems) {
@@ -60,14 +98,15 @@ void walk(
 
 std::vector<config_problem> load_json(std::string_view text, cluster_config& config) {
   nlohmann::json document;
+  twice_named twice;
   try {
-    document = nlohmann::json::parse(text, nullptr, true, true);
+    document = nlohmann::json::parse(text, std::ref(twice), true, true);
   } catch (const nlohmann::json::parse_error& failure) {
     return {{place_of(text, failure.byte), reason_of(failure)}};
   }
   if (!document.is_object())
     return {{"line 1, column 1", "the configuration is one JSON object"}};
-  std::vector<config_problem> problems;
+  auto problems = twice.problems();
   walk(document, "", config, problems);
   return problems;
 }
@@ -82,8 +121,7 @@ std::vector<config_problem> load_file(const std::string& path, cluster_config& c
     return {{path, std::string{"cannot be read: "} + std::strerror(errno)}};
   auto problems = load_json(text, config);
   for (auto& each : problems)
-    if (each.path.starts_with("line "))
-      each.path = path + ", " + each.path;
+    each.path = path + (each.path.starts_with("line ") ? ", " : ": ") + each.path;
   return problems;
 }
 

@@ -17,9 +17,10 @@ struct config_problem {
 };
 
 /// Reads a JSON document (comments allowed) into `config`. Every problem is reported, none stops
-/// the others.
+/// the others; a name that stands twice in one object is one.
 std::vector<config_problem> load_json(std::string_view text, cluster_config& config);
-/// The same from a file; one problem with path = file name if it cannot be read.
+/// The same from a file, whose name begins each problem's path; it is all of it if the file cannot
+/// be read.
 std::vector<config_problem> load_file(const std::string& path, cluster_config& config);
 /// Applies one "path.to.knob=value": durations `250ms`, `10s`, `2m`; sizes `64KiB`; lists `a,b`;
 /// true/false.
@@ -31,6 +32,8 @@ std::vector<config_problem> check(const cluster_config& config);
 
 /// The configuration as JSON; secrets (keys, passwords) are shown as "***" when set.
 std::string to_json(const cluster_config& config);
+/// The same with its secrets, so that `load_json` gets the whole of it back; not for human eyes.
+std::string to_json_with_secrets(const cluster_config& config);
 /// A JSON schema of the configuration with defaults and descriptions.
 std::string config_schema();
 /// A table for people: path, value, default, meaning.
@@ -42,6 +45,9 @@ bool parse_duration(std::string_view text, milliseconds& value);
 bool parse_size(std::string_view text, std::size_t& value);
 /// Splits "HOST:PORT" ("[::1]:80" too); false if it is none.
 bool split_address(std::string_view address, std::string& host, std::uint16_t& port);
+/// HOST:PORT of an engine's URL, `http://HOST:PORT` or the same with a closing slash; the host in
+/// lower case, so that equal engines have equal texts. Empty if it is no such URL.
+std::string engine_address(std::string_view url);
 /// Whether the host part of HOST:PORT is loopback (127.0.0.0/8, ::1, localhost).
 bool is_loopback(std::string_view address);
 

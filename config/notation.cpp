@@ -135,6 +135,51 @@ bool split_address(std::string_view address, std::string& host, std::uint16_t& p
   return true;
 }
 
+std::string read_engine_url(std::string_view url, std::string& address) {
+  constexpr std::string_view scheme = "http://";
+  constexpr std::string_view example = "; write http://HOST:PORT";
+  auto lower = [](std::string_view text) {
+    std::string made{text};
+    for (auto& c : made)
+      if (c >= 'A' && c <= 'Z')
+        c = static_cast<char>(c - 'A' + 'a');
+    return made;
+  };
+  if (lower(url.substr(0, scheme.size())) != scheme) {
+    bool other = url.find("://") != url.npos;
+    return (other ? " is not http" : " is no URL") + std::string{example};
+  }
+  auto rest = url.substr(scheme.size());
+  auto end = std::min(rest.find_first_of("/?#"), rest.size());
+  auto place = rest.substr(0, end);
+  if (rest.size() > end + 1 || (rest.size() == end + 1 && rest.back() != '/'))
+    return " has a path; the gateway adds the paths itself" + std::string{example};
+  if (place.empty() || place.front() == ':')
+    return " has no host" + std::string{example};
+  std::string host;
+  std::uint16_t port = 0;
+  if (!split_address(place, host, port)) {
+    bool lacks_port = place.find(':') == place.npos || place.back() == ']';
+    return (lacks_port ? " has no port" : " has no address") + std::string{example};
+  }
+  constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyz0123456789.-_";
+  constexpr std::string_view digits_of_ipv6 = "0123456789abcdef:.";
+  bool bracketed = place.front() == '[';
+  host = lower(host);
+  if (host.find_first_not_of(bracketed ? digits_of_ipv6 : letters) != host.npos)
+    return " has no host" + std::string{example};
+  if (port == 0)
+    return " has port 0, which nobody can dial";
+  address = (bracketed ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  return {};
+}
+
+std::string engine_address(std::string_view url) {
+  std::string address;
+  read_engine_url(url, address);
+  return address;
+}
+
 bool is_loopback(std::string_view address) {
   std::string host;
   std::uint16_t port = 0;

@@ -27,11 +27,13 @@ http_session::http_session(
 
 http_session::~http_session() {
   client_->watch(nullptr);
-  if (!std::exchange(over_, true))
+  if (!std::exchange(over_, true)) {
     record(499);
+    why_cancelled_.context = "the gateway stops";
+  }
   for (const auto& x : choices_)
     if (x.open)
-      services_.streams.cancel(x.stream, services_.loop.now());
+      services_.streams.cancel(x.stream, services_.loop.now(), why_cancelled_);
 }
 
 void http_session::start(std::vector<openai::tokenized_prompt> prompts, std::uint64_t seed) {
@@ -208,9 +210,11 @@ void http_session::reply_whole() {
 
 /// One failed choice ends the whole request. Inside a stream there is no status left to say it
 /// with: an error event, and no [DONE], so that half an answer is not taken for a whole one.
-void http_session::fail(const openai::api_error& failure) {
+void http_session::fail(const error& why) {
   if (over_)
     return;
+  why_cancelled_ = {errc::cancelled, "another choice of the request failed"};
+  auto failure = openai::to_api_error(why);
   log::gateway.debug(
     "request-failed", "{}: {} {}", request_.id.text(), failure.status, failure.message);
   if (!head_sent_) {
@@ -247,6 +251,13 @@ void http_session::on_drained() {
   acknowledge();
 }
 
+void http_session::give_up(const error& why) {
+  if (over_)
+    return;
+  fail(why);
+  why_cancelled_ = why;
+}
+
 void http_session::check_stalled(time_point now, std::chrono::milliseconds limit) {
   if (over_ || client_->backlog() == 0 || now - client_->stalled_since() <= limit)
     return;
@@ -254,6 +265,7 @@ void http_session::check_stalled(time_point now, std::chrono::milliseconds limit
     "stalled-client", "{} of {} read nothing for too long", request_.id.text(), request_.client);
   client_->watch(nullptr);
   client_->abandon();
+  why_cancelled_.context = "the client read nothing for too long";
   end(499);
 }
 

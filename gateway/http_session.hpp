@@ -61,6 +61,9 @@ public:
   void start(std::vector<openai::tokenized_prompt> prompts, std::uint64_t seed);
   /// Gives the client up if it has accepted no byte for `limit`.
   void check_stalled(time_point now, std::chrono::milliseconds limit);
+  /// The gateway itself ends the request, for its own reasons: the client gets an error in the form
+  /// that suits what it has already seen.
+  void give_up(const error& why);
 
   void on_gone() override;
   void on_drained() override;
@@ -89,7 +92,7 @@ private:
     }
     void on_failure(std::uint32_t which, const error& failure) override {
       session_->choices_[first_ + which].open = false;
-      session_->fail(openai::to_api_error(failure));
+      session_->fail(failure);
     }
     void flush() override { session_->flush(); }
 
@@ -105,7 +108,7 @@ private:
   void flush();
   void end_stream();
   void reply_whole();
-  void fail(const openai::api_error& failure);
+  void fail(const error& why);
   void send_head();
   void acknowledge();
   void end(int status);
@@ -119,7 +122,8 @@ private:
   openai::chunk_writer chunks_;
   bool over_ = false;
   bool head_sent_ = false;
-  std::size_t open_ = 0; ///< choices not finished
+  std::size_t open_ = 0;                                         ///< choices not finished
+  error why_cancelled_{errc::cancelled, "the client went away"}; ///< of streams open at the end
   std::vector<openai::tokenized_prompt> prompts_;
   std::vector<prompt_sink> sinks_;
   std::vector<choice> choices_; ///< prompt after prompt

@@ -1,7 +1,7 @@
 #include "gateway/routes.hpp"
 
 #include "gateway/openai/replies.hpp"
-#include "gateway/openai/tokenize.hpp"
+#include "net/http_message.hpp"
 
 #include <algorithm>
 #include <cctype>
@@ -14,6 +14,7 @@ constexpr std::string_view json = "application/json";
 constexpr std::string_view prometheus_text
   = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 constexpr std::string_view models_path = "/v1/models/";
+constexpr std::size_t large_body = 256 * 1024; // bytes from which others would notice its reading
 
 std::uint64_t random_seed() {
   std::random_device device;
@@ -54,14 +55,24 @@ std::string_view code_of_status(int status) {
   switch (status) {
     case 408: return "request_timeout";
     case 413: return "request_too_large";
+    case 417: return "expectation_failed";
     case 431: return "headers_too_large";
     case 503: return "overloaded";
     default: return status < 500 ? "bad_request" : "internal_error";
   }
 }
 
-openai::api_error unknown_model(std::string_view name) {
-  return {404, "model_not_found", "The model '" + std::string{name} + "' does not exist.", "model"};
+/// Whether a path may be another than its clean form: few are looked at closely.
+bool may_be_unclean(std::string_view path) {
+  return path.starts_with('/') && (path.find("//") != path.npos || path.find("/.") != path.npos);
+}
+
+/// Whether `name` is in the list, whose entries may end in a '*' for any ending.
+bool is_listed(const std::vector<std::string>& list, std::string_view name) {
+  return std::any_of(list.begin(), list.end(), [&](std::string_view entry) {
+    return entry.ends_with('*') ? name.starts_with(entry.substr(0, entry.size() - 1))
+                                : name == entry;
+  });
 }
 
 } // namespace
@@ -79,17 +90,23 @@ const openai_handler::route openai_handler::routes[] = {
 openai_handler::openai_handler(gateway_services services)
   : services_{std::move(services)},
     started_{services_.unix_seconds()},
-    parser_{services_.config.max_choices},
+    reader_{services_.config, services_.words},
     seeds_{services_.seed},
     uuids_{random_seed()},
     shared_{
       services_.streams, services_.loop, services_.metrics.attach(),
       openai::logprob_writer{services_.words},
       [this](http_session& session) { free_later(session); }},
-    self_{std::make_shared<openai_handler*>(this)} {}
+    self_{std::make_shared<openai_handler*>(this)} {
+  if (services_.pool)
+    large_bodies_.emplace(*services_.pool, services_.loop, [this](call& x, body_content&& content) {
+      on_content(x, std::move(content));
+    });
+}
 
 openai_handler::~openai_handler() {
   self_.reset();
+  large_bodies_.reset();
   sessions_.clear();
 }
 
@@ -98,6 +115,9 @@ void openai_handler::on_request(
   auto id = services_.ids.take(request.header("x-request-id"), uuids_);
   call x{std::move(client), std::move(request), std::move(id), services_.loop.now()};
   const auto& path = x.request.path;
+  if (may_be_unclean(path))
+    if (auto place = net::clean_path(path); place != path)
+      return redirect(x, place);
   auto found = std::find_if(std::begin(routes), std::end(routes), [&](const route& candidate) {
     return candidate.path.ends_with('/') ? path.starts_with(candidate.path)
                                          : path == candidate.path;
@@ -122,31 +142,71 @@ void openai_handler::on_request(
 }
 
 void openai_handler::generate(call& x, openai::endpoint kind) {
+  if (!services_.ready())
+    return refuse(x, {503, "draining", "This gateway takes no new requests now.", {}});
   if (foreign_content(x.request.header("content-type")))
     return refuse(x, {415, "unsupported_media_type", "The body must be application/json.", {}});
-  auto parsed = parser_.parse(kind, x.request.body);
-  if (const auto* failure = std::get_if<openai::api_error>(&parsed))
-    return refuse(x, *failure);
-  auto& wish = std::get<openai::generation_request>(parsed);
-  if (wish.model != services_.config.model)
-    return refuse(x, unknown_model(wish.model));
-  auto prompts = openai::tokenize(wish, services_.words, services_.max_model_len());
-  if (const auto* failure = std::get_if<openai::api_error>(&prompts))
-    return refuse(x, *failure);
+  body_form form{kind, services_.relays != nullptr, services_.max_model_len()};
+  if (!large_bodies_ || x.request.body.size() < large_body)
+    return on_content(x, reader_.read(form, x.request.body));
+  if (!large_bodies_->read(x, form))
+    refuse(x, {503, "overloaded", "Too many large requests wait to be read.", {}});
+}
 
-  wish.messages.clear();
-  wish.prompts.clear();
+void openai_handler::on_content(call& x, body_content&& content) {
+  if (const auto* failure = std::get_if<openai::api_error>(&content))
+    refuse(x, *failure);
+  else if (auto* wanted = std::get_if<checked_request>(&content))
+    serve(x, std::move(*wanted));
+  else
+    pass_on(x, std::get<relay::relay_request>(std::move(content)));
+}
+
+void openai_handler::serve(call& x, checked_request&& wanted) {
   auto session = std::make_unique<http_session>(
     shared_, std::move(x.client),
     session_request{
-      std::move(wish), std::move(x.id), std::move(x.request.peer), x.arrived,
+      std::move(wanted.wish), std::move(x.id), std::move(x.request.peer), x.arrived,
       services_.unix_seconds()});
   auto& started = *session;
   sessions_.emplace(&started, std::move(session));
-  started.start(std::move(std::get<std::vector<openai::tokenized_prompt>>(prompts)), seeds_());
+  started.start(std::move(wanted.prompts), seeds_());
+}
+
+/// The body stays as it is: what the gateway does not act on is for the engine to judge.
+void openai_handler::pass_on(call& x, relay::relay_request&& wish) {
+  if (auto known = services_.models();
+      !known->entries.empty() && !wish.model.empty() && !known->entries.contains(wish.model))
+    return refuse(x, unknown_model(wish.model));
+  net::header_list passed;
+  for (auto& [name, value] : x.request.headers)
+    if (
+      is_listed(services_.config.forward_headers, name)
+      && (services_.key.empty() || name != "authorization"))
+      passed.emplace_back(std::move(name), std::move(value));
+  services_.relays->open(
+    std::move(x.client),
+    {std::move(wish), std::move(x.request.body), std::move(x.request.path), std::move(passed),
+     std::move(x.id), std::move(x.request.peer), x.arrived, std::move(x.request.held)});
+}
+
+/// All models of the engines, or the one wanted.
+void openai_handler::answer_models(call& x, std::string_view wanted) {
+  auto known = services_.models();
+  if (!wanted.empty()) {
+    auto found = known->entries.find(wanted);
+    return found == known->entries.end() ? refuse(x, unknown_model(wanted))
+                                         : reply(x, 200, json, found->second);
+  }
+  std::string list = R"({"object":"list","data":[)";
+  for (const auto& [id, entry] : known->entries)
+    list.append(list.back() == '[' ? "" : ",").append(entry);
+  reply(x, 200, json, list + "]}");
 }
 
 void openai_handler::models(call& x) {
+  if (services_.relays)
+    return answer_models(x, {});
   reply(
     x, 200, json,
     openai::render_models(services_.config.model, started_, services_.max_model_len()));
@@ -154,6 +214,8 @@ void openai_handler::models(call& x) {
 
 void openai_handler::model(call& x) {
   auto name = std::string_view{x.request.path}.substr(models_path.size());
+  if (services_.relays)
+    return answer_models(x, name);
   if (name != services_.config.model)
     return refuse(x, unknown_model(name));
   reply(x, 200, json, openai::render_model(name, started_, services_.max_model_len()));
@@ -196,15 +258,38 @@ void openai_handler::refuse(call& x, const openai::api_error& failure) {
   x.client->reply(std::move(reply));
 }
 
+/// Whatever is asked for, there (spec/gateway.md 3).
+void openai_handler::redirect(call& x, std::string_view path) {
+  auto place = net::percent_encode_path(path);
+  if (!x.request.query.empty())
+    place.append("?").append(x.request.query);
+  x.client->reply({301, {{"location", std::move(place)}, {"x-request-id", x.id.text()}}, {}});
+}
+
 net::http_reply openai_handler::error_reply(int status, std::string_view message) {
   return openai::error_reply(
     {status, std::string{code_of_status(status)}, std::string{message}, {}}, make_uuid(uuids_));
 }
 
 void openai_handler::on_tick() {
+  services_.on_tick();
   auto now = services_.loop.now();
   for (const auto& [session, owned] : sessions_) // those that end here are freed later
     session->check_stalled(now, services_.config.stalled_client);
+}
+
+void openai_handler::give_up_all(const error& why) {
+  std::vector<http_session*> all; // a client that is answered may send its next request at once
+  all.reserve(sessions_.size());
+  for (const auto& [session, owned] : sessions_)
+    all.push_back(session);
+  for (auto* session : all) // freed later
+    session->give_up(why);
+  if (large_bodies_)
+    for (auto& x : large_bodies_->take_all())
+      refuse(x, openai::to_api_error(why));
+  if (services_.relays)
+    services_.relays->give_up_all(why);
 }
 
 /// One posted task serves all sessions that end before it runs.

@@ -1,21 +1,32 @@
 #pragma once
 
 #include "config/cluster_config.hpp"
+#include "gateway/body_reader.hpp"
 #include "gateway/gateway_metrics.hpp"
 #include "gateway/http_session.hpp"
-#include "gateway/openai/request_parser.hpp"
+#include "gateway/large_bodies.hpp"
+#include "gateway/parse_pool.hpp"
+#include "gateway/relay/relay_table.hpp"
 #include "gateway/request_ids.hpp"
 #include "net/http_server.hpp"
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 namespace llumnix {
+
+/// The models that engines behind HTTP say they serve.
+struct served_models {
+  std::map<std::string, std::string, std::less<>>
+    entries; ///< by id, as the engine tells it: {"id":…}
+};
 
 /// What the HTTP surface of one I/O loop works with. References outlive the handler.
 struct gateway_services {
@@ -32,6 +43,12 @@ struct gateway_services {
   std::function<std::uint32_t()> max_model_len; ///< tokens of prompt and output; 0: unknown
   std::function<std::string()> metrics_text;    ///< appended to /metrics
   std::function<std::int64_t()> unix_seconds;   ///< wall time, for `created`
+  /// Passes requests on to engines behind HTTP, on this loop; null: engines are llumlets' and take
+  /// tokens.
+  relay::relay_table* relays = nullptr;
+  std::function<std::shared_ptr<const served_models>()> models = {}; ///< of those engines
+  std::function<void()> on_tick = [] {}; ///< about ten times a second, on the loop
+  parse_pool* pool = nullptr;            ///< reads large bodies; null: the loop does that itself
 };
 
 /// The HTTP surface of one I/O loop (spec/gateway.md 3, spec/surface.md 3):
@@ -40,7 +57,9 @@ struct gateway_services {
 ///     GET HEAD  /v1/models  /v1/models/{id}  /metrics
 ///     any       /health  /healthz
 ///
-/// With a key, everything but /health and /healthz wants `authorization: Bearer KEY`.
+/// With a key, everything but /health and /healthz wants `authorization: Bearer KEY`. A path with
+/// empty segments, "." or ".." is redirected to its clean form. While new requests are not welcome,
+/// generating ones get 503.
 class openai_handler final : public net::http_handler {
 public:
   explicit openai_handler(gateway_services services);
@@ -49,19 +68,17 @@ public:
 
   void on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) override;
   void on_tick() override;
+  void on_loop_end() override { large_bodies_.reset(); }
   net::http_reply error_reply(int status, std::string_view message) override;
 
   /// Sessions whose answer is not complete, and those that wait to be freed.
   std::size_t open_sessions() const { return sessions_.size(); }
+  /// Ends all generating requests there are now with an error: an event in a stream that has begun,
+  /// else a reply. On the loop.
+  void give_up_all(const error& why);
 
 private:
-  /// One request on its way to its route.
-  struct call {
-    std::shared_ptr<net::exchange> client;
-    net::http_request request;
-    request_ids::claim id;
-    time_point arrived;
-  };
+  using call = client_call;
   struct route {
     std::string_view path;    ///< ending in '/': everything below it
     std::string_view methods; ///< as in `allow`; empty: any
@@ -73,6 +90,10 @@ private:
   void chat(call& x) { generate(x, openai::endpoint::chat); }
   void completions(call& x) { generate(x, openai::endpoint::completions); }
   void generate(call& x, openai::endpoint kind);
+  void on_content(call& x, body_content&& content);
+  void serve(call& x, checked_request&& wanted);
+  void pass_on(call& x, relay::relay_request&& wish);
+  void answer_models(call& x, std::string_view wanted);
   void models(call& x);
   void model(call& x);
   void health(call& x);
@@ -80,15 +101,17 @@ private:
   bool authorized(const call& x) const;
   void reply(call& x, int status, std::string_view content_type, std::string body);
   void refuse(call& x, const openai::api_error& failure);
+  void redirect(call& x, std::string_view path);
   void free_later(http_session& session);
   void free_ended();
 
   gateway_services services_;
   std::int64_t started_; ///< Unix seconds
-  openai::request_parser parser_;
+  body_reader reader_;
   std::mt19937_64 seeds_;
   std::mt19937_64 uuids_;
   session_services shared_;
+  std::optional<large_bodies> large_bodies_; ///< with a pool, until the loop's end
   std::unordered_map<http_session*, std::unique_ptr<http_session>> sessions_;
   std::vector<http_session*> ended_;
   std::shared_ptr<openai_handler*>

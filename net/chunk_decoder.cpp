@@ -25,15 +25,26 @@ bool control(char c) {
 } // namespace
 
 chunk_decoder::status chunk_decoder::feed(std::string_view& data, std::string& body) {
+  for (;;) {
+    std::string_view piece;
+    auto outcome = next(data, piece);
+    if (piece.empty())
+      return outcome;
+    body += piece;
+  }
+}
+
+chunk_decoder::status chunk_decoder::next(std::string_view& data, std::string_view& piece) {
+  piece = {};
   while (!data.empty() && state_ != state::done) {
     if (state_ == state::content) {
-      auto taken = static_cast<std::size_t>(std::min<std::uint64_t>(chunk_, data.size()));
-      body.append(data.substr(0, taken));
-      data.remove_prefix(taken);
-      chunk_ -= taken;
+      piece
+        = data.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(chunk_, data.size())));
+      data.remove_prefix(piece.size());
+      chunk_ -= piece.size();
       if (chunk_ == 0)
         state_ = state::content_cr;
-      continue;
+      return status::need_more;
     }
     auto outcome = on_framing(data.front());
     if (outcome != status::need_more)

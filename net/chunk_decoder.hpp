@@ -23,6 +23,10 @@ public:
   /// what is left in `data` belongs to the next message.
   status feed(std::string_view& data, std::string& body);
 
+  /// The same without a copy: consumes up to the end of the next `piece` of content, which is part
+  /// of `data`. An empty piece with `need_more`: all of `data` is consumed.
+  status next(std::string_view& data, std::string_view& piece);
+
 private:
   enum class state {
     size_start,

@@ -3,6 +3,7 @@
 #include "runtime/base/assert.hpp"
 #include "runtime/base/log.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace llumnix::net {
@@ -77,6 +78,9 @@ void http_connection::begin_stream(int status, const header_list& headers) {
   LLUMNIX_ASSERT(!std::exchange(streaming_, true));
   if (loop_.draining() || reader_.http_1_0() || asks_to_close(headers))
     keep_alive_ = false;
+  event_stream_ = std::any_of(headers.begin(), headers.end(), [](const auto& header) {
+    return header.first == "content-type" && header.second.starts_with("text/event-stream");
+  });
   loop_.lend(out_);
   append_stream_head(out_, status, headers, form());
   bodiless_ = bodiless_ || bodiless(status);

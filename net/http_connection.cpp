@@ -22,6 +22,7 @@ constexpr std::size_t gather_up_to = 64 * 1024;  // of replies to pipelined requ
 constexpr std::size_t body_progress = 64 * 1024; // what a body must grow by in one body_timeout
 constexpr std::size_t linger_bytes = 16 * 1024 * 1024; // read and dropped, at most, before closing
 constexpr std::size_t pipelined_bytes = 16 * 1024;     // kept of further requests, at least
+constexpr std::size_t counted_bytes = 64 * 1024; // bodies above it count as long as they are held
 
 } // namespace
 
@@ -60,7 +61,7 @@ void http_connection::enter(phase next) {
 
 void http_connection::read() {
   auto room = loop_.options().max_header_bytes + pipelined_bytes;
-  if (reading_ || phase_ == phase::closed || in_.size() >= room)
+  if (reading_ || phase_ == phase::closed || in_.size() >= room || half_closed())
     return;
   reading_ = true;
   socket_.async_read_some(
@@ -107,10 +108,32 @@ void http_connection::on_data(std::string_view data) {
 
 void http_connection::on_end(bool orderly) {
   if (phase_ == phase::answering)
-    return lost();
+    return orderly ? on_half_closed() : lost();
   if (phase_ != phase::sending || !orderly)
     return close();
   keep_alive_ = false; // it sends no more, but may well read what it has asked for
+}
+
+// The client sends no more: it has left, or it has only said so and still reads. Who has left
+// answers whatever is sent with a reset, so something is sent that means nothing: an interim reply
+// before the head (the one that every client takes), a comment in a stream of events.
+void http_connection::on_half_closed() {
+  keep_alive_ = false;
+  half_closed_ = true;
+  if (!streaming_ && !reader_.http_1_0()) {
+    loop_.lend(out_);
+    out_ += "HTTP/1.1 100 Continue\r\n\r\n";
+  } else if (streaming_ && event_stream_) {
+    write(":\n\n");
+  }
+  connection_ptr keep{this};
+  flush();
+  if (phase_ == phase::closed)
+    return;
+  socket_.async_wait(loop_socket::wait_error, [self = connection_ptr{this}](error_code ec) {
+    if (!ec && self->half_closed())
+      self->lost();
+  });
 }
 
 void http_connection::parse(std::string_view& data) {
@@ -121,7 +144,10 @@ void http_connection::parse(std::string_view& data) {
       case request_reader::status::failed:
         refuse(reader_.failure_status(), reader_.failure_text());
         break;
-      case request_reader::status::complete: dispatch(); break;
+      case request_reader::status::complete:
+        if (paid_ == 0 || pay_for_body())
+          dispatch();
+        break;
     }
   }
   parsing_ = false;
@@ -134,6 +160,8 @@ void http_connection::on_partial() {
       enter(phase::head);
     return;
   }
+  if (!pay_for_body())
+    return;
   if (phase_ != phase::body || reader_.body_bytes() - marked_ >= body_progress) {
     marked_ = reader_.body_bytes();
     enter(phase::body);
@@ -144,6 +172,24 @@ void http_connection::on_partial() {
   }
 }
 
+// A body that does not come in one piece counts, from its first one on. False: there is no room for
+// what it has grown by, and the client has been told.
+bool http_connection::pay_for_body() {
+  auto more = reader_.body_bytes() - paid_;
+  if (loop_.bodies().take(more)) {
+    paid_ += more;
+    return true;
+  }
+  log::http.warn("bodies-full", "no room for a body of {} from {}", reader_.body_bytes(), peer_);
+  refuse(503, "the server holds too many request bodies at the moment");
+  return false;
+}
+
+void http_connection::give_back_body() {
+  if (paid_ > 0)
+    loop_.bodies().give_back(std::exchange(paid_, 0));
+}
+
 void http_connection::dispatch() {
   enter(phase::answering);
   loop_.add_exchange();
@@ -151,6 +197,9 @@ void http_connection::dispatch() {
   bodiless_ = reader_.head_only();
   auto request = reader_.take();
   request.peer = peer_;
+  if (paid_ > counted_bytes)
+    request.held = loop_.bodies().hold(std::exchange(paid_, 0));
+  give_back_body();
   if (!exchange_ || exchange_.use_count() > 1)
     exchange_ = std::make_shared<connection_exchange>();
   exchange_->connection_ = this;
@@ -168,6 +217,8 @@ void http_connection::dispatch() {
 void http_connection::refuse(int status, std::string_view text) {
   auto whole = loop_.handler().error_reply(status, text);
   keep_alive_ = false;
+  reader_.drop_body();
+  give_back_body();
   loop_.lend(out_);
   append_reply(
     out_, whole, {.keep_alive = false, .http_1_0 = false, .head_only = reader_.head_only()});
@@ -292,7 +343,7 @@ void http_connection::check_up() {
     log::http.error("never-answered", "a request of {} was let go of without an answer", peer_);
     return close();
   }
-  if (reading_)
+  if (reading_ || half_closed_)
     return;
   pollfd state{socket_.native_handle(), POLLRDHUP, 0};
   if (::poll(&state, 1, 0) > 0)
@@ -319,6 +370,7 @@ void http_connection::close() {
   if (exchange_)
     exchange_->connection_ = nullptr;
   exchange_.reset();
+  give_back_body();
   loop_.remove_exchanges(open);
   loop_.remove_connection();
   error_code ignored;

@@ -104,8 +104,12 @@ private:
   void on_read(boost::system::error_code ec, std::size_t size);
   void on_data(std::string_view data);
   void on_end(bool orderly);
+  void on_half_closed();
+  bool half_closed() const { return half_closed_ && phase_ == phase::answering; }
   void parse(std::string_view& data);
   void on_partial();
+  bool pay_for_body();
+  void give_back_body();
   void dispatch();
   void refuse(int status, std::string_view text);
   void answered();
@@ -127,10 +131,13 @@ private:
   bool parsing_ = false;
   bool starved_ = true; // what is in in_ is not a whole request
   bool keep_alive_ = true;
-  bool streaming_ = false; // between begin_stream and end_stream
-  bool bodiless_ = false;  // the stream being written is an answer without body
-  std::size_t unsent_ = 0; // exchanges answered whose bytes are not all sent
-  std::size_t sent_ = 0;   // bytes of out_ the kernel has taken
+  bool half_closed_ = false;  // the client sends no more, and may still read
+  bool streaming_ = false;    // between begin_stream and end_stream
+  bool event_stream_ = false; // what is streamed is text/event-stream
+  bool bodiless_ = false;     // the stream being written is an answer without body
+  std::size_t unsent_ = 0;    // exchanges answered whose bytes are not all sent
+  std::size_t sent_ = 0;      // bytes of out_ the kernel has taken
+  std::size_t paid_ = 0;      // bytes of the body being read, taken from the server's budget
   std::size_t marked_ = 0; // body bytes when the body timer was set; bytes drained when lingering
   clock::time_point stalled_since_;
   std::string out_;

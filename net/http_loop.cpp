@@ -33,9 +33,11 @@ std::string to_text(const tcp::endpoint& where) {
 
 } // namespace
 
-http_loop::http_loop(const http_server_options& options, std::atomic<std::size_t>& connections)
+http_loop::http_loop(
+  const http_server_options& options, std::atomic<std::size_t>& connections, body_budget& bodies)
   : options_{options},
     connections_{connections},
+    bodies_{bodies},
     read_buffer_{std::make_unique<std::array<char, 64 * 1024>>()},
     io_{std::make_unique<asio::io_context>(1)},
     ticked_{clock::now()} {
@@ -52,6 +54,13 @@ http_loop::http_loop(const http_server_options& options, std::atomic<std::size_t
 
 http_loop::~http_loop() {
   close_all();
+  if (handler_)
+    handler_->on_loop_end();
+  while (!guests_.empty()) {
+    auto& guest = guests_.front();
+    guests_.pop_front();
+    guest.on_loop_end();
+  }
   // Work that was posted and never ran may hold what belongs to the handler, so it goes first; what
   // that or the handler posts from here on is dropped.
   discarding_ = true;
@@ -82,8 +91,7 @@ result<tcp::endpoint> http_loop::listen(const tcp::endpoint& where) {
 
 void http_loop::run() {
   asio::post(*io_, [this] {
-    if (!draining_)
-      accept();
+    accept();
     tick();
   });
   io_->run();
@@ -101,8 +109,6 @@ void http_loop::close_all() {
 
 void http_loop::drain() {
   draining_ = true;
-  error_code ignored;
-  acceptor_->close(ignored);
   for (auto it = all_.begin(); it != all_.end();)
     (it++)->on_drain();
 }
@@ -116,7 +122,7 @@ void http_loop::accept() {
 }
 
 void http_loop::on_accept(error_code ec, loop_socket socket) {
-  if (draining_ || ec == asio::error::operation_aborted)
+  if (ec == asio::error::operation_aborted)
     return;
   if (ec == asio::error::connection_aborted)
     return accept();
@@ -167,14 +173,27 @@ void http_loop::tick() {
   if (++ticks_ % 10 == 0)
     for (auto it = all_.begin(); it != all_.end();)
       (it++)->check_up();
-  if (accept_paused_ && !draining_)
+  if (accept_paused_)
     accept();
+  tick_guests();
   handler_->on_tick();
   timer_->expires_at(ticked_ + tick_every);
   timer_->async_wait([this](error_code ec) {
     if (!ec)
       tick();
   });
+}
+
+// A guest may end others, or itself.
+void http_loop::tick_guests() {
+  guest_list waiting;
+  waiting.swap(guests_);
+  while (!waiting.empty()) {
+    auto& guest = waiting.front();
+    waiting.pop_front();
+    guests_.push_back(guest);
+    guest.on_tick(ticked_);
+  }
 }
 
 // ---- output buffers

@@ -1,5 +1,6 @@
 #include "net/http_message.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace llumnix::net {
@@ -68,6 +69,40 @@ std::optional<std::string> percent_decode(std::string_view text) {
     i += 2;
   }
   return decoded;
+}
+
+std::string percent_encode_path(std::string_view path) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  constexpr std::string_view plain
+    = "/-._~!$&'()*+,;=:@0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  std::string encoded;
+  encoded.reserve(path.size());
+  for (char c : path) {
+    if (plain.find(c) != std::string_view::npos) {
+      encoded += c;
+    } else {
+      auto byte = static_cast<unsigned char>(c);
+      ((encoded += '%') += digits[byte >> 4]) += digits[byte & 15];
+    }
+  }
+  return encoded;
+}
+
+std::string clean_path(std::string_view path) {
+  std::string clean;
+  bool open = path.ends_with('/');
+  while (!path.empty()) {
+    auto end = std::min(path.find('/'), path.size());
+    auto segment = path.substr(0, end);
+    path.remove_prefix(std::min(end + 1, path.size()));
+    if (segment == "..")
+      clean.resize(clean.empty() ? 0 : clean.rfind('/'));
+    else if (!segment.empty() && segment != ".")
+      (clean += '/') += segment;
+  }
+  if (open || clean.empty())
+    clean += '/';
+  return clean;
 }
 
 std::string query_value(std::string_view query, std::string_view name) {

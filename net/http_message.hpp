@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,9 @@ struct http_request {
   header_list headers; ///< names lower-cased, values trimmed, in order
   std::string body;
   std::string peer; ///< client's address, HOST:PORT
+  /// The share of a large body in what the server may hold of bodies: whoever keeps the body keeps
+  /// this as long. Null for small ones.
+  std::shared_ptr<const void> held{};
 
   /// The first header of that (lower-case) name, or empty.
   std::string_view header(std::string_view name) const;
@@ -32,6 +36,13 @@ struct http_reply {
 
 /// `text` with its escapes resolved; nothing if one is malformed or stands for a NUL.
 std::optional<std::string> percent_decode(std::string_view text);
+
+/// `path` with what has no place in a URL escaped, and backslashes too; slashes stay.
+std::string percent_encode_path(std::string_view path);
+
+/// The same place without empty segments, "." and "..": "/a//./b/../c/" is "/a/c/". Begins with a
+/// slash, whatever `path` does; one at the end stays.
+std::string clean_path(std::string_view path);
 
 /// The first value of `name` in a query string, percent-decoded; empty if absent.
 std::string query_value(std::string_view query, std::string_view name);

@@ -1,6 +1,7 @@
 #include "net/http_server.hpp"
 
 #include "net/http_loop.hpp"
+#include "net/loop_upstream.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -30,13 +31,19 @@ public:
   std::string address() const override { return address_; }
   std::uint32_t loops() const override { return static_cast<std::uint32_t>(loops_.size()); }
   executor& loop(std::uint32_t i) override { return *loops_.at(i); }
+  std::unique_ptr<upstream_pool>
+  make_upstream(std::uint32_t loop, const upstream_options& options) override {
+    return std::make_unique<loop_upstream>(*loops_.at(loop), options);
+  }
   void start(std::function<std::unique_ptr<http_handler>(std::uint32_t)> make_handler) override;
   void drain() override;
   std::size_t open_exchanges() const override;
+  std::size_t body_bytes() const override { return bodies_->taken(); }
   void stop() override;
 
 private:
   std::atomic<std::size_t> connections_{0};
+  std::shared_ptr<body_budget> bodies_;
   std::string address_;
   std::vector<std::unique_ptr<http_loop>> loops_;
   std::vector<std::thread> threads_;
@@ -89,8 +96,9 @@ result<void> loops_server::bind(const http_server_options& options) {
   if (auto free = check_free(*where); !free)
     return free;
   auto endpoint = *where;
+  bodies_ = std::make_shared<body_budget>(options.max_bodies_bytes);
   for (std::uint32_t i = 0; i < std::max(options.loops, 1U); ++i) {
-    loops_.push_back(std::make_unique<http_loop>(options, connections_));
+    loops_.push_back(std::make_unique<http_loop>(options, connections_, *bodies_));
     auto bound = loops_.back()->listen(endpoint);
     if (!bound)
       return std::move(bound).error();

@@ -15,6 +15,8 @@
 namespace llumnix::net {
 
 class exchange;
+class upstream_pool;
+struct upstream_options;
 
 /// Whoever answers an exchange and wants to know how it goes. Called on the exchange's loop.
 class exchange_watcher {
@@ -61,6 +63,9 @@ public:
   virtual void on_request(std::shared_ptr<exchange> client, http_request&& request) = 0;
   /// About ten times a second, on the loop: housekeeping.
   virtual void on_tick() {}
+  /// The loop runs nothing more: whatever works for it on other threads must have ended when this
+  /// returns. Until then the executor may be used; work posted to it is dropped.
+  virtual void on_loop_end() {}
   /// The body of an error the server itself answers with (400, 408, 413, 431, 503...), with its
   /// content type.
   virtual http_reply error_reply(int status, std::string_view message) = 0;
@@ -71,6 +76,9 @@ struct http_server_options {
   std::uint32_t loops = 1; ///< I/O threads, each with an acceptor of its own (SO_REUSEPORT)
   std::size_t max_header_bytes = 16 * 1024;
   std::size_t max_body_bytes = 64 * 1024 * 1024;
+  /// Of all bodies that are being received, or that handlers have and still hold, over all loops. A
+  /// request that would exceed it gets 503. What fits into one read is not counted.
+  std::size_t max_bodies_bytes = 1024 * 1024 * 1024;
   std::chrono::milliseconds header_timeout{10000};
   std::chrono::milliseconds body_timeout{30000};
   std::chrono::milliseconds idle_timeout{300000};
@@ -92,15 +100,23 @@ public:
   virtual std::uint32_t loops() const = 0;
   /// The executor of loop i. Valid as long as the server.
   virtual executor& loop(std::uint32_t i) = 0;
+  /// A pool of connections to servers behind us, on loop i. Call it on that loop, or before `start`
+  /// has returned; the pool must be destroyed on that loop or after the threads ended, and before
+  /// the server. A handler may own it.
+  virtual std::unique_ptr<upstream_pool>
+  make_upstream(std::uint32_t loop, const upstream_options& options) = 0;
   /// Starts the threads. `make_handler(i)` is called for each loop before it accepts, on the
   /// calling thread; the handler lives until the server is destroyed and is used on its loop only.
   virtual void start(std::function<std::unique_ptr<http_handler>(std::uint32_t loop)> make_handler)
     = 0;
-  /// Stops accepting and lets open exchanges complete; idle connections are closed. From any
-  /// thread.
+  /// The end is near: open exchanges complete, idle connections are closed, and every connection
+  /// ends with its next answer. New ones are still accepted, so that who asks is told so by the
+  /// handler, which should welcome nothing any more. From any thread.
   virtual void drain() = 0;
   /// Exchanges not yet answered completely.
   virtual std::size_t open_exchanges() const = 0;
+  /// What counts against `max_bodies_bytes` now.
+  virtual std::size_t body_bytes() const = 0;
   /// Ends the threads; open connections are dropped. Also done by the destructor. Watchers hear
   /// nothing.
   virtual void stop() = 0;

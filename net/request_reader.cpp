@@ -104,7 +104,10 @@ void head_parser::on_field_impl(http::field name, text name_text, text value, er
         complain("the only transfer-encoding understood is chunked", ec);
       break;
     case http::field::expect:
-      expects_continue_ = equal_ignoring_case(content, "100-continue");
+      if (equal_ignoring_case(content, "100-continue"))
+        expects_continue_ = true;
+      else
+        expects_else_ = expects_else_ || !content.empty();
       break;
     default: break;
   }
@@ -195,6 +198,8 @@ request_reader::status request_reader::on_head_done() {
   else if (auto length = parser_->content_length())
     body_left_ = *length;
   owes_continue_ = parser_->expects_continue() && !http_1_0_;
+  if (parser_->expects_else())
+    return fail(417, "the only expectation understood is 100-continue");
   return status::complete;
 }
 

@@ -24,6 +24,7 @@ public:
   /// What was wrong with a head that Beast itself would have taken; empty if nothing.
   std::string_view complaint() const { return complaint_; }
   bool expects_continue() const { return expects_continue_; }
+  bool expects_else() const { return expects_else_; } ///< what nobody here can promise
 
 private:
   using error_code = boost::beast::error_code;
@@ -49,6 +50,7 @@ private:
   int version_ = 11;
   int hosts_ = 0;
   bool expects_continue_ = false;
+  bool expects_else_ = false;
 };
 
 /// Reads one request after the other from the bytes of one connection. Knows no socket and no
@@ -78,6 +80,8 @@ public:
 
   /// The completed request, leaving the reader ready for the next.
   http_request take();
+  /// Lets go of what has come of a body that nobody will read.
+  void drop_body() { std::string{}.swap(request_.body); }
 
   int failure_status() const { return failure_status_; }
   std::string_view failure_text() const { return failure_text_; }

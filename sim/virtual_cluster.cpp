@@ -26,16 +26,28 @@ private:
   caf::actor_system& system_;
 };
 
+/// A loop and its streams, which actors hold until they end.
+struct loop_and_streams {
+  loop_and_streams(
+    caf::actor_system& system, const gateway_config& config, const stream_ref& self,
+    const tokenizer& words)
+    : loop{system}, streams{loop, config, self, words} {}
+  inline_loop loop;
+  hub_loop streams;
+};
+
 } // namespace
 
 /// One life of a node.
 struct virtual_cluster::life {
   std::size_t process = 0;
   node_life id;
-  std::unique_ptr<inline_loop> loop;
   std::shared_ptr<hub_loop> streams;
   std::shared_ptr<node_counters> counters = std::make_shared<node_counters>();
   node_actor node;
+  /// Of engines behind HTTP. Shared with the roles, which may outlive us.
+  std::shared_ptr<std::map<instance_id, llumlet_actor>> llumlets
+    = std::make_shared<std::map<instance_id, llumlet_actor>>();
 };
 
 virtual_cluster::virtual_cluster(std::uint64_t seed, cluster_config config)
@@ -50,6 +62,7 @@ virtual_cluster::~virtual_cluster() {
     graveyard_.push_back(std::move(x));
   for (auto& x : graveyard_) {
     x->node = nullptr;
+    x->llumlets->clear();
     if (x->streams)
       x->streams->port.connect({});
   }
@@ -96,11 +109,19 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
   if (has("scheduler"))
     node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}}));
   if (has("gateway")) {
-    node.roles.push_back(gateway_role({x.id, config_.gateway, config_.scheduler, {}, x.counters}));
-    x.loop = std::make_unique<inline_loop>(system);
     stream_ref self{name, x.id.incarnation, 0, 0};
-    x.streams = std::make_shared<hub_loop>(*x.loop, config_.gateway, self, words_);
+    auto both = std::make_shared<loop_and_streams>(system, config_.gateway, self, words_);
+    x.streams = {both, &both->streams};
+    gateway_actor_config gateway{x.id, config_.gateway, config_.scheduler, {}, x.counters};
+    gateway.loops = {x.streams};
+    node.roles.push_back(gateway_role(std::move(gateway)));
     node.roles.push_back(stream_hub_role({x.id, 0, x.streams}));
+  }
+  for (const auto& engine : options.engines) {
+    auto utc = static_cast<double>(network_.now().count()) / 1e9;
+    node.roles.push_back(llumlet_role(
+      {config_.llumlet, x.id, describe_http_engine(engine, "scripted", utc), {}, {}}, "scripted",
+      [all = x.llumlets, engine](llumlet_actor actor) { (*all)[engine] = std::move(actor); }));
   }
   if (has("llumlet"))
     for (std::uint32_t i = 0; i < options.instances; ++i) {
@@ -187,6 +208,15 @@ virtual_client& virtual_cluster::request(
 
 void virtual_cluster::disconnect(virtual_client& client) {
   client.leave();
+}
+
+hub_loop& virtual_cluster::streams(const std::string& gateway) {
+  return *at(gateway).streams;
+}
+
+void virtual_cluster::tell_news(
+  const std::string& gateway, const instance_id& engine, instance_status news) {
+  caf::anon_send(at(gateway).llumlets->at(engine), engine_news_msg{std::move(news)});
 }
 
 bool virtual_cluster::run_until(const std::function<bool()>& holds, nanoseconds limit) {

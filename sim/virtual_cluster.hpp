@@ -23,6 +23,9 @@ struct virtual_node_options {
   std::uint32_t instances = 1;      ///< with role llumlet
   std::vector<std::string> seeds;   ///< names of nodes it dials
   std::shared_ptr<cms_store> store; ///< mirror of its CMS
+  /// HOST:PORT of engines behind HTTP, with role gateway: it gets a llumlet without an engine for
+  /// each. Nobody checks them but whoever calls `tell_news`.
+  std::vector<std::string> engines{};
 };
 
 /// Several nodes of a cluster in one process and one thread: the shipped actors on CAF's test
@@ -55,6 +58,12 @@ public:
   request(const std::string& gateway, inference_request request, stream_options options = {});
   /// The client goes away.
   void disconnect(virtual_client& client);
+
+  /// The streams of a gateway node, for a test that plays its relays (`hub_loop::relays`).
+  hub_loop& streams(const std::string& gateway);
+  /// What was found out of an engine behind HTTP, told to its llumlet. The body of a status counts
+  /// when its `update_id` grew.
+  void tell_news(const std::string& gateway, const instance_id& engine, instance_status news);
 
   /// Runs until the predicate holds; false once `limit` of virtual time has passed since the call.
   bool run_until(const std::function<bool()>& holds, nanoseconds limit);

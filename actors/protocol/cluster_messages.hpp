@@ -91,6 +91,25 @@ typename Inspector::result_type inspect(Inspector& f, hello_msg& x) {
   return f(caf::meta::type_name("hello_msg"), x.card, x.node, x.members);
 }
 
+/// A node stops in order. It counts as lost at once, and nobody need be alarmed.
+struct goodbye_msg {
+  node_life from;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, goodbye_msg& x) {
+  return f(caf::meta::type_name("goodbye_msg"), x.from);
+}
+
+/// Told to a node whose name a newer one has taken: it counts no more where this comes from.
+struct name_taken_msg {
+  node_life from;
+  node_member by;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, name_taken_msg& x) {
+  return f(caf::meta::type_name("name_taken_msg"), x.from, x.by);
+}
+
 struct peer_up_msg {
   node_card card;
 };
@@ -133,7 +152,9 @@ typename Inspector::result_type inspect(Inspector& f, status_msg& x) {
   return f(caf::meta::type_name("status_msg"), x.from, x.status);
 }
 
-/// ENGINE tells its LLUMLET that its load changed (one a step at most).
+/// ENGINE tells its LLUMLET that its load changed (one a step at most); whoever checks an engine
+/// behind HTTP tells what each check found. `schedulable` and `update_id`, which grows with every
+/// change of the body, are the sender's; identity and time are the llumlet's.
 struct engine_news_msg {
   instance_status status;
 };

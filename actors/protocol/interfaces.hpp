@@ -13,6 +13,7 @@ struct dial_msg;
 struct dialled_msg;
 struct engine_news_msg;
 struct event_msg;
+struct goodbye_msg;
 struct grant_msg;
 struct hello_msg;
 struct holds_answer_msg;
@@ -20,6 +21,7 @@ struct holds_msg;
 struct inspect_msg;
 struct inspected_msg;
 struct listening_msg;
+struct name_taken_msg;
 struct peer_down_msg;
 struct peer_up_msg;
 struct place_msg;
@@ -61,7 +63,7 @@ using stream_hub_actor = caf::typed_actor<
   caf::reacts_to<tokens_msg>,
   // An instance does not take a request it was sent.
   caf::reacts_to<refused_msg>,
-  // GATEWAY sent a request to an instance, or found none.
+  // GATEWAY sent a request to an instance, or found none. Where it knows the loop, it tells that.
   caf::reacts_to<placed_msg>, caf::reacts_to<unplaceable_msg>,
   // Whether an owner still holds a stream.
   caf::reacts_to<holds_answer_msg>,
@@ -107,12 +109,12 @@ using cms_actor = caf::typed_actor<
 
 /// LLUMLET: speaks for one engine instance.
 using llumlet_actor = caf::typed_actor<
-  // Run this request. Refused with a message to its hub.
+  // Run this request. Refused with a message to its hub. (Not for an engine behind HTTP.)
   caf::reacts_to<submit_msg>,
   // Forget it; go on with more credit; is it still here?
   caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
   caf::replies_to<holds_msg>::with<holds_answer_msg>,
-  // Its engine's load changed.
+  // Its engine's load changed: ENGINE's word, or that of whoever checks an engine behind HTTP.
   caf::reacts_to<engine_news_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
 
@@ -133,9 +135,11 @@ using console_actor = caf::typed_actor<
 
 /// NODE: supervises a process, keeps its links to other nodes, and tells local actors who is there.
 using node_actor = caf::typed_actor<
-  // Another node introduces itself; answered with our card. `stale` for a life that has been
-  // overtaken.
+  // Another node introduces itself; answered with our card. `stale` where another node has its
+  // name, `draining` when we stop.
   caf::replies_to<hello_msg>::with<hello_msg>,
+  // Another node stops; a newer node has our name.
+  caf::reacts_to<goodbye_msg>, caf::reacts_to<name_taken_msg>,
   // The node links listen now: dialling may begin.
   caf::reacts_to<listening_msg>,
   // Start child number N again; dial whom we miss.

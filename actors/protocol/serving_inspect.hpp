@@ -8,6 +8,7 @@
 #include <caf/all.hpp>
 
 #include <cstring>
+#include <optional>
 
 /// How the plain values of the runtime travel.
 namespace llumnix {
@@ -33,6 +34,31 @@ typename Inspector::result_type inspect(Inspector& f, packed_ids& x) {
     x.ids->resize(bytes.size() / sizeof(token_id));
     if (!bytes.empty())
       std::memcpy(x.ids->data(), bytes.data(), bytes.size());
+    return caf::none;
+  }
+}
+
+/// A value that may be missing, as a list of none or one.
+template <class T>
+struct optional_field {
+  std::optional<T>* value;
+};
+
+template <class Inspector, class T>
+typename Inspector::result_type inspect(Inspector& f, optional_field<T>& x) {
+  std::vector<T> list;
+  if constexpr (Inspector::reads_state) {
+    if (*x.value)
+      list.push_back(**x.value);
+    return f(list);
+  } else {
+    if (auto failure = f(list))
+      return failure;
+    if (list.size() > 1)
+      return caf::error{caf::sec::invalid_argument};
+    x.value->reset();
+    if (!list.empty())
+      x.value->emplace(std::move(list.front()));
     return caf::none;
   }
 }
@@ -71,6 +97,11 @@ typename Inspector::result_type inspect(Inspector& f, inference_request& x) {
   return f(
     caf::meta::type_name("inference_request"), x.stream, x.epoch, x.text_id, x.model, prompt,
     output, x.sampling, x.priority, x.credit);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, relayed_request& x) {
+  return f(caf::meta::type_name("relayed_request"), x.prompt_tokens, x.delivered_tokens);
 }
 
 template <class Inspector>

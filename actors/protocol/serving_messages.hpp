@@ -10,10 +10,13 @@ struct admit_msg {
   inference_request request;
   bool replay = false;              ///< it lost its instance
   std::vector<instance_id> exclude; ///< just failed it
+  /// The loop sends it to its engine itself: `request` is identity alone, and this its load.
+  std::optional<relayed_request> relayed{};
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, admit_msg& x) {
-  return f(caf::meta::type_name("admit_msg"), x.request, x.replay, x.exclude);
+  optional_field<relayed_request> relayed{&x.relayed};
+  return f(caf::meta::type_name("admit_msg"), x.request, x.replay, x.exclude, relayed);
 }
 
 /// A placement asked for is wanted no longer.

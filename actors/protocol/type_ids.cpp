@@ -24,6 +24,8 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<unplaceable_msg>("unplace")
     .add_message_type<stream_closed_msg>("closed")
     .add_message_type<hello_msg>("hello")
+    .add_message_type<goodbye_msg>("goodbye")
+    .add_message_type<name_taken_msg>("name_taken")
     .add_message_type<peer_up_msg>("peer_up")
     .add_message_type<peer_down_msg>("peer_down")
     .add_message_type<dial_msg>("dial")

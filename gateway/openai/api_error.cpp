@@ -19,6 +19,8 @@ std::string_view code_of(errc code) {
     case errc::cancelled: return "cancelled";
     case errc::timeout: return "timeout";
     case errc::unsupported: return "unsupported";
+    case errc::disconnected:
+    case errc::bad_message: return "upstream_error";
     case errc::ok:
     case errc::internal: break;
   }

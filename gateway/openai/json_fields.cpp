@@ -5,6 +5,18 @@
 #include <cmath>
 
 namespace llumnix::openai {
+namespace {
+
+/// A number as its reader sees it: 5, 5.0 or 1e+20.
+std::string in_words(simdjson::dom::element number) {
+  if (number.is_int64())
+    return fmt::format("{}", std::int64_t{number});
+  if (number.is_uint64())
+    return fmt::format("{}", std::uint64_t{number});
+  return fmt::format("{}", double{number});
+}
+
+} // namespace
 
 json_fields::json_fields(
   simdjson::dom::object object, std::string path, std::optional<api_error>& failure)
@@ -55,12 +67,12 @@ json_fields::integer(std::string_view name, std::int64_t low, std::int64_t high)
   if (!value)
     return std::nullopt;
   auto number = as_integer(*value);
-  if (!number)
+  if (!number && !is_whole(*value))
     wrong_type(name, "an integer");
-  else if (*number < low || *number > high)
+  else if (!number || *number < low || *number > high)
     fail(
       name, "invalid_value",
-      fmt::format("'{}' must be from {} to {}, not {}.", path(name), low, high, *number));
+      fmt::format("'{}' must be from {} to {}, not {}.", path(name), low, high, in_words(*value)));
   return failed() ? std::nullopt : number;
 }
 
@@ -102,6 +114,13 @@ std::optional<std::int64_t> as_integer(simdjson::dom::element value) {
   if (std::trunc(number) != number || std::abs(number) > exact)
     return std::nullopt;
   return static_cast<std::int64_t>(number);
+}
+
+bool is_whole(simdjson::dom::element value) {
+  if (!value.is_double())
+    return value.is_number();
+  double number = value;
+  return std::trunc(number) == number;
 }
 
 } // namespace llumnix::openai

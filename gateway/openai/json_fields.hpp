@@ -46,4 +46,7 @@ private:
 /// hold.
 std::optional<std::int64_t> as_integer(simdjson::dom::element value);
 
+/// Whether the value is a number without a fraction, however large.
+bool is_whole(simdjson::dom::element value);
+
 } // namespace llumnix::openai

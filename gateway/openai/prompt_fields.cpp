@@ -145,8 +145,10 @@ read_token_ids(json_fields& body, std::string_view name, simdjson::dom::array va
   ids.reserve(values.size());
   for (auto value : values) {
     auto id = as_integer(value);
-    if (!id)
+    if (!id && !is_whole(value))
       body.wrong_type(name, "an array of token ids");
+    else if (!id)
+      body.fail(name, "invalid_value", "A number of that size is no token id.");
     else if (*id < 0 || *id > std::numeric_limits<token_id>::max())
       body.fail(name, "invalid_value", fmt::format("{} is no token id.", *id));
     if (body.failed())

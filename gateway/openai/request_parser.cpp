@@ -1,5 +1,6 @@
 #include "gateway/openai/request_parser.hpp"
 
+#include "gateway/openai/forgive.hpp"
 #include "gateway/openai/json_fields.hpp"
 #include "gateway/openai/prompt_fields.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
@@ -115,6 +116,8 @@ void read_seed(json_fields& body, generation_request& request) {
     request.sampling.seed = std::uint64_t{*value};
   else if (auto seed = as_integer(*value))
     request.sampling.seed = static_cast<std::uint64_t>(*seed);
+  else if (is_whole(*value))
+    body.fail("seed", "invalid_value", "'seed' must be an integer of 64 bits.");
   else
     body.wrong_type("seed", "an integer");
 }
@@ -197,9 +200,60 @@ api_error bad_json(simdjson::error_code code) {
     {}};
 }
 
+/// What may be due to something that is forgiven.
+bool worth_forgiving(simdjson::error_code code) {
+  return code == simdjson::UTF8_ERROR || code == simdjson::STRING_ERROR
+         || code == simdjson::NUMBER_ERROR;
+}
+
+std::variant<generation_request, api_error>
+read_request(endpoint kind, simdjson::dom::object object, std::uint32_t max_choices) {
+  std::optional<api_error> failure;
+  json_fields fields{object, {}, failure};
+  generation_request request;
+  request.kind = kind;
+  if (auto model = fields.text("model"))
+    request.model = std::move(*model);
+  else
+    fields.fail("model", "missing_required_parameter", "'model' is required.");
+  if (kind == endpoint::chat)
+    read_messages(fields, request);
+  else
+    read_prompts(fields, request);
+  read_choices(fields, request, max_choices);
+  read_sampling(fields, request);
+  read_stream_options(fields, request);
+  if (kind == endpoint::completions)
+    read_completion(fields, request);
+  if (failure)
+    return std::move(*failure);
+  return request;
+}
+
 } // namespace
 
 struct request_parser::state {
+  simdjson::error_code read(std::string& body, simdjson::dom::element& root) {
+    body.reserve(body.size() + simdjson::SIMDJSON_PADDING);
+    return parser.parse(body.data(), body.size(), false).get(root);
+  }
+  /// The same for what simdjson is stricter about than others; the body stays as it is.
+  simdjson::error_code read_forgiving(std::string& body, simdjson::dom::element& root) {
+    auto code = read(body, root);
+    if (!worth_forgiving(code))
+      return code;
+    auto forgiven = body;
+    return forgive(forgiven) ? read(forgiven, root) : code;
+  }
+  std::variant<generation_request, api_error> parse(endpoint kind, std::string& body) {
+    simdjson::dom::element root;
+    if (auto code = read_forgiving(body, root))
+      return bad_json(code);
+    if (!root.is_object())
+      return api_error{400, "invalid_type", "The body must be a JSON object.", {}};
+    return read_request(kind, simdjson::dom::object{root}, max_choices);
+  }
+
   simdjson::dom::parser parser;
   std::uint32_t max_choices;
 };
@@ -212,36 +266,10 @@ request_parser::~request_parser() = default;
 
 std::variant<generation_request, api_error>
 request_parser::parse(endpoint kind, std::string& body) {
-  body.reserve(body.size() + simdjson::SIMDJSON_PADDING);
-  simdjson::dom::element root;
-  if (auto code = state_->parser.parse(body.data(), body.size(), false).get(root))
-    return bad_json(code);
-  if (!root.is_object())
-    return api_error{400, "invalid_type", "The body must be a JSON object.", {}};
-
-  std::optional<api_error> failure;
-  json_fields fields{simdjson::dom::object{root}, {}, failure};
-  generation_request request;
-  request.kind = kind;
-  if (auto model = fields.text("model"))
-    request.model = std::move(*model);
-  else
-    fields.fail("model", "missing_required_parameter", "'model' is required.");
-  if (kind == endpoint::chat)
-    read_messages(fields, request);
-  else
-    read_prompts(fields, request);
-  read_choices(fields, request, state_->max_choices);
-  read_sampling(fields, request);
-  read_stream_options(fields, request);
-  if (kind == endpoint::completions)
-    read_completion(fields, request);
-
+  auto parsed = state_->parse(kind, body);
   if (state_->parser.capacity() > kept_capacity)
     state_->parser = simdjson::dom::parser{};
-  if (failure)
-    return std::move(*failure);
-  return request;
+  return parsed;
 }
 
 } // namespace llumnix::openai

@@ -12,8 +12,8 @@ namespace llumnix::openai {
 
 /// Reads the bodies of generating requests (spec/gateway.md 5 and 6, marks NEW). Keys are
 /// case-sensitive, unknown ones are ignored, of duplicates the last counts, `null` leaves the
-/// default, 5.0 is an integer. Keeps its buffers from one body to the next: one for each I/O loop,
-/// used by one thread.
+/// default, 5.0 is an integer; what `forgive` can mend is no mistake. Keeps its buffers from one
+/// body to the next: one for each thread.
 class request_parser {
 public:
   /// `max_choices`: prompts x n of one request at most.

@@ -159,8 +159,7 @@ void redis_cms_store::flush() {
     return;
   take_changes();
   records_.begin_batch();
-  if (!std::exchange(batch_refused_, false))
-    refusal_reported_ = false; // the last batch went through
+  batch_refused_ = batch_confirmed_ = false;
   flushed_at_ = now();
   pump();
 }
@@ -182,6 +181,8 @@ void redis_cms_store::pump() {
   publish_pending();
   if (in_flight_ > 0)
     return;
+  if (batch_confirmed_ && !batch_refused_ && std::exchange(refusal_reported_, false))
+    log::redis.warn("writes-taken", "{} takes writes again", redis_.address);
   if (closing_)
     finish();
   else
@@ -191,14 +192,15 @@ void redis_cms_store::pump() {
 void redis_cms_store::on_answer(const mirror_write& write, const result<redis_reply>& reply) {
   if (reply && reply->kind != redis_reply::type::failure) {
     ++metrics_.writes;
+    batch_confirmed_ = true;
     return records_.confirmed(write);
   }
   ++metrics_.failures;
   records_.failed(write);
+  batch_refused_ = true;
   if (!reply)
     return; // the link is gone, and says so itself
   hold_until_ = now() + hold_after_refusal;
-  batch_refused_ = true;
   if (!std::exchange(refusal_reported_, true))
     log::redis.warn(
       "write-refused", "{} refuses writes and is asked again every second: {}", redis_.address,

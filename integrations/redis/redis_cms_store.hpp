@@ -73,8 +73,9 @@ private:
   std::size_t in_flight_ = 0; // writes without an answer
   bool flush_armed_ = false;
   time_point flushed_at_{};
-  time_point hold_until_{}; // after a refused write
-  bool batch_refused_ = false;
+  time_point hold_until_{};      // after a refused write
+  bool batch_refused_ = false;   // in part; or lost with its link
+  bool batch_confirmed_ = false; // in part
   bool refusal_reported_ = false;
   std::uint64_t links_ = 0;                                // so far
   std::map<std::uint64_t, read_handler> waiting_readings_; // for a link, by number

@@ -136,8 +136,12 @@ void redis_client::link::on_pong(result<redis_reply> reply) {
   if (was_up_)
     ++metrics_.reconnects;
   was_up_ = true;
+  constexpr auto told = "connected to {}";
+  if (loss_reported_) // as a warning, and so is its end
+    log::redis.warn("link-up", told, config_.address);
+  else
+    log::redis.info("link-up", told, config_.address);
   loss_reported_ = refusal_reported_ = false;
-  log::redis.info("link-up", "connected to {}", config_.address);
   on_link_(true);
 }
 

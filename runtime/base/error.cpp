@@ -18,6 +18,8 @@ std::string_view to_string(errc code) {
     case errc::unreachable: return "unreachable";
     case errc::unsupported: return "unsupported";
     case errc::internal: return "internal";
+    case errc::disconnected: return "disconnected";
+    case errc::bad_message: return "bad_message";
   }
   return "internal";
 }
@@ -38,6 +40,8 @@ int http_status(errc code) {
     case errc::timeout: return 504;
     case errc::unsupported: return 501;
     case errc::internal: return 500;
+    case errc::disconnected:
+    case errc::bad_message: return 502;
   }
   return 500;
 }

@@ -24,6 +24,8 @@ enum class errc : std::uint8_t {
   unreachable,      ///< the peer's node is not connected
   unsupported,      ///< the engine or the build cannot do this
   internal,         ///< a bug or a broken peer
+  disconnected,     ///< a connection ended within an answer
+  bad_message,      ///< a peer said what cannot be understood
 };
 
 std::string_view to_string(errc code);

@@ -108,6 +108,8 @@ std::vector<instance_id> dispatch_ledger::release(const std::string& request_id)
 }
 
 void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
+  if (!staleness_s_)
+    return;
   auto known = accounts_.find(status.instance_id);
   if (known == accounts_.end() || known->second.entries.empty())
     return;
@@ -127,7 +129,7 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
       what.found = true;
       take_back(where, what);
     }
-    bool expired = (now - what.dispatched) / 1000 >= std::int64_t{staleness_s_};
+    bool expired = (now - what.dispatched) / 1000 >= std::int64_t{*staleness_s_};
     if (!waiting && (what.found || expired)) {
       take_back(where, what);
       unindex(at->first, known->first);

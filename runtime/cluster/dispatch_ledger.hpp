@@ -51,12 +51,18 @@ std::string_view normalized_request_id(std::string_view engine_id);
 /// Local account of in-flight dispatches: between a dispatch and the status that shows it, the
 /// scheduler adds the request to the load itself (spec/cms.md 4).
 ///
+/// In lite mode (spec/cms.md 7) statuses tell no load, and the account is all that is known of it:
+/// there an entry counts from its booking until its release, however long that is.
+///
 /// Each entry remembers what it adds to its instance's counters right now, so the counters are the
 /// sum of the entries at any time: nothing is taken back twice, and nothing stays behind.
 class dispatch_ledger {
 public:
-  /// `staleness_s`: seconds after which a dispatch no status has shown is no longer counted.
+  /// Counts a dispatch until a status shows it. `staleness_s`: seconds after which one that no
+  /// status has shown is no longer counted.
   explicit dispatch_ledger(std::uint32_t staleness_s) : staleness_s_{staleness_s} {}
+  /// Counts a dispatch until it is released: no status and no time ends it.
+  static dispatch_ledger until_released() { return {}; }
 
   /// Counts a dispatch. The other stage of a request that is already counted here makes its entry
   /// neutral; the same stage again is a duplicate, changes nothing and returns false.
@@ -64,7 +70,8 @@ public:
   /// Takes back, on every instance, what is still counted for the request, and forgets it. Returns
   /// the instances whose account had an entry.
   std::vector<instance_id> release(const std::string& request_id);
-  /// A status replaced the one before it: what it shows is no longer counted here.
+  /// A status replaced the one before it: what it shows is no longer counted here. Changes nothing
+  /// where entries count until they are released.
   void reconcile(const instance_status& status, unix_ms now);
   /// Drops the account of an instance that is gone or was born again.
   void forget(const instance_id& instance);
@@ -95,11 +102,12 @@ private:
     by_text<entry> entries;
   };
 
+  dispatch_ledger() = default;
   static void count(account& where, entry& what, const inflight_load& share);
   static void take_back(account& where, entry& what);
   void unindex(const std::string& request_id, const instance_id& instance);
 
-  std::uint32_t staleness_s_;
+  std::optional<std::uint32_t> staleness_s_; ///< nothing: until released
   std::uint64_t round_ = 0;
   by_text<account> accounts_;                      ///< by instance id
   by_text<std::vector<instance_id>> instances_of_; ///< by request id

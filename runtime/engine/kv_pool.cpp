@@ -5,34 +5,44 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <limits>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace llumnix {
 
 namespace {
 
 constexpr std::uint64_t unused_pattern = 0xDEADC0DEDEADC0DEull;
+constexpr double gibibyte = 1024.0 * 1024 * 1024;
+
+/// Bytes of the machine's memory, used or not.
+double physical_memory() {
+  return static_cast<double>(::sysconf(_SC_PHYS_PAGES))
+         * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
 
 } // namespace
 
 result<kv_pool>
 kv_pool::make(std::uint32_t blocks, std::uint32_t block_tokens, std::uint32_t bytes_per_token) {
-  // Three factors of 32 bits may overflow 64; a gibibyte more or less does not matter for the
-  // message.
+  // Three factors of 32 bits may overflow 64; a gibibyte more or less does not matter here.
   auto size = static_cast<double>(blocks) * block_tokens * bytes_per_token;
-  void* memory = MAP_FAILED;
-  if (size < static_cast<double>(std::numeric_limits<std::ptrdiff_t>::max()))
-    memory = mmap(
-      nullptr, std::size_t{blocks} * block_tokens * bytes_per_token, PROT_READ | PROT_WRITE,
-      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  auto refused = [&](const std::string& why) {
+    return error{
+      errc::out_of_blocks,
+      fmt::format(
+        "engine.blocks: the KV pool of {} blocks needs {:.1f} GiB, {}; lower engine.blocks or "
+        "engine.kv_bytes_per_token ({})",
+        blocks, size / gibibyte, why, bytes_per_token)};
+  };
+  // The system would promise more than it has, and kill the process once it is asked for it.
+  if (auto memory = physical_memory(); size > memory)
+    return refused(fmt::format("and this machine has {:.1f} GiB of memory", memory / gibibyte));
+  auto* memory = mmap(
+    nullptr, std::size_t{blocks} * block_tokens * bytes_per_token, PROT_READ | PROT_WRITE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
-    return {
-      errc::out_of_blocks, fmt::format(
-                             "the KV pool needs {:.1f} GiB of address space, which the system "
-                             "refuses; lower engine.blocks ({}) "
-                             "or engine.kv_bytes_per_token ({})",
-                             size / (1024.0 * 1024 * 1024), blocks, bytes_per_token)};
+    return refused("which the system refuses to this process (ulimit -v)");
   return kv_pool{
     static_cast<std::uint64_t*>(memory), blocks, block_tokens,
     bytes_per_token / static_cast<std::uint32_t>(sizeof(std::uint64_t))};

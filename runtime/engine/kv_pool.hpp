@@ -17,7 +17,8 @@ using block_index = std::uint32_t;
 ///     pool[block][position in block][word], words of 64 bits
 class kv_pool {
 public:
-  /// `out_of_blocks` when the address space has no room for it.
+  /// `out_of_blocks` when it is larger than the machine's memory or the system refuses it; the
+  /// sentence begins with the knob at fault, names both sizes and says the way out.
   static result<kv_pool>
   make(std::uint32_t blocks, std::uint32_t block_tokens, std::uint32_t bytes_per_token);
   kv_pool(kv_pool&& other) noexcept;

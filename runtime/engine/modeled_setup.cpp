@@ -1,7 +1,10 @@
 #include "runtime/engine/modeled_setup.hpp"
 
+#include "config/near_name.hpp"
+
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -13,6 +16,22 @@ namespace {
 template <class... Ts>
 error bad(fmt::format_string<Ts...> text, Ts&&... xs) {
   return {errc::invalid_argument, fmt::format(text, std::forward<Ts>(xs)...)};
+}
+
+/// The model of that name; where there is none, the error names one that is near, or some there
+/// are.
+result<latency_model> choose_latency(const std::string& id) {
+  constexpr std::size_t shown = 3;
+  auto ids = latency_model_ids();
+  if (std::ranges::find(ids, id) != ids.end())
+    return find_latency_model(id);
+  auto sentence
+    = fmt::format("engine.latency: no model \"{}\" among the {} built in", id, ids.size());
+  std::vector<std::string_view> known{ids.begin(), ids.end()};
+  if (auto near = nearest_name(id, known); !near.empty())
+    return {errc::not_found, fmt::format("{}; did you mean \"{}\"?", sentence, near)};
+  known.resize(std::min(known.size(), shown));
+  return {errc::not_found, fmt::format("{}, such as {}", sentence, fmt::join(known, ", "))};
 }
 
 result<void> check_numbers(const engine_config& config) {
@@ -44,8 +63,12 @@ result<std::uint32_t> count_blocks(const engine_config& config, const latency_mo
       "engine.block_tokens: {} is more than the {} tokens that fit", config.block_tokens,
       *latency.kv_capacity_tokens);
   // Token counts are 32-bit signed numbers in the status.
-  if (blocks > std::numeric_limits<std::int32_t>::max() / std::uint64_t{config.block_tokens})
-    return bad("engine.blocks: {} blocks of {} tokens are too many", blocks, config.block_tokens);
+  constexpr std::uint64_t tokens_max = std::numeric_limits<std::int32_t>::max();
+  if (blocks > tokens_max / config.block_tokens)
+    return bad(
+      "engine.blocks: {} blocks of {} tokens are too many for an engine, which counts up to {} "
+      "tokens; {} blocks are possible",
+      blocks, config.block_tokens, tokens_max, tokens_max / config.block_tokens);
   return static_cast<std::uint32_t>(blocks);
 }
 
@@ -66,11 +89,11 @@ result<std::optional<corrupt_block>> parse_corrupt(const std::string& text) {
 } // namespace
 
 result<modeled_setup> make_modeled_setup(const engine_config& config) {
-  if (auto sound = check_numbers(config); !sound)
-    return std::move(sound).error();
-  auto latency = find_latency_model(config.latency);
+  auto latency = choose_latency(config.latency);
   if (!latency)
     return std::move(latency).error();
+  if (auto sound = check_numbers(config); !sound)
+    return std::move(sound).error();
   auto blocks = count_blocks(config, *latency);
   if (!blocks)
     return std::move(blocks).error();

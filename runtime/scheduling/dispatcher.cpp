@@ -75,7 +75,8 @@ void explain_ranking(role_state& role, std::uint32_t pass, placement_reasons& in
   auto* by = std::get_if<best_metric>(&role.policy.pick);
   if (!by)
     return;
-  for (auto row : best_of(*by, survivors_of(role, pass), metrics_kept, role.memory.ranking)) {
+  for (auto row : best_of(
+         *by, survivors_of(role, pass), metrics_kept, role.memory.ranking, role.memory.first)) {
     auto& [id, values] = into.metrics.emplace_back();
     id = role.candidates.ids()[row];
     for (auto slot : by->slots)
@@ -121,8 +122,10 @@ dispatched_request to_dispatch(const placement_query& query, infer_type stage) {
 
 struct dispatcher::state {
   state(const scheduler_config& config, placement_policy policy)
-    : local_account{config.local_account},
-      ledger{config.local_account_staleness_s},
+    : local_account{config.local_account || !config.full_mode},
+      ledger{
+        config.full_mode ? dispatch_ledger{config.local_account_staleness_s}
+                         : dispatch_ledger::until_released()},
       policy_name{std::move(policy.name)},
       roles{
         role_state{std::move(policy.roles[0])}, role_state{std::move(policy.roles[1])},

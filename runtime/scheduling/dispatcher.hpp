@@ -10,7 +10,8 @@
 namespace llumnix {
 
 /// Everything a placement needs, as one value: the view, the local account of what was sent since
-/// the last status, and the policy that config names. It has no clock, actor or socket;
+/// the last status (in lite mode: and has not ended), and the policy that config names. It has no
+/// clock, actor or socket;
 /// `scheduler_actor` feeds it, and so does each gateway for the time without a scheduler.
 class dispatcher {
 public:

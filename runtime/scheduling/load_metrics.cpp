@@ -67,6 +67,16 @@ float all_decodes_tokens_num(view x, account sent) {
      s.scheduler_running_to_decode_tokens_num, s.num_tokens_loading_requests, sent.decode_tokens}));
 }
 
+float requests_sent(view, account sent) {
+  return static_cast<float>(sent.requests);
+}
+
+/// A neutral request's tokens are in both counters, those of one stage in its own; and what is sent
+/// to an instance is all for one role.
+float tokens_sent(view, account sent) {
+  return static_cast<float>(std::max(sent.prefill_tokens, sent.decode_tokens));
+}
+
 constexpr std::array metrics{
   load_metric{"kv_cache_usage_ratio_projected", better::lower, kv_cache_usage_ratio_projected},
   load_metric{"decode_batch_size", better::lower, decode_batch_size},
@@ -74,19 +84,23 @@ constexpr std::array metrics{
   load_metric{"all_prefills_tokens_num", better::lower, all_prefills_tokens_num},
   load_metric{"num_requests", better::lower, num_requests},
   load_metric{"all_decodes_tokens_num", better::lower, all_decodes_tokens_num},
+  load_metric{"num_requests", better::lower, requests_sent, scheduling_mode::lite},
+  load_metric{"num_tokens", better::lower, tokens_sent, scheduling_mode::lite},
 };
 
 } // namespace
 
-const load_metric* find_load_metric(std::string_view name) {
-  auto found = std::ranges::find(metrics, name, &load_metric::name);
+const load_metric* find_load_metric(std::string_view name, scheduling_mode mode) {
+  auto found = std::ranges::find_if(
+    metrics, [&](const load_metric& x) { return x.name == name && x.mode == mode; });
   return found == metrics.end() ? nullptr : &*found;
 }
 
-std::string known_load_metrics() {
+std::string known_load_metrics(scheduling_mode mode) {
   std::string names;
   for (auto& metric : metrics)
-    names.append(names.empty() ? "" : ", ").append(metric.name);
+    if (metric.mode == mode)
+      names.append(names.empty() ? "" : ", ").append(metric.name);
   return names;
 }
 

@@ -18,6 +18,10 @@ constexpr bool is_better(better direction, float x, float y) {
   return direction == better::lower ? x < y : x > y;
 }
 
+/// Where load is known from. Full: statuses, and the account of what they do not show yet. Lite:
+/// the account alone, of what was sent and has not ended (spec/cms.md 7).
+enum class scheduling_mode : std::uint8_t { full, lite };
+
 /// A measure of load by name (spec/scheduling.md 5).
 ///
 /// Its value is a function of the last status and of the account. Sums are 32-bit integers,
@@ -27,12 +31,14 @@ struct load_metric {
   std::string_view name;
   better direction = better::lower;
   float (*value)(const instance_view& instance, const inflight_load& inflight) = nullptr;
+  scheduling_mode mode = scheduling_mode::full;
 };
 
-/// The metric of that name, or null.
-const load_metric* find_load_metric(std::string_view name);
-/// The names of all metrics, for messages: "a, b, c".
-std::string known_load_metrics();
+/// The metric of that name in that mode, or null.
+const load_metric*
+find_load_metric(std::string_view name, scheduling_mode mode = scheduling_mode::full);
+/// The names of all metrics of a mode, for messages: "a, b, c".
+std::string known_load_metrics(scheduling_mode mode = scheduling_mode::full);
 
 /// The instances of one role as dense columns, ascending by id: what a decision sweeps over, kept
 /// up to date by every status and booking so that the decision itself computes, looks up and

@@ -23,9 +23,11 @@ struct placement_policy {
   std::array<role_policy, 3> roles; ///< by infer_type
 };
 
-/// Makes the policy the config names out of its rows in the registry. Fails with `invalid_argument`
-/// and every problem at once: an unknown policy, metric or failover domain, with those that are
-/// known, or a `dispatch_top_k` of 0.
+/// Makes the policy the config names out of its rows in the registry, those of full or of lite
+/// mode. Fails with `invalid_argument` and every problem at once: an unknown policy, metric or
+/// failover domain, with those that are known, or a `dispatch_top_k` of 0. In lite mode a metric
+/// other than `num_requests` and `num_tokens` becomes `num_tokens`, with its threshold
+/// (spec/scheduling.md 1.2).
 result<placement_policy> make_policy(const scheduler_config& config);
 
 } // namespace llumnix

@@ -9,14 +9,14 @@ namespace {
 using row = candidate_table::row;
 
 /// Whether x goes before y: better in the first metric that tells them apart, else by row, which is
-/// by id.
-bool goes_before(const best_metric& which, const candidate_table& table, row x, row y) {
+/// by id, counted from `first` around the circle.
+bool goes_before(const best_metric& which, const candidate_table& table, row first, row x, row y) {
   for (auto slot : which.slots) {
     auto& values = table.values(slot);
     if (values[x] != values[y])
       return is_better(table.metrics()[slot]->direction, values[x], values[y]);
   }
-  return x < y;
+  return (x >= first) == (y >= first) ? x < y : x >= first;
 }
 
 /// A number that looks random and depends on nothing but its arguments: FNV-1a over the text, then
@@ -39,49 +39,82 @@ std::optional<row> first_of(const survivors& among, std::size_t begin, std::size
   return std::nullopt;
 }
 
-/// One sweep over the first metric's column, from a first survivor on; the other metrics are looked
-/// at on a tie only, and not at all if there are none: then the lower id, met first, stays.
+/// Where a decision began, and whom it holds for the best so far.
+struct contest {
+  row first;
+  row best;
+};
+
+/// One sweep over rows `from` to `end` of the first metric's column; the other metrics are looked
+/// at on a tie only, and not at all if there are none: then whoever was met first stays.
 template <better Direction>
-row sweep(const best_metric& which, const survivors& among, row at) {
+void sweep(
+  const best_metric& which, const survivors& among, std::size_t from, std::size_t end,
+  contest& so_far) {
   auto& table = among.table;
   auto* values = table.values(which.slots.front()).data();
   auto* rejected = among.rejected.data();
   auto taking_part = among.taking_part;
   bool ties_matter = which.slots.size() > 1;
+  auto at = so_far.best;
   auto best = values[at];
-  for (std::size_t next = at + 1, end = table.size(); next < end; ++next) {
+  for (auto next = from; next < end; ++next) {
     auto value = values[next];
     bool wins = is_better(Direction, value, best);
     if (!wins && !(ties_matter && value == best))
       continue;
     if ((rejected[next] & taking_part) != 0)
       continue;
-    if (wins || goes_before(which, table, static_cast<row>(next), at)) {
+    if (wins || goes_before(which, table, so_far.first, static_cast<row>(next), at)) {
       at = static_cast<row>(next);
       best = value;
     }
   }
-  return at;
+  so_far.best = at;
 }
 
-std::optional<row> the_best(const best_metric& which, const survivors& among) {
-  auto first = first_of(among, 0, among.table.size());
-  if (!first)
-    return first;
+template <better Direction>
+std::optional<row> sweep_around(const best_metric& which, const survivors& among, row first) {
+  auto size = among.table.size();
+  if (auto met = first_of(among, first, size)) {
+    contest between{first, *met};
+    sweep<Direction>(which, among, *met + std::size_t{1}, size, between);
+    sweep<Direction>(which, among, 0, first, between);
+    return between.best;
+  }
+  auto met = first_of(among, 0, first);
+  if (!met)
+    return met;
+  contest between{first, *met};
+  sweep<Direction>(which, among, *met + std::size_t{1}, first, between);
+  return between.best;
+}
+
+std::optional<row> the_best(const best_metric& which, const survivors& among, row first) {
   auto direction = among.table.metrics()[which.slots.front()]->direction;
-  return direction == better::lower ? sweep<better::lower>(which, among, *first)
-                                    : sweep<better::higher>(which, among, *first);
+  return direction == better::lower ? sweep_around<better::lower>(which, among, first)
+                                    : sweep_around<better::higher>(which, among, first);
+}
+
+std::optional<row> one_of_the_best(
+  const best_metric& which, const survivors& among, std::string_view request_id,
+  selector_memory& memory) {
+  auto best = best_of(which, among, which.top_k, memory.ranking, memory.first);
+  if (best.empty())
+    return std::nullopt;
+  return best[draw(which.seed, request_id) % best.size()];
 }
 
 std::optional<row> choose_by(
   const best_metric& which, const survivors& among, std::string_view request_id,
   selector_memory& memory) {
-  if (which.top_k == 1)
-    return the_best(which, among);
-  auto best = best_of(which, among, which.top_k, memory.ranking);
-  if (best.empty())
-    return std::nullopt;
-  return best[draw(which.seed, request_id) % best.size()];
+  bool in_turn = which.ties == tie_rule::in_turn;
+  memory.first = in_turn ? among.table.first_above(memory.last) : 0;
+  auto chosen = which.top_k == 1 ? the_best(which, among, memory.first)
+                                 : one_of_the_best(which, among, request_id, memory);
+  if (chosen && in_turn)
+    memory.last = among.table.ids()[*chosen];
+  return chosen;
 }
 
 std::optional<row> choose_by(
@@ -118,14 +151,15 @@ std::optional<row> choose(
 }
 
 std::span<const row> best_of(
-  const best_metric& which, const survivors& among, std::size_t count, std::vector<row>& into) {
+  const best_metric& which, const survivors& among, std::size_t count, std::vector<row>& into,
+  row first) {
   into.clear();
   for (std::size_t at = 0; at < among.table.size(); ++at)
     if (among.has(at))
       into.push_back(static_cast<row>(at));
   auto end = into.begin() + static_cast<std::ptrdiff_t>(std::min(count, into.size()));
   std::partial_sort(into.begin(), end, into.end(), [&](row x, row y) {
-    return goes_before(which, among.table, x, y);
+    return goes_before(which, among.table, first, x, y);
   });
   return {into.begin(), end};
 }

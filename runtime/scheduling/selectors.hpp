@@ -23,10 +23,17 @@ struct survivors {
 /// What selectors keep from one decision to the next, per role.
 struct selector_memory {
   instance_id last;                          ///< chosen last, by selectors that care
+  candidate_table::row first = 0;            ///< where the last decision began to look
   std::vector<candidate_table::row> ranking; ///< scratch
 };
 
-/// The survivor with the best values, compared metric by metric, ties by ascending id. With `top_k`
+/// Who wins among equally good survivors.
+enum class tie_rule : std::uint8_t {
+  lowest_id,
+  in_turn, ///< the next in id order after the last choice, around the circle
+};
+
+/// The survivor with the best values, compared metric by metric, ties as `ties` says. With `top_k`
 /// above 1, one of the best `top_k`, each as likely: drawn from the seed and the request's id, so
 /// that a decision can be repeated.
 struct best_metric {
@@ -34,6 +41,7 @@ struct best_metric {
   std::vector<std::size_t> slots; ///< of the candidate table
   std::uint32_t top_k = 1;        ///< at least 1
   std::uint64_t seed = 1;
+  tie_rule ties = tie_rule::lowest_id;
 };
 
 /// The last choice again for as long as it survives, then the survivor with the lowest id.
@@ -55,9 +63,10 @@ std::optional<candidate_table::row> choose(
   const selector& which, const survivors& among, std::string_view request_id,
   selector_memory& memory);
 
-/// The best survivors, best first, at most `count`. Uses `into` as its memory.
+/// The best survivors, best first, at most `count`; ties in row order from `first` on, around the
+/// circle. Uses `into` as its memory.
 std::span<const candidate_table::row> best_of(
   const best_metric& which, const survivors& among, std::size_t count,
-  std::vector<candidate_table::row>& into);
+  std::vector<candidate_table::row>& into, candidate_table::row first = 0);
 
 } // namespace llumnix

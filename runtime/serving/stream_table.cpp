@@ -1,5 +1,6 @@
 #include "runtime/serving/stream_table.hpp"
 
+#include "runtime/base/assert.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/serving/step_batch.hpp"
 #include "runtime/serving/token_stream.hpp"
@@ -36,6 +37,11 @@ bool final_refusal(errc code) {
 }
 
 } // namespace
+
+void stream_port::place_relayed(
+  inference_request, relayed_request, bool, std::vector<instance_id>) {
+  LLUMNIX_ASSERT(!"this port relays nothing");
+}
 
 stream_table::stream_table(
   const gateway_config& config, stream_ref self, const tokenizer& words, stream_port& port)
@@ -106,7 +112,7 @@ void stream_table::grant_more(entry& stream) {
   port_.grant(*stream.owner, stream.number(), stream.request.epoch, may);
 }
 
-void stream_table::cancel(std::uint64_t number, time_point) {
+void stream_table::cancel(std::uint64_t number, time_point, error why) {
   auto found = streams_.find(number);
   if (found == streams_.end())
     return;
@@ -117,7 +123,7 @@ void stream_table::cancel(std::uint64_t number, time_point) {
     port_.withdraw(number, stream.request.epoch);
   if (std::exchange(stream.sink->flush_pending, false))
     std::erase(touched_, stream.sink);
-  finish(number, "cancelled", {errc::cancelled, "the client went away"});
+  finish(number, why.code == errc::cancelled ? "cancelled" : "failed", why);
 }
 
 void stream_table::on_batch(

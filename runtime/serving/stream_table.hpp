@@ -45,6 +45,14 @@ struct stream_info {
   std::string client; ///< address of the client, for people
 };
 
+/// What GATEWAY must know of a request whose body the loop itself sends to its engine over HTTP:
+/// how much load it is, as far as the loop can tell.
+struct relayed_request {
+  std::uint32_t prompt_tokens = 0;    ///< an estimate where the engine makes the tokens
+  std::uint32_t delivered_tokens = 0; ///< of earlier placements; the next engine reads them again
+  friend bool operator==(const relayed_request&, const relayed_request&) = default;
+};
+
 /// What the streams of a loop ask of the world. A port: messages to the GATEWAY actor in
 /// production.
 class stream_port {
@@ -53,6 +61,11 @@ public:
   /// Find an instance for it and send it there; answered by `placed` or `unplaceable`.
   /// `replay` is true after a loss; `exclude`: instances that just failed it.
   virtual void place(inference_request request, bool replay, std::vector<instance_id> exclude) = 0;
+  /// Find an instance for it, and send nothing there: whoever asks does that, once he is told.
+  /// `head` carries identity alone: stream, epoch, text id and model. Only ports that serve a
+  /// `relay_desk` have it; calling it elsewhere is a bug.
+  virtual void place_relayed(
+    inference_request head, relayed_request load, bool replay, std::vector<instance_id> exclude);
   /// The stream's request under `epoch` is wanted no longer at `owner`.
   virtual void abort(const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) = 0;
   /// A placement asked for is wanted no longer.
@@ -91,9 +104,11 @@ public:
   open(inference_request request, stream_options options, response_sink& sink, time_point now);
   /// The client has taken `tokens` more tokens off our hands (written to its socket).
   void consumed(std::uint64_t stream, std::uint32_t tokens, time_point now);
-  /// The client is gone or wants no more. The sink hears nothing further. Unknown streams are
+  /// The stream is wanted no longer, `why` is for the flight record: `errc::cancelled` ends it as
+  /// cancelled, any other code as failed. The sink hears nothing further. Unknown streams are
   /// ignored.
-  void cancel(std::uint64_t stream, time_point now);
+  void cancel(
+    std::uint64_t stream, time_point now, error why = {errc::cancelled, "the client went away"});
 
   /// A batch of deltas (`step_batch` bytes) from an instance of a node life. Calls `flush` of each
   /// sink it updated, once.

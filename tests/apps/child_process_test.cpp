@@ -1,4 +1,5 @@
 #include "apps/child_process.hpp"
+#include "apps/memory_file.hpp"
 
 #include <doctest/doctest.h>
 
@@ -86,6 +87,36 @@ TEST_CASE("a child has its own process group and is gone with its owner") {
     CHECK(::getpgid(pid) == pid);
   }
   CHECK(::kill(pid, 0) != 0);
+}
+
+TEST_CASE(
+  "a child reads a memory file that it inherits, as often as it likes, and cannot change it") {
+  auto file = memory_file::make("secret\n");
+  REQUIRE(file.has_value());
+  CHECK(::write(file->fd(), "x", 1) == -1);
+  auto run = [&](const std::string& script, int inherited) {
+    auto child = child_process::start(
+      {.program = "/bin/sh",
+       .arguments = {"sh", "-c", script, "sh", file->path()},
+       .quiet = true,
+       .inherited_fd = inherited});
+    REQUIRE(child.has_value());
+    return end_of(*child);
+  };
+  CHECK(
+    run("for i in 1 2; do read line < $1 && test $line = secret || exit 1; done", file->fd())
+    == "exit 0");
+  CHECK(run("echo more >> $1", file->fd()) != "exit 0");
+  CHECK(run("read line < $1", -1) != "exit 0"); // nobody else gets it
+}
+
+TEST_CASE("a memory file holds a large text") {
+  std::string text(3u << 20, 'x');
+  auto file = memory_file::make(text);
+  REQUIRE(file.has_value());
+  auto other = std::move(*file);
+  CHECK(file->fd() == -1);
+  CHECK(::lseek(other.fd(), 0, SEEK_END) == static_cast<off_t>(text.size()));
 }
 
 TEST_CASE("programs are found on PATH") {

@@ -59,6 +59,21 @@ TEST_CASE("what must hold for one knob and between knobs is checked") {
     {{"engine.max_model_len=1000"}, {}},
     {{"engine.max_model_len=1000", "engine.blocks=62"}, {"engine.max_model_len"}},
     {{"engine.max_model_len=1000", "engine.blocks=63"}, {}},
+    {{"gateway.engines=http://a:1,http://b:1/", "scheduler.full_mode=false"}, {}},
+    {{"gateway.engines=http://a:1"}, {"gateway.engines"}},
+    {{"gateway.engines=a:1", "scheduler.full_mode=false"}, {"gateway.engines"}},
+    {{"gateway.engines=http://a:1,http://A:01/", "scheduler.full_mode=false"}, {"gateway.engines"}},
+    {{"scheduler.full_mode=false"}, {}},
+    {{"gateway.engine_silence=0ms"}, {}},
+    {{"gateway.engine_check_interval=0ms"}, {"gateway.engine_check_interval"}},
+    {{"gateway.engine_check_interval=60s"}, {}},
+    {{"gateway.engine_check_interval=60s", "gateway.engines=http://a:1",
+      "scheduler.full_mode=false"},
+     {"gateway.engine_check_interval"}},
+    {{"gateway.engine_retries=0"}, {}},
+    {{"gateway.engine_retries=1.1"}, {"gateway.engine_retries"}},
+    {{"gateway.engine_retries=-0.1"}, {"gateway.engine_retries"}},
+    {{"gateway.engine_retries_floor=0"}, {}},
     {{"engine.speed=-1", "http.listen=x", "node.threads=0"},
      {"node.threads", "http.listen", "engine.speed"}},
   };
@@ -88,6 +103,47 @@ TEST_CASE("a value out of range is named with its bound, in its own unit") {
     == std::vector<std::string>{
       "257 is above 256", "prefil is none of neutral, prefill, decode; did you mean prefill?",
       "-1 is below 0", "0ms is below 1ms"});
+}
+
+TEST_CASE("what is wrong with the engines behind HTTP is said with the way out") {
+  using row = std::pair<std::vector<std::string>, std::string>;
+  for (auto& [engines, message] : {
+         row{{"127.0.0.1:8000"}, "127.0.0.1:8000 is no URL; write http://HOST:PORT"},
+         row{{"https://a:443"}, "https://a:443 is not http; write http://HOST:PORT"},
+         row{{"http://"}, "http:// has no host; write http://HOST:PORT"},
+         row{{"http://:80"}, "http://:80 has no host; write http://HOST:PORT"},
+         row{{"http://a b:80"}, "http://a b:80 has no address; write http://HOST:PORT"},
+         row{{"http://u@a:80"}, "http://u@a:80 has no address; write http://HOST:PORT"},
+         row{{"http://a%20b:80"}, "http://a%20b:80 has no host; write http://HOST:PORT"},
+         row{{"http://a"}, "http://a has no port; write http://HOST:PORT"},
+         row{{"http://[::1]"}, "http://[::1] has no port; write http://HOST:PORT"},
+         row{{"http://a:65536"}, "http://a:65536 has no address; write http://HOST:PORT"},
+         row{{"http://a:0"}, "http://a:0 has port 0, which nobody can dial"},
+         row{
+           {"http://a:1/v1"},
+           "http://a:1/v1 has a path; the gateway adds the paths itself; write http://HOST:PORT"},
+         row{
+           {"http://a:1?x"},
+           "http://a:1?x has a path; the gateway adds the paths itself; write http://HOST:PORT"},
+         row{
+           {"http://a:1//"},
+           "http://a:1// has a path; the gateway adds the paths itself; write http://HOST:PORT"},
+         row{{"http://a:1", "http://b:1", "http://A:1/"}, "http://A:1/ is listed twice"},
+       }) {
+    CAPTURE(engines.back());
+    cluster_config config;
+    config.gateway.engines = engines;
+    config.scheduler.full_mode = false;
+    auto problems = check(config);
+    REQUIRE(problems.size() == 1);
+    CHECK(problems[0].path == "gateway.engines");
+    CHECK(problems[0].message == message);
+  }
+  cluster_config config;
+  config.gateway.engines = {"http://a:1"};
+  auto problems = check(config);
+  REQUIRE(problems.size() == 1);
+  CHECK(problems[0].message.ends_with("; set scheduler.full_mode=false"));
 }
 
 } // namespace llumnix

@@ -63,6 +63,25 @@ TEST_CASE("the configuration as JSON loads back to itself") {
   CHECK(loaded.redis.timeout == milliseconds{1500});
 }
 
+TEST_CASE("the configuration with its secrets loads back to itself, whatever its text is made of") {
+  cluster_config config;
+  config.http.key = "\"quoted\" \\ \n // no comment";
+  config.admin.key = "***?";
+  config.redis.password = "p\u00e4ss=word,\u2603";
+  config.gateway.engines = {"http://a:1", "http://b:1"};
+  config.node.incarnation = 18446744073709551615ull;
+  config.engine.speed = 1.0 / 3;
+  cluster_config loaded;
+  CHECK(load_json(to_json_with_secrets(config), loaded).empty());
+  CHECK(to_json_with_secrets(loaded) == to_json_with_secrets(config));
+  CHECK(loaded.http.key == config.http.key);
+  CHECK(loaded.admin.key == config.admin.key);
+  CHECK(loaded.redis.password == config.redis.password);
+  CHECK(loaded.gateway.engines == config.gateway.engines);
+  CHECK(loaded.node.incarnation == config.node.incarnation);
+  CHECK(loaded.engine.speed == config.engine.speed);
+}
+
 TEST_CASE("a secret is never shown, only that it is set") {
   cluster_config config;
   config.http.key = "hunter2";

@@ -108,6 +108,42 @@ TEST_CASE("a file that cannot be read or parsed is named") {
   CHECK(broken[0].path == path + ", line 1, column 2");
 }
 
+TEST_CASE("what is wrong in a file is told with the file's name") {
+  cluster_config config;
+  std::string path = "load_config_named_test.json";
+  std::ofstream{path} << R"({"engine": {"sped": 3, "speed": "fast"}})";
+  auto problems = told(load_file(path, config));
+  std::remove(path.c_str());
+  CHECK(
+    problems
+    == std::vector<std::string>{
+      path + ": engine.sped: no such knob; did you mean engine.speed?",
+      path + ": engine.speed: fast is no number"});
+}
+
+TEST_CASE("a name that stands twice in one object is told, whatever its values") {
+  using row = std::pair<const char*, std::vector<std::string>>; // document, paths
+  for (
+    auto& [document, paths] : {
+      row{R"({"engine": {"speed": 2, "blocks": 2, "speed": 2}})", {"engine.speed"}},
+      row{R"({"engine": {"speed": 2}, "engine": {"blocks": 2}})", {"engine"}},
+      row{
+        R"({"http": {"key": "a", "key": "b", "key": "c"}, "cms": {"expiry_s": 1, "expiry_s": 1}})",
+        {"http.key", "http.key", "cms.expiry_s"}},
+      row{R"({"engine": {"speed": 2}, "http": {"key": "speed"}, "node": {"name": "engine"}})", {}},
+      row{R"({"node": {"seeds": ["127.0.0.1:1", "127.0.0.1:1"]}})", {}},
+    }) {
+    CAPTURE(document);
+    cluster_config config;
+    std::vector<std::string> found;
+    for (auto& each : load_json(document, config)) {
+      CHECK(each.message == "is given twice; keep one of them");
+      found.push_back(each.path);
+    }
+    CHECK(found == paths);
+  }
+}
+
 TEST_CASE("a setting sets one knob or says what is wrong with it") {
   using row = std::pair<const char*, const char*>; // setting, problem
   for (auto [setting, problem] : {
@@ -132,6 +168,8 @@ TEST_CASE("a setting sets one knob or says what is wrong with it") {
            "engine.kv_bytes_per_token=8GiB",
            "engine.kv_bytes_per_token: 8GiB is no size; write it like 65536, 64KiB or 2GiB"},
          row{"admin.key=***", "admin.key: the value is the placeholder of a secret, not a secret"},
+         row{"redis.password=p\xe4ss", "redis.password: the value is not written in UTF-8"},
+         row{"node.seeds=\xff", "node.seeds: \xff is not written in UTF-8"},
        }) {
     CAPTURE(setting);
     cluster_config config;

@@ -81,6 +81,19 @@ TEST_CASE("addresses are split at their last colon") {
   }
 }
 
+TEST_CASE("an engine's URL names its address") {
+  using row = std::pair<const char*, const char*>;
+  for (auto [url, address] :
+       {row{"http://127.0.0.1:8000", "127.0.0.1:8000"},
+        row{"http://gpu-1.local:80/", "gpu-1.local:80"}, row{"HTTP://GPU:080", "gpu:80"},
+        row{"http://[::1]:8000", "[::1]:8000"}, row{"http://[FE80::1]:8000/", "[fe80::1]:8000"},
+        row{"127.0.0.1:8000", ""}, row{"https://a:1", ""}, row{"http://a:1/v1", ""},
+        row{"http:/a:1", ""}, row{"", ""}}) {
+    CAPTURE(url);
+    CHECK(engine_address(url) == address);
+  }
+}
+
 TEST_CASE("only what cannot leave this machine is loopback") {
   using row = std::pair<const char*, bool>;
   for (auto [address, expected] :

@@ -85,18 +85,43 @@ std::vector<nlohmann::json> fake_exchange::events() const {
   return all;
 }
 
-void fake_loop::run() {
-  while (!posted.empty()) {
-    auto work = std::move(posted.front());
-    posted.pop_front();
-    work();
-  }
+void fake_loop::post(std::function<void()> work) {
+  std::lock_guard lock{mutex_};
+  posted_.push_back(std::move(work));
+  came_.notify_all();
 }
 
-gateway_rig::gateway_rig(gateway_config with, std::string key)
+void fake_loop::run() {
+  run_until([this] {
+    std::lock_guard lock{mutex_};
+    return posted_.empty();
+  });
+}
+
+bool fake_loop::run_until(const std::function<bool()>& holds) {
+  constexpr std::chrono::seconds patience{20};
+  for (auto end = clock::now() + patience; !holds();) {
+    std::function<void()> work;
+    {
+      std::unique_lock lock{mutex_};
+      if (!came_.wait_until(lock, end, [this] { return !posted_.empty(); }))
+        return false;
+      work = std::move(posted_.front());
+      posted_.pop_front();
+    }
+    work();
+  }
+  return true;
+}
+
+gateway_rig::gateway_rig(gateway_config with, std::string key, std::size_t pool_of)
   : config{std::move(with)},
     streams{config, stream_ref{"head", 1, 0, 0}, words, cluster},
     metrics{config.model, loop.now()},
+    pool{
+      pool_of == 0 ? nullptr
+                   : std::make_unique<parse_pool>(
+                     config, words, parse_pool::options{.threads = 1, .waiting_max = pool_of})},
     handler{std::make_unique<openai_handler>(gateway_services{
       .config = config,
       .words = words,
@@ -109,7 +134,9 @@ gateway_rig::gateway_rig(gateway_config with, std::string key)
       .ready = [this] { return ready; },
       .max_model_len = [this] { return max_model_len; },
       .metrics_text = [] { return std::string{"more 1\n"}; },
-      .unix_seconds = [] { return std::int64_t{1700000000}; }})} {}
+      .unix_seconds = [] { return std::int64_t{1700000000}; },
+      .models = {},
+      .pool = pool.get()})} {}
 
 std::shared_ptr<fake_exchange> gateway_rig::send(
   std::string method, std::string path, std::string body, net::header_list headers) {

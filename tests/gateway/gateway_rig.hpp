@@ -6,8 +6,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include <condition_variable>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,15 +58,21 @@ private:
   std::chrono::steady_clock::time_point stalled_since_;
 };
 
-/// Runs what was posted when told; its clock stands unless moved.
+/// Runs what was posted, from any thread, when told; its clock stands unless moved.
 class fake_loop final : public executor {
 public:
-  void post(std::function<void()> work) override { posted.push_back(std::move(work)); }
+  void post(std::function<void()> work) override;
   clock::time_point now() const override { return time; }
   void run();
+  /// Runs what is posted until `holds`. False if that takes longer than anything that works.
+  bool run_until(const std::function<bool()>& holds);
 
-  std::deque<std::function<void()>> posted;
   clock::time_point time{std::chrono::hours{1}};
+
+private:
+  std::mutex mutex_; ///< guards the next
+  std::deque<std::function<void()>> posted_;
+  std::condition_variable came_;
 };
 
 /// Remembers what the streams asked of the cluster.
@@ -82,17 +90,22 @@ public:
     grants.emplace_back(stream, credit);
   }
   void ask_holds(const stream_owner&, std::uint64_t, std::uint32_t) override {}
-  void closed(const stream_end& end) override { outcomes.push_back(end.outcome); }
+  void closed(const stream_end& end) override {
+    outcomes.push_back(end.outcome);
+    failures.push_back(end.failure);
+  }
 
   std::vector<inference_request> placed;
   std::vector<std::uint64_t> aborted, withdrawn;
   std::vector<std::pair<std::uint64_t, std::uint32_t>> grants;
   std::vector<std::string> outcomes;
+  std::vector<error> failures;
 };
 
 /// A handler of one loop over a real stream table, with a cluster the test plays.
 struct gateway_rig {
-  explicit gateway_rig(gateway_config with = {}, std::string key = {});
+  /// With a `pool_of` so many large bodies may wait for one thread; else the loop reads them.
+  explicit gateway_rig(gateway_config with = {}, std::string key = {}, std::size_t pool_of = 0);
 
   /// Sends a request and returns its exchange.
   std::shared_ptr<fake_exchange>
@@ -123,6 +136,7 @@ struct gateway_rig {
   gateway_metrics metrics;
   bool ready = true;
   std::uint32_t max_model_len = 1000;
+  std::unique_ptr<parse_pool> pool;
   std::unique_ptr<openai_handler> handler;
 
 private:

@@ -52,8 +52,10 @@ void check_bad(endpoint kind, const bad_row& row) {
 TEST_CASE("bodies that are no JSON object are refused") {
   for (const auto& body :
        {std::string{}, std::string{"{"}, std::string{"{\"model\":}"}, std::string{"{} {}"},
-        std::string{"{\"model\":\"\xFF\"}"}, std::string{"{\"model\":\"\\ud800\"}"},
-        std::string(5000, '['), R"({"a":)" + std::string(2000, '[') + std::string(2000, ']') + "}"})
+        std::string{"{\"model\":\xFF}"}, std::string{R"({"model":"\x"})"},
+        std::string{R"({"model":"\ud8"})"}, std::string{R"({"n":99999999999999999999x})"},
+        std::string{R"({"n":-})"}, std::string{"{\"model\":\"\xFF"}, std::string(5000, '['),
+        R"({"a":)" + std::string(2000, '[') + std::string(2000, ']') + "}"})
     check_bad(endpoint::chat, {body, "invalid_json", ""});
   for (const auto& body : {"[]", "1", "\"x\"", "null"})
     check_bad(endpoint::chat, {body, "invalid_type", ""});
@@ -76,7 +78,14 @@ TEST_CASE("chat requests with a bad field are refused and the field is named") {
       {R"(,"max_tokens":0)", "invalid_value", "max_tokens"},
       {R"(,"max_tokens":-1)", "invalid_value", "max_tokens"},
       {R"(,"max_tokens":"5")", "invalid_type", "max_tokens"},
-      {R"(,"max_completion_tokens":1e300)", "invalid_type", "max_completion_tokens"},
+      {R"(,"max_completion_tokens":1e300)", "invalid_value", "max_completion_tokens"},
+      {R"(,"max_tokens":18446744073709551615)", "invalid_value", "max_tokens"},
+      {R"(,"max_tokens":99999999999999999999)", "invalid_value", "max_tokens"},
+      {R"(,"n":1e400)", "invalid_value", "n"},
+      {R"(,"top_k":-99999999999999999999)", "invalid_value", "top_k"},
+      {R"(,"temperature":99999999999999999999)", "invalid_value", "temperature"},
+      {R"(,"seed":18446744073709551616)", "invalid_value", "seed"},
+      {R"(,"stop_token_ids":[99999999999999999999])", "invalid_value", "stop_token_ids"},
       {R"(,"min_tokens":6,"max_tokens":5)", "invalid_value", "min_tokens"},
       {R"(,"stop":5)", "invalid_type", "stop"},
       {R"(,"stop":[1])", "invalid_type", "stop"},
@@ -135,6 +144,7 @@ TEST_CASE("completion requests with a bad field are refused and the field is nam
          {R"(,"prompt":[1.5])", "invalid_type", "prompt"},
          {R"(,"prompt":[-1])", "invalid_value", "prompt"},
          {R"(,"prompt":[4294967296])", "invalid_value", "prompt"},
+         {R"(,"prompt":[99999999999999999999])", "invalid_value", "prompt"},
          {R"(,"prompt":["a","b","c"],"n":3)", "invalid_value", "prompt"},
          {R"(,"best_of":2)", "unsupported_parameter", "best_of"},
          {R"(,"suffix":"x")", "unsupported_parameter", "suffix"},
@@ -227,6 +237,29 @@ TEST_CASE("every field of a request is read") {
     completion_body(R"(,"logprobs":0,"best_of":1,"echo":false,"suffix":"")"));
   CHECK(zero.sampling.logprobs);
   CHECK(zero.sampling.top_logprobs == 0);
+}
+
+TEST_CASE(
+  "what other readers take is taken: bytes that are no UTF-8, half surrogates, large numbers") {
+  auto request = good(
+    endpoint::chat, "{\"model\":\"m\",\"x\":[18446744073709551616,-1e999],\"user\":\"\xFE\","
+                    "\"messages\":[{\"role\":\"user\",\"content\":\"a\xFF\\ud800b\"}],"
+                    "\"seed\":18446744073709551615,\"stop\":\"\\udfff\"}");
+  CHECK(request.messages.at(0).content == "a\uFFFD\uFFFDb");
+  CHECK(request.stop == std::vector<std::string>{"\uFFFD"});
+  CHECK(request.sampling.seed == ~std::uint64_t{0}); // what fits is not touched
+}
+
+TEST_CASE("a number out of range is told as it was meant") {
+  using row = std::pair<std::string, std::string>;
+  for (const auto& [value, said] :
+       {row{"9", "'n' must be from 1 to 8, not 9."}, row{"9.0", "'n' must be from 1 to 8, not 9."},
+        row{"18446744073709551615", "'n' must be from 1 to 8, not 18446744073709551615."},
+        row{"-99999999999999999999", "'n' must be from 1 to 8, not -1e+20."}}) {
+    auto parsed = parse(endpoint::chat, chat_body(R"(,"n":)" + value));
+    REQUIRE(std::holds_alternative<api_error>(parsed));
+    CHECK(std::get<api_error>(parsed).message == said);
+  }
 }
 
 TEST_CASE("messages keep their roles and join their text parts") {

@@ -58,6 +58,46 @@ TEST_CASE("health tells whether the node serves") {
     }
 }
 
+TEST_CASE(
+  "while nothing new is welcome, generating requests are refused and all else is answered") {
+  gateway_rig rig;
+  auto before = rig.chat("");
+  rig.ready = false;
+  check_error(*rig.chat(""), 503, "service_unavailable", "draining");
+  check_error(
+    *rig.complete(R"(,"prompt":"x","stream":true)"), 503, "service_unavailable", "draining");
+  CHECK(rig.send("GET", "/v1/models")->status == 200);
+  CHECK(rig.send("GET", "/metrics")->status == 200);
+  CHECK(rig.cluster.placed.size() == 1);
+  rig.give(0, ids_of("a"), finish_reason::length);
+  CHECK(before->status == 200);
+}
+
+TEST_CASE("paths that are not clean lead to those that are") {
+  gateway_rig rig{{}, "secret"};
+  struct row {
+    std::string path, query, place;
+  };
+  for (const auto& [path, query, place] :
+       {row{"//v1/chat/completions", "", "/v1/chat/completions"},
+        row{"/v1/../health", "", "/health"}, row{"/v1/./models", "a=%20b", "/v1/models?a=%20b"},
+        row{"/v1/models/", "", ""}, row{"/v1/models//x y", "", "/v1/models/x%20y"},
+        row{"/../..", "", "/"}, row{"//evil.example//", "", "/evil.example/"},
+        row{"/./\\\\evil", "", "/%5C%5Cevil"},
+        row{"//a\r\nset-cookie: b", "", "/a%0D%0Aset-cookie:%20b"}, row{"/.well-known/x", "", ""},
+        row{"*", "", ""}})
+    for (const auto* method : {"GET", "POST", "HEAD", "OPTIONS"}) {
+      CAPTURE(path);
+      auto client = std::make_shared<fake_exchange>(rig.loop);
+      rig.handler->on_request(
+        client, net::http_request{method, path, query, {}, "{}", "1.2.3.4:5"});
+      CHECK((client->status == 301) == !place.empty());
+      CHECK(client->header("location") == place);
+      CHECK_FALSE(client->header("x-request-id").empty());
+      CHECK((client->body.empty() || place.empty()));
+    }
+}
+
 TEST_CASE("the served model is listed and described, others are not") {
   gateway_rig rig{{.model = "org/big \"one\""}};
   auto list = rig.send("GET", "/v1/models")->json();

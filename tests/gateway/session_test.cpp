@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 namespace llumnix::testing {
 
 TEST_CASE("a request that nobody can serve gets the failure's own status") {
@@ -28,6 +30,42 @@ TEST_CASE("a request that nobody can serve gets the failure's own status") {
     }
 }
 
+TEST_CASE("what the gateway gives up is told so, in the form that fits, and ends as failed") {
+  gateway_rig rig;
+  auto whole = rig.chat("");
+  auto waiting = rig.chat(R"(,"stream":true)");
+  auto begun = rig.chat(R"(,"stream":true,"n":2)");
+  auto complete = rig.chat("");
+  rig.give(2, ids_of("half"));
+  rig.give(4, ids_of("all"), finish_reason::length);
+  const error why{errc::draining, "the gateway stops"};
+  rig.handler->give_up_all(why);
+  rig.handler->give_up_all(why); // nothing is left, also not to be freed
+  rig.loop.run();
+  for (const auto& client : {whole, waiting}) {
+    CHECK(client->status == 503);
+    CHECK_FALSE(client->streaming);
+    CHECK(client->json()["error"]["code"] == "draining");
+    CHECK(client->json()["error"]["type"] == "service_unavailable");
+    CHECK(client->header("retry-after") == "1");
+  }
+  CHECK(begun->ended);
+  CHECK(begun->body.find("[DONE]") == std::string::npos);
+  REQUIRE(begun->events().size() == 2);
+  CHECK(begun->events()[1]["error"]["code"] == "draining");
+  CHECK(begun->events()[1]["error"]["message"] == "the gateway stops");
+  CHECK(complete->status == 200);
+  CHECK(rig.handler->open_sessions() == 0);
+  CHECK(rig.streams.size() == 0);
+  CHECK(rig.cluster.aborted == std::vector<std::uint64_t>{rig.cluster.placed[2].stream.stream});
+  CHECK(rig.cluster.withdrawn.size() == 3);
+  CHECK(
+    rig.cluster.outcomes
+    == std::vector<std::string>{"length", "failed", "failed", "failed", "failed"});
+  CHECK(std::count(rig.cluster.failures.begin(), rig.cluster.failures.end(), why) == 4);
+  CHECK(rig.metrics.text(rig.loop.now()).find("status_code=\"503\"} 3") != std::string::npos);
+}
+
 TEST_CASE("one failed choice fails the request and the others are cancelled") {
   gateway_rig rig;
   auto client = rig.complete(R"(,"prompt":"x","n":3)");
@@ -37,6 +75,8 @@ TEST_CASE("one failed choice fails the request and the others are cancelled") {
   CHECK(client->status == 503);
   CHECK(client->json()["error"]["code"] == "no_available_worker");
   CHECK(rig.cluster.withdrawn == std::vector<std::uint64_t>{rig.cluster.placed[2].stream.stream});
+  CHECK(
+    rig.cluster.failures.back() == error{errc::cancelled, "another choice of the request failed"});
   CHECK(rig.streams.size() == 0);
   CHECK(rig.handler->open_sessions() == 0);
 }

@@ -230,6 +230,9 @@ TEST_CASE("a client that accepts nothing for too long is cut off") {
   rig.loop.run();
   CHECK(client->abandoned);
   CHECK(rig.cluster.outcomes == std::vector<std::string>{"cancelled"});
+  CHECK(
+    rig.cluster.failures
+    == std::vector<error>{{errc::cancelled, "the client read nothing for too long"}});
   CHECK(rig.handler->open_sessions() == 0);
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import tempfile
 import unittest
 
 import modeled
@@ -117,6 +118,69 @@ class Commands(ClusterTest):
                     capture_output=True, text=True, timeout=100)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
                 self.assertEqual(json.loads(done.stdout)["verify"]["requests"], 40)
+
+    def run_alone(self, *arguments, **pipes):
+        return subprocess.run(
+            [PROGRAM, *arguments], stdin=subprocess.DEVNULL, text=True, timeout=60,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes})
+
+    def test_a_wrong_word_is_exit_2_and_a_clear_line(self):
+        for arguments, told in (
+                (("status", "--admin", "127.0.0.1:99999"), "65535"),
+                (("status", "--admin", "nonsense"), "HOST:PORT"),
+                (("why", ""), "give a request id"),
+                (("load", "--requests", "0"), "from 1 to"),
+                (("load", "--arrival", "foo", "--rate", "3"), "none of poisson, uniform, gamma"),
+                (("load", "--prompt-tokens", "0"), "--prompt-tokens"),
+                (("config", "--set", "scheduler.policy=nope"), "load-balance"),
+                (("config", "--set", "engine.latency=nope"), "engine.latency")):
+            with self.subTest(arguments):
+                done = self.run_alone(*arguments)
+                self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+                self.assertIn(told, done.stderr)
+                for line in done.stderr.splitlines():
+                    self.assertLess(len(line), 200)
+
+    def test_an_instance_that_is_not_there(self):
+        code, out, err = self.cluster.command("requests", "--instance", "engine-0")
+        self.assertEqual((code, out, err), (0, "No request is running\n", ""))
+        for form in ((), ("--json",)):
+            code, out, err = self.cluster.command("requests", "--instance", "engin-1", *form)
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn("engin-1; did you mean engine-1?", err)
+        code, out, err = self.cluster.command("requests", "--instance", "nope")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("no instance nope", err)
+
+    def test_an_address_of_something_else(self):
+        for command in (("status",), ("requests",), ("why", "x")):
+            with self.subTest(command):
+                done = self.run_alone(*command, "--admin", self.cluster.url)
+                self.assertEqual((done.returncode, done.stdout), (3, ""), done.stderr)
+                self.assertIn("is not the operators' address", done.stderr)
+
+    def test_output_that_is_lost_is_no_success(self):
+        admin = self.cluster.admin.removeprefix("http://")
+        for arguments in (("--help",), ("up", "--help"), ("config",), ("config", "--schema"),
+                          ("status", "--admin", admin), ("actors", "--json", "--admin", admin),
+                          ("requests", "--admin", admin), ("load", self.cluster.url, "--requests", "1")):
+            with self.subTest(arguments), open("/dev/full", "w", encoding="utf-8") as full:
+                done = self.run_alone(*arguments, stdout=full)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("No space left", done.stderr)
+
+    def test_a_wrong_file_is_named(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            for text, told in (('{"engine": {"sped": 1}}', f"{file.name}: engine.sped: no such knob"),
+                               ('{"engine": {"speed": 1, "speed": 2}}', f"{file.name}: engine.speed: is given twice"),
+                               ("{", f"{file.name}, line 1")):
+                file.seek(0)
+                file.truncate()
+                file.write(text)
+                file.flush()
+                done = self.run_alone("config", "--config", file.name)
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(told, done.stderr)
 
 
 class Corruption(ClusterTest):

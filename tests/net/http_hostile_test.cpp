@@ -132,6 +132,29 @@ TEST_CASE("what is too large is told so, and the client gets to read it") {
   CHECK(host.requests() == 0);
 }
 
+TEST_CASE("what a client expects and nobody can promise is refused") {
+  held_server host{strict()};
+  const std::string start = "POST /p HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n";
+  for (const std::string expectation :
+       {"expect: 200-ok\r\n", "expect: 100-continue, 200-ok\r\n", "expect: 100-continued\r\n",
+        "expect: 100-continue\r\nexpect: x\r\n", "expect: x\r\nexpect: 100-continue\r\n"}) {
+    CAPTURE(expectation);
+    raw_client client{*host.server};
+    client.send(start + expectation + "\r\nabc");
+    CHECK(client.rest().starts_with("HTTP/1.1 417 Expectation Failed\r\n"));
+    CHECK(client.closed());
+  }
+  CHECK(host.requests() == 0);
+  for (const std::string expectation :
+       {"expect:\r\n", "expect: 100-Continue\r\n",
+        "expect: 100-continue\r\nexpect: 100-continue\r\n"}) {
+    CAPTURE(expectation);
+    raw_client client{*host.server};
+    client.send(start + expectation + "\r\nabc");
+    CHECK(client.reply().ends_with("POST /p abc"));
+  }
+}
+
 TEST_CASE("the limits themselves are allowed") {
   held_server host{strict()};
   raw_client client{*host.server};

@@ -50,6 +50,31 @@ TEST_CASE("escapes of a path are resolved, and malformed ones refused") {
   }
 }
 
+TEST_CASE("a clean path has no empty segments and no dots, and stays where it was") {
+  using row = std::pair<const char*, const char*>;
+  for (auto [path, clean] :
+       {row{"/", "/"}, row{"", "/"}, row{"/a/b", "/a/b"}, row{"/a/b/", "/a/b/"}, row{"//", "/"},
+        row{"//a", "/a"}, row{"/a//b", "/a/b"}, row{"/a///", "/a/"}, row{"/.", "/"},
+        row{"/./a/./", "/a/"}, row{"/a/.", "/a"}, row{"/a/..", "/"}, row{"/a/b/../c", "/a/c"},
+        row{"/a/../../..", "/"}, row{"/../a", "/a"}, row{"/...", "/..."}, row{"/.a/b.", "/.a/b."},
+        row{"/a/../", "/"}, row{"a/b", "/a/b"}}) {
+    CAPTURE(path);
+    CHECK(clean_path(path) == clean);
+    CHECK(clean_path(clean) == clean);
+  }
+}
+
+TEST_CASE("a path is escaped so that it reads back") {
+  using row = std::pair<std::string, const char*>;
+  for (auto& [path, escaped] :
+       {row{"/a-b_c.d~e/1:2", "/a-b_c.d~e/1:2"}, row{"/a b?c#d%e", "/a%20b%3Fc%23d%25e"},
+        row{"/\\\r\n\"<>", "/%5C%0D%0A%22%3C%3E"}, row{"/\xc3\xa9", "/%C3%A9"}}) {
+    CAPTURE(path);
+    CHECK(percent_encode_path(path) == escaped);
+    CHECK(percent_decode(escaped) == path);
+  }
+}
+
 TEST_CASE("a query value is the first of its name") {
   struct row {
     const char* query;

@@ -214,6 +214,42 @@ TEST_CASE(
   host.forget();
 }
 
+TEST_CASE("a client that has only finished sending still gets its answer") {
+  held_server host;
+  raw_client client{*host.server};
+  client.send(get("/hold"));
+  host.take("/hold");
+  client.finish_sending();
+  CHECK(client.reply().starts_with("HTTP/1.1 100 Continue\r\n\r\n")); // the server wonders
+  host.with("/hold", [](exchange& e) { e.reply({200, {}, "late"}); });
+  CHECK(client.rest().ends_with("late"));
+  CHECK(host.watcher.gone == 0);
+}
+
+TEST_CASE(
+  "a client that has finished sending and then leaves is noticed in the middle of a stream") {
+  held_server host;
+  raw_client client{*host.server};
+  client.send(get("/hold"));
+  auto held = host.take("/hold");
+  host.on_loop([&] {
+    held->begin_stream(200, {{"content-type", "text/event-stream; charset=utf-8"}});
+    held->write("data: 1\n\n");
+    held->flush();
+  });
+  client.finish_sending();
+  CHECK(client.until(":\n\n").ends_with(":\n\n")); // the server wonders
+  CHECK(host.watcher.gone == 0);
+  client.leave();
+  host.on_loop([&] {
+    held->write("data: 2\n\n");
+    held->flush();
+  });
+  CHECK(eventually([&] { return host.watcher.gone == 1; }));
+  held.reset();
+  host.forget();
+}
+
 TEST_CASE("an exchange already answered does not answer the next request") {
   held_server host;
   raw_client client{*host.server};
@@ -285,7 +321,7 @@ TEST_CASE("an idle connection costs little memory") {
   CHECK((each > 2048 || before == 0)); // what a connection holds in any case: it was counted
 }
 
-TEST_CASE("draining ends what is idle, completes what is open and takes nothing new") {
+TEST_CASE("draining ends what is idle, completes what is open, and every answer is the last") {
   held_server host;
   raw_client idle{*host.server};
   raw_client open{*host.server};
@@ -305,6 +341,11 @@ TEST_CASE("draining ends what is idle, completes what is open and takes nothing 
   CHECK(idle.rest().empty());
   CHECK(idle.closed());
   CHECK(host.server->open_exchanges() == 2);
+  raw_client late{*host.server}; // who asks now is told whatever the handler has to say
+  late.send(get("/late") + get("/more"));
+  CHECK(
+    late.rest() == "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\nGET /late ");
+  CHECK(late.closed());
   host.with("/hold", [](exchange& e) { e.reply({200, {}, "late"}); });
   auto reply = open.rest();
   CHECK(reply.find("connection: close\r\n") != std::string::npos);
@@ -317,7 +358,36 @@ TEST_CASE("draining ends what is idle, completes what is open and takes nothing 
   CHECK(eventually([&] { return host.server->open_exchanges() == 0; }));
   http_server_options same;
   same.listen = host.server->address();
+  CHECK_FALSE(http_server::make(same).has_value());
+  host.server.reset();
   CHECK(http_server::make(same).has_value()); // the port is free again
+}
+
+TEST_CASE("what works for a loop elsewhere may use it until its handler was told of the end") {
+  struct busy : http_handler {
+    busy(executor& to, std::atomic<int>& told)
+      : ends{told}, worker{[this, &to] {
+          while (!ended)
+            to.post([] {});
+        }} {}
+    void on_request(std::shared_ptr<exchange>, http_request&&) override {}
+    void on_loop_end() override {
+      ended = true;
+      worker.join();
+      ++ends;
+    }
+    http_reply error_reply(int status, std::string_view) override { return {status, {}, ""}; }
+    std::atomic<int>& ends;
+    std::atomic<bool> ended{false};
+    std::thread worker;
+  };
+  std::atomic<int> ends{0};
+  auto server = std::move(*http_server::make({.loops = 2}));
+  server->start([&](std::uint32_t i) { return std::make_unique<busy>(server->loop(i), ends); });
+  server->stop();
+  CHECK(ends == 0);
+  server.reset();
+  CHECK(ends == 2);
 }
 
 TEST_CASE("stopping with open exchanges drops them, and watchers hear nothing") {

@@ -58,6 +58,8 @@ public:
     ::setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     REQUIRE(::connect(socket_, reinterpret_cast<sockaddr*>(&where), sizeof where) == 0);
   }
+  /// The other end of a connection that was accepted.
+  explicit raw_client(int socket) : socket_{socket} {}
   raw_client(raw_client&& other) noexcept
     : socket_{std::exchange(other.socket_, -1)}, seen_{std::move(other.seen_)} {}
   raw_client& operator=(raw_client&&) = delete;
@@ -67,6 +69,9 @@ public:
     if (socket_ >= 0)
       ::close(std::exchange(socket_, -1));
   }
+
+  /// Says that nothing more will be sent, and still reads.
+  void finish_sending() { ::shutdown(socket_, SHUT_WR); }
 
   /// False if the server has closed.
   bool send(std::string_view bytes) {

@@ -50,6 +50,8 @@ TEST_CASE("a server that comes back empty holds everything again within two seco
   CHECK(eventually([&] { return store->metrics().pending == 0; }));
   CHECK(logged.count("link-lost") == 1);
   CHECK(logged.count("link-up") == 2);
+  CHECK(logged.count(" W redis link-up") == 1); // what a warning told of, a warning puts right
+  CHECK(logged.count(" I redis link-up") == 1);
 }
 
 TEST_CASE("a server that hangs costs deadlines and no memory, and is used again when it goes on") {
@@ -132,6 +134,8 @@ TEST_CASE("a refused AUTH is told even when the server was away before") {
   server.start();
   REQUIRE(eventually([&] { return logged.count("NOAUTH") == 1; }));
   CHECK(logged.count("link-lost") == 2);
+  server.ask({"CONFIG", "SET", "requirepass", ""});
+  CHECK(eventually([&] { return logged.count(" W redis link-up") == 1; }));
 }
 
 TEST_CASE("writes the server refuses are repeated until it takes them, and logged once") {
@@ -147,8 +151,13 @@ TEST_CASE("writes the server refuses are repeated until it takes them, and logge
   CHECK(store->metrics().connected);
   CHECK(server.calls("set") < 20); // not in a hot loop
   CHECK(logged.count("write-refused") == 1);
+  CHECK(logged.count("writes-taken") == 0);
   server.ask({"CONFIG", "SET", "maxmemory", "0"});
   REQUIRE(eventually([&] { return stored_update(server, "a") == 1; }));
+  CHECK(eventually([&] { return logged.count("W redis writes-taken") == 1; }));
+  server.ask({"CONFIG", "SET", "maxmemory", "1"}); // the next time is told anew
+  store->put_status(status_of("a", 2));
+  CHECK(eventually([&] { return logged.count("write-refused") == 2; }));
 }
 
 TEST_CASE("where nobody listens, a reading ends as unreachable and callers never wait") {

@@ -174,6 +174,31 @@ TEST_CASE("a request no status has shown counts until it is stale, and then no l
   }
 }
 
+TEST_CASE("where entries count until they are released, no status and no time ends them") {
+  auto ledger = dispatch_ledger::until_released();
+  CHECK(ledger.book("a", dispatch("r"), start));
+  CHECK(ledger.book("a", dispatch("s"), start));
+  constexpr inflight_load two_neutral{2, 2, 2, 140, 200};
+  for (auto age : {1, 10'000, 3'600'000, 400'000'000}) {
+    CAPTURE(age);
+    ledger.reconcile(report({"cmpl-r-0", "cmpl-s-0"}, {"cmpl-r-0"}), start + age);
+    ledger.reconcile(report({}), start + age);
+    CHECK(ledger.inflight("a") == two_neutral);
+  }
+  SUBCASE("a release does") {
+    CHECK(ledger.release("r") == std::vector<instance_id>{"a"});
+    CHECK(ledger.inflight("a") == one_neutral);
+    CHECK(ledger.release("r").empty());
+    CHECK(ledger.book("a", dispatch("r"), start));
+    CHECK(ledger.inflight("a") == two_neutral);
+  }
+  SUBCASE("and so does the end of the instance") {
+    ledger.forget("a");
+    CHECK(ledger.inflight("a") == nothing);
+    CHECK(ledger.release("s").empty());
+  }
+}
+
 TEST_CASE("a status speaks for its own instance only") {
   dispatch_ledger ledger{10};
   ledger.book("a", dispatch("r"), start);

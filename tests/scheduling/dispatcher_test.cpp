@@ -320,3 +320,95 @@ TEST_CASE("a prompt beyond 31 bits counts as the largest number there is") {
   CHECK(d.place(query_for("r1", 4'000'000'000u), noon, false).instance == "a");
   CHECK(place(d, "r2") == "b");
 }
+
+namespace {
+
+scheduler_config lite(std::string metric = "num_tokens") {
+  auto config = by_metric(std::move(metric));
+  config.full_mode = false;
+  return config;
+}
+
+} // namespace
+
+TEST_CASE("in lite mode a request counts until it is released, however long it runs") {
+  for (auto metric : {"num_tokens", "num_requests"}) {
+    CAPTURE(metric);
+    auto config = lite(metric);
+    config.local_account = false; // it is all there is: nobody can do without
+    auto d = make(config);
+    join(d, "a"), join(d, "b");
+    CHECK(place(d, "long") == "a");
+    auto later = noon + 3'600'000;
+    for (auto id : {"a", "b"}) { // the next check; it shows the request, and that changes nothing
+      auto checked = idle_status(id, later, 2);
+      checked.recent_waiting_requests = {"cmpl-long-0"};
+      d.update(checked, later);
+    }
+    CHECK(place(d, "r1", later) == "b");
+    d.release("r1");
+    CHECK(place(d, "r2", later) == "b"); // its turn or not: `long` is still there
+    d.release("long");
+    CHECK(place(d, "r3", later) == "a");
+  }
+}
+
+TEST_CASE("in lite mode what statuses say of load is not looked at") {
+  auto d = make(lite());
+  join(d, "a", 5'000), join(d, "b");
+  CHECK(place(d, "r1") == "a");
+  CHECK(place(d, "r2") == "b");
+  CHECK(place(d, "r3") == "a");
+}
+
+TEST_CASE("in lite mode idle instances take turns, and the reasons rank the one whose turn it is") {
+  auto d = make(lite("num_requests"));
+  join(d, "a"), join(d, "b"), join(d, "c");
+  for (auto expected : {"a", "b", "c", "a", "b"}) {
+    CAPTURE(expected);
+    auto placed = d.place(query_for("r"), noon, true);
+    CHECK(placed.instance == expected);
+    REQUIRE(placed.reasons.metrics.size() == 3);
+    CHECK(placed.reasons.metrics[0].first == expected);
+    CHECK(placed.reasons.metrics[0].second[0].first == "num_requests");
+    d.release("r");
+  }
+}
+
+TEST_CASE("in lite mode an instance is out from the status that says so to the one that says "
+          "otherwise, or while its checks are overdue") {
+  auto d = make(lite());
+  d.put(neutral_instance("a"), life_of("n"));
+  CHECK(place(d, "r1", noon) == "a"); // not checked yet
+  auto checked = [&](unix_ms at, bool healthy, std::int32_t update = 1) {
+    auto status = idle_status("a", at, update);
+    status.schedulable = healthy;
+    d.update(status, at);
+  };
+  checked(noon, false);
+  CHECK(place(d, "r2", noon) == "");
+  CHECK(place(d, "r2", noon + 59'000) == "");
+  d.put(neutral_instance("a"), life_of("n")); // its card was told again
+  CHECK(place(d, "r2", noon) == "");
+  checked(noon + 1'000, true); // nothing else changed: a heartbeat
+  CHECK(place(d, "r3", noon + 61'999) == "a");
+  CHECK(place(d, "r4", noon + 62'000) == "");
+  checked(noon + 62'000, true);
+  CHECK(place(d, "r5", noon + 62'000) == "a");
+  CHECK(d.place({"r6", 1, {"a"}}, noon + 62'000, false).instance == "a"); // rather than nobody
+}
+
+TEST_CASE("in lite mode a unit does not fail with one of its ranks") {
+  auto d = make(lite());
+  for (auto id : {"a", "b"}) {
+    auto metadata = neutral_instance(id);
+    metadata.unit_id = "u";
+    metadata.data_parallel_size = 2;
+    d.put(metadata, life_of("n"));
+    d.update(idle_status(id), noon);
+  }
+  auto unfit = idle_status("a", noon + 1);
+  unfit.schedulable = false;
+  d.update(unfit, noon);
+  CHECK(place(d, "r1") == "b");
+}

@@ -43,8 +43,10 @@ constexpr inflight_load sent{
   .prefill_tokens = 1 << 21,
   .decode_tokens = 1 << 22};
 
-float value_of(const char* metric, const instance_view& view, const inflight_load& inflight = {}) {
-  auto* found = find_load_metric(metric);
+float value_of(
+  const char* metric, const instance_view& view, const inflight_load& inflight = {},
+  scheduling_mode mode = scheduling_mode::full) {
+  auto* found = find_load_metric(metric, mode);
   REQUIRE(found != nullptr);
   return found->value(view, inflight);
 }
@@ -122,6 +124,28 @@ TEST_CASE("an instance that has not reported counts as idle but for what was sen
   CHECK(value_of("kv_cache_usage_ratio_projected", silent, sent) == 0);
   CHECK(value_of("all_prefills_tokens_num", silent, sent) == bits({21}));
   CHECK(value_of("num_requests", silent, sent) == bits({18, 19}));
+}
+
+TEST_CASE("in lite mode load is what was sent, whatever a status says") {
+  constexpr auto lite = scheduling_mode::lite;
+  struct row {
+    const char* what;
+    inflight_load sent;
+    float requests, tokens;
+  };
+  for (auto& [what, sent, requests, tokens] :
+       {row{"nothing", {}, 0, 0}, row{"neutral requests", {2, 2, 2, 30, 30}, 2, 30},
+        row{"prefills", {3, 3, 0, 45, 0}, 3, 45}, row{"decodes", {3, 0, 3, 0, 46}, 3, 46}}) {
+    CAPTURE(what);
+    instance_view silent;
+    silent.metadata = neutral_instance("a");
+    for (auto& view : {seen(neutral_instance("a"), powers()), silent}) {
+      CHECK(value_of("num_requests", view, sent, lite) == requests);
+      CHECK(value_of("num_tokens", view, sent, lite) == tokens);
+    }
+  }
+  CHECK(known_load_metrics(lite) == "num_requests, num_tokens");
+  CHECK(find_load_metric("num_waiting_requests", lite) == nullptr);
 }
 
 TEST_CASE("metrics that need predictors or cache hits are not there") {

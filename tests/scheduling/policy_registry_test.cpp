@@ -80,6 +80,77 @@ TEST_CASE("flood and round-robin are other rows over the same filters, without l
   }
 }
 
+TEST_CASE("in lite mode the rows are others: own checks and own account, no failover") {
+  struct row {
+    const char* policy;
+    const char* selector;
+    bool by_load;
+  };
+  for (auto [policy, selector, by_load] :
+       {row{"load-balance", "metric", true}, row{"round-robin", "round-robin", false},
+        row{"flood", "fixed-preference", false}}) {
+    CAPTURE(policy);
+    auto config = with_policy(policy);
+    config.full_mode = false;
+    config.instance_staleness_s = 7;
+    auto made = make_policy(config);
+    REQUIRE(made.has_value());
+    CHECK(made->name == policy);
+    for (auto& rule : made->roles) {
+      std::vector<std::string> filters{"state", "excluded", "schedulability", "staleness"};
+      if (by_load)
+        filters.push_back("metric");
+      CHECK(filters_of(rule) == filters);
+      CHECK(std::get<staleness_filter>(rule.filters[3]).limit_s == 7);
+      CHECK(name_of(rule.pick) == selector);
+      CHECK(rule.metrics.size() == (by_load ? 1 : 0));
+      if (auto* best = std::get_if<best_metric>(&rule.pick))
+        CHECK(best->ties == tie_rule::in_turn);
+    }
+  }
+}
+
+TEST_CASE("in lite mode load is counted in requests or tokens; other metrics stand for tokens") {
+  for (auto [named, used] :
+       {std::pair{"num_requests", "num_requests"}, std::pair{"num_tokens", "num_tokens"},
+        std::pair{"all_prefills_tokens_num", "num_tokens"},
+        std::pair{"kv_cache_usage_ratio_projected", "num_tokens"}}) {
+    CAPTURE(named);
+    auto config = with_policy("load-balance");
+    config.full_mode = false;
+    config.neutral_load_metric = named;
+    config.neutral_load_threshold = 77;
+    auto made = make_policy(config);
+    REQUIRE(made.has_value());
+    auto& rule = role_of(*made, infer_type::neutral);
+    REQUIRE(rule.metrics.size() == 1);
+    CHECK(rule.metrics[0]->name == used);
+    CHECK(rule.metrics[0]->mode == scheduling_mode::lite);
+    CHECK(std::get<metric_filter>(rule.filters[4]).threshold == 77);
+  }
+}
+
+TEST_CASE("what one mode lacks is refused with the mode") {
+  auto config = with_policy("slo");
+  config.full_mode = false;
+  config.neutral_load_metric = "predicted_ttft";
+  auto made = make_policy(config);
+  REQUIRE_FALSE(made.has_value());
+  CHECK(
+    made.error().context
+    == "scheduler.policy: unknown policy \"slo\"; known in lite mode (scheduler.full_mode=false): "
+       "load-balance, flood, round-robin; scheduler.neutral_load_metric: unknown metric "
+       "\"predicted_ttft\"; known in lite mode (scheduler.full_mode=false): num_requests, "
+       "num_tokens");
+  config = with_policy("load-balance");
+  config.neutral_load_metric = "num_tokens";
+  made = make_policy(config);
+  REQUIRE_FALSE(made.has_value());
+  CHECK(made.error().context.starts_with(
+    "scheduler.neutral_load_metric: metric \"num_tokens\" wants lite mode "
+    "(scheduler.full_mode=false); known: kv_cache_usage_ratio_projected, "));
+}
+
 TEST_CASE("names nothing knows are refused, with those that are known") {
   constexpr auto metrics
     = "known: kv_cache_usage_ratio_projected, decode_batch_size, num_waiting_requests, "

@@ -61,6 +61,8 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   }
   x.status = status;
   x.reported = true;
+  if (!config_.full_mode)
+    return;
   auto recent = plain_ids(status.recent_waiting_requests);
   auto waiting = plain_ids(status.waiting_requests);
   std::set<std::string> gone;
@@ -104,7 +106,8 @@ void second_opinion::placed(const placement_query& query, const std::string& id,
   if (id.empty())
     return;
   last_ = id;
-  if (config_.local_account) // a request that is there already is not counted again
+  if (config_.local_account || !config_.full_mode) // a request that is there already is not counted
+                                                   // again
     records_.at(id).account.insert(
       {query.request_id, {now, static_cast<std::int32_t>(query.prompt_tokens), false}});
 }
@@ -118,6 +121,8 @@ float second_opinion::load(const record& x) const {
     }
   auto& s = x.status;
   auto& name = config_.neutral_load_metric;
+  if (!config_.full_mode)
+    return static_cast<float>(name == "num_requests" ? in_flight : tokens);
   if (name == "kv_cache_usage_ratio_projected") {
     if (!x.reported)
       return 0;
@@ -166,6 +171,8 @@ std::vector<std::string> second_opinion::neutral() const {
 
 std::set<std::string> second_opinion::failover(unix_ms now) const {
   std::set<std::string> set, nodes, units;
+  if (!config_.full_mode)
+    return set;
   bool parallel = false;
   for (auto& id : neutral()) {
     auto& x = records_.at(id);
@@ -219,6 +226,8 @@ std::set<std::string> second_opinion::acceptable(const placement_query& query, u
           return {id};
       return {left.front()};
     }
+    if (!config_.full_mode) // those after the last choice come first among equals
+      std::ranges::rotate(left, std::ranges::upper_bound(left, last_));
     std::ranges::stable_sort(
       left, [&](auto& x, auto& y) { return load(records_.at(x)) < load(records_.at(y)); });
     left.resize(std::min<std::size_t>(left.size(), config_.dispatch_top_k));

@@ -12,8 +12,8 @@
 namespace llumnix::testing {
 
 /// The specification once more, slow and literal: spec/scheduling.md 3 to 7 and spec/cms.md 2 to 4
-/// for neutral requests, written without a look at the dispatcher. It keeps records, and computes
-/// everything from them anew for each question.
+/// for neutral requests, in full and in lite mode, written without a look at the dispatcher. It
+/// keeps records, and computes everything from them anew for each question.
 class second_opinion {
 public:
   explicit second_opinion(scheduler_config config) : config_{std::move(config)} {}

@@ -159,8 +159,9 @@ TEST_CASE("the dispatcher decides as the specification does, whatever happens") 
     const char* domain;
     std::uint32_t top_k;
     bool account;
+    bool full_mode = true;
   };
-  for (auto [policy, metric, threshold, domain, top_k, account] :
+  for (auto [policy, metric, threshold, domain, top_k, account, full_mode] :
        {row{"load-balance", "all_prefills_tokens_num", 120, "instance-unit", 1, true},
         row{"load-balance", "kv_cache_usage_ratio_projected", 0.6, "node", 1, true},
         row{"load-balance", "decode_batch_size", 3, "node-unit", 1, true},
@@ -169,10 +170,15 @@ TEST_CASE("the dispatcher decides as the specification does, whatever happens") 
         row{"load-balance", "all_decodes_tokens_num", 120, "instance", 1, false},
         row{"load-balance", "num_requests", 4, "instance-unit", 3, true},
         row{"flood", "num_requests", 4, "instance", 1, true},
-        row{"round-robin", "num_requests", 4, "node-unit", 1, true}}) {
+        row{"round-robin", "num_requests", 4, "node-unit", 1, true},
+        row{"load-balance", "num_requests", 2, "node", 1, true, false},
+        row{"load-balance", "num_tokens", 80, "instance", 1, false, false},
+        row{"load-balance", "decode_batch_size", 80, "node-unit", 3, true, false},
+        row{"round-robin", "num_tokens", 80, "instance-unit", 1, true, false}}) {
     CAPTURE(policy);
     CAPTURE(metric);
     CAPTURE(domain);
+    CAPTURE(full_mode);
     scheduler_config config;
     config.policy = policy;
     config.neutral_load_metric = metric;
@@ -180,6 +186,7 @@ TEST_CASE("the dispatcher decides as the specification does, whatever happens") 
     config.failover_domain = domain;
     config.dispatch_top_k = top_k;
     config.local_account = account;
+    config.full_mode = full_mode;
     int decisions = 0, refusals = 0, fallbacks = 0;
     for (unsigned seed = 1; seed <= 20; ++seed) {
       CAPTURE(seed);

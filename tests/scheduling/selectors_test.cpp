@@ -74,6 +74,53 @@ TEST_CASE("ties go to the lowest id, however many and whoever was chosen before"
   CHECK(s.pick(by({0})) == "b");
 }
 
+TEST_CASE("ties settled in turn go around the best, and only around them") {
+  scene s;
+  for (auto [id, load] : {std::pair{"a", 2}, {"b", 1}, {"c", 1}, {"d", 3}, {"e", 1}})
+    s.add(id, load, 0);
+  auto which = by({0});
+  which.ties = tie_rule::in_turn;
+  for (auto expected : {"b", "c", "e", "b", "c"})
+    CHECK(s.pick(which) == expected);
+  s.reject("e");
+  for (auto expected : {"b", "c", "b"})
+    CHECK(s.pick(which) == expected);
+  s.reject("b"), s.reject("c");
+  for (auto expected : {"a", "a"})
+    CHECK(s.pick(which) == expected);
+  s.reject("a");
+  CHECK(s.pick(which) == "d");
+  s.table.erase("d"); // the last choice left: whoever follows it is next
+  s.rejected.assign(s.table.size(), 0);
+  CHECK(s.pick(which) == "e");
+  s.reject("e"), s.reject("b"), s.reject("c"), s.reject("a");
+  CHECK(s.pick(which) == "");
+}
+
+TEST_CASE("ties settled in turn come after the other metrics, and before the best k are cut") {
+  scene s;
+  for (auto [id, running] : {std::pair{"a", 7}, {"b", 9}, {"c", 7}, {"d", 9}})
+    s.add(id, 1, running);
+  auto both = by({0, 1});
+  both.ties = tie_rule::in_turn;
+  for (auto expected : {"b", "d", "b"})
+    CHECK(s.pick(both) == expected);
+
+  auto two = by({0}, 2);
+  two.ties = tie_rule::in_turn;
+  std::set<instance_id> drawn;
+  for (int i = 0; i < 40; ++i) {
+    auto before = s.memory.last;
+    auto chosen = s.pick(two, "r" + std::to_string(i));
+    auto distance = (chosen[0] - before[0] + 4) % 4; // the next two after the last choice
+    CHECK((distance == 1 || distance == 2));
+    drawn.insert(chosen);
+    auto ranking = best_of(two, s.among(), 2, s.memory.ranking, s.memory.first);
+    CHECK((s.table.ids()[ranking[0]] == chosen || s.table.ids()[ranking[1]] == chosen));
+  }
+  CHECK(drawn.size() == 4);
+}
+
 TEST_CASE("a filter that sits a pass out rejects nobody in it") {
   scene s;
   s.add("a", 1, 0), s.add("b", 2, 0);

@@ -86,6 +86,18 @@ TEST_CASE("why tells where a request went and how it ended") {
   CHECK(cluster.inspect("head", "why", "unheard-of").empty());
 }
 
+TEST_CASE("a gateway that is told to place by itself misses no scheduler") {
+  auto config = small_engines();
+  config.gateway.forward_scheduler = false;
+  scene cluster{4, 2, config};
+  REQUIRE(cluster.settle());
+  auto& client = cluster.request("head", greedy("r1", 8));
+  REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
+  CHECK(cluster.counters("head").placements_by_view == 0);
+  auto why = cluster.inspect("head", "why", "r1");
+  CHECK(why.find("placed by the gateway: engine-0 chosen by metric") != std::string::npos);
+}
+
 TEST_CASE("the directory lists the actors of every node") {
   scene cluster{5, 2};
   REQUIRE(cluster.settle());

@@ -60,6 +60,10 @@ TEST_CASE("every message survives the wire") {
   CHECK(
     over_the_wire(system, admit_msg{request, true, {"a"}}).exclude
     == std::vector<instance_id>{"a"});
+  CHECK_FALSE(over_the_wire(system, admit_msg{request, true, {"a"}}).relayed.has_value());
+  CHECK(
+    over_the_wire(system, admit_msg{request, false, {}, relayed_request{7, 8}}).relayed
+    == relayed_request{7, 8});
   CHECK(over_the_wire(system, abort_msg{owner, request.stream, 4}).owner == owner);
   CHECK(over_the_wire(system, grant_msg{owner, request.stream, 4, 9}).credit == 9);
   CHECK(over_the_wire(system, holds_msg{owner, request.stream, 4}).epoch == 4);

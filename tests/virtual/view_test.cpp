@@ -1,47 +1,15 @@
 #include "actors/cms_actor.hpp"
 #include "actors/llumlet_actor.hpp"
-#include "actors/protocol/type_ids.hpp"
 #include "runtime/engine/engine.hpp"
+#include "tests/virtual/stage.hpp"
 
-#include <caf/all.hpp>
-#include <caf/test/dsl.hpp>
 #include <doctest/doctest.h>
 
 namespace llumnix::testing {
 
 namespace {
 
-using namespace std::chrono_literals;
 using ids = std::vector<std::string>;
-
-/// One process on virtual time, with actors that write down what they are told.
-struct stage {
-  stage() {
-    register_types(config);
-    config.set("scheduler.policy", caf::atom("testing"));
-    system = std::make_unique<caf::actor_system>(config);
-  }
-
-  void run() { scheduler().run(); }
-  void pass(std::chrono::milliseconds time) {
-    scheduler().advance_time(time);
-    run();
-  }
-  caf::scheduler::test_coordinator& scheduler() {
-    return dynamic_cast<caf::scheduler::test_coordinator&>(system->scheduler());
-  }
-
-  /// An actor that keeps each message of a type.
-  template <class Message>
-  caf::actor listener(std::vector<Message>& heard) {
-    return system->spawn([&heard](caf::event_based_actor*) -> caf::behavior {
-      return {[&heard](const Message& msg) { heard.push_back(msg); }};
-    });
-  }
-
-  caf::actor_system_config config;
-  std::unique_ptr<caf::actor_system> system;
-};
 
 const node_life engine_life{"engine-0", 1};
 

@@ -1,0 +1,63 @@
+#include "apps/preflight.hpp"
+
+#include "net/http_server.hpp"
+#include "runtime/engine/kv_pool.hpp"
+#include "runtime/engine/modeled_setup.hpp"
+#include "runtime/scheduling/policy_registry.hpp"
+
+#include <algorithm>
+
+namespace llumnix {
+
+namespace {
+
+/// Adds "KNOB: what is wrong", unless that knob is told of already.
+void add(std::string_view sentence, std::vector<config_problem>& problems) {
+  auto colon = std::min(sentence.find(": "), sentence.size());
+  std::string path{sentence.substr(0, colon)};
+  auto same = [&](const config_problem& each) {
+    return each.path == path || each.path.ends_with(": " + path); // after the name of a file
+  };
+  if (std::ranges::none_of(problems, same))
+    problems.push_back({path, std::string{sentence.substr(std::min(colon + 2, sentence.size()))}});
+}
+
+void check_address(
+  const char* knob, const char* option, const std::string& address,
+  std::vector<config_problem>& problems) {
+  net::http_server_options options;
+  options.listen = address;
+  if (auto opened = net::http_server::make(options); !opened)
+    problems.push_back(
+      {knob,
+       opened.error().context + "; choose another with " + std::string{option} + " HOST:PORT"});
+}
+
+} // namespace
+
+void check_parts(const cluster_config& config, std::vector<config_problem>& problems) {
+  if (auto policy = make_policy(config.scheduler); !policy) {
+    // All that is wrong with the section comes as one text.
+    constexpr std::string_view next = "; scheduler.";
+    std::string_view rest = policy.error().context;
+    for (auto end = rest.find(next); end != rest.npos; end = rest.find(next)) {
+      add(rest.substr(0, end), problems);
+      rest.remove_prefix(end + 2);
+    }
+    add(rest, problems);
+  }
+  if (auto engine = make_modeled_setup(config.engine); !engine)
+    add(engine.error().context, problems);
+}
+
+void check_machine(
+  const cluster_config& config, bool modeled, std::vector<config_problem>& problems) {
+  if (auto setup = make_modeled_setup(config.engine); modeled && setup)
+    if (auto pool = kv_pool::make(setup->blocks, setup->block_tokens, setup->kv_bytes_per_token);
+        !pool)
+      add(pool.error().context, problems);
+  check_address("http.listen", "--http", config.http.listen, problems);
+  check_address("admin.listen", "--admin", config.admin.listen, problems);
+}
+
+} // namespace llumnix

@@ -1,0 +1,21 @@
+#pragma once
+
+#include "config/load_config.hpp"
+
+#include <vector>
+
+/// What can be known of a configuration before a process is started for it, beyond what `check`
+/// says.
+namespace llumnix {
+
+/// Adds what the scheduler and the modeled engine find wrong with their knobs: names of policies,
+/// metrics and latency models, sizes of an engine. Nothing is told of a knob that `problems` names
+/// already.
+void check_parts(const cluster_config& config, std::vector<config_problem>& problems);
+
+/// Adds what this machine cannot do for a configuration that is right: an address that is in use or
+/// not ours, and with `modeled` engines too little memory for the KV pool of one.
+void check_machine(
+  const cluster_config& config, bool modeled, std::vector<config_problem>& problems);
+
+} // namespace llumnix

@@ -1,0 +1,141 @@
+#include "gateway/openai/json_text.hpp"
+#include "gateway/relay/json_cursor.hpp"
+#include "gateway/relay/relay_request.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <optional>
+
+namespace llumnix::relay {
+namespace {
+
+/// Copies the object that `body` is without the members that `drop` picks by their names; of what
+/// is left every byte stays. The last of it, from where a member could be added, is returned.
+template <class Drop>
+std::string_view copy_members(std::string& out, std::string_view body, Drop drop) {
+  json_cursor at{body};
+  at.enter_object();
+  auto from = at.offset(); // nothing behind it is copied
+  out += body.substr(0, from);
+  for (bool first = true, kept = false; at.next_member(); first = false) {
+    auto begin = kept || first ? from : at.member_offset(); // with the comma before it
+    at.skip();
+    from = at.offset();
+    if (drop(at.key()))
+      continue;
+    out += body.substr(begin, from - begin);
+    kept = true;
+  }
+  return body.substr(from);
+}
+
+/// Begins another member of the object that `out` ends in.
+void add_member(std::string& out, std::string_view name) {
+  if (!out.ends_with('{'))
+    out += ',';
+  openai::append_quoted(out, name);
+  out += ':';
+}
+
+/// What makes an engine connect somewhere, or wait for somebody to do so.
+bool connects(std::string_view name) {
+  return name == "kv_transfer_params" || name == "ec_transfer_params"
+         || name.starts_with("bootstrap_");
+}
+
+template <std::size_t Count>
+bool among(const std::array<std::string_view, Count>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// Said anew, or over with: the ids of the prompt are what truncation left of it.
+constexpr auto replaced = std::to_array<std::string_view>(
+  {"stream", "n", "prompt", "max_tokens", "min_tokens", "return_token_ids",
+   "truncate_prompt_tokens", "truncation_side"});
+
+/// What only a chat has, or means otherwise than a completion does.
+constexpr auto of_chats = std::to_array<std::string_view>(
+  {"messages", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call",
+   "chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
+   "documents", "max_completion_tokens", "logprobs", "top_logprobs"});
+
+void add_ids(std::string& out, std::span<const token_id> ids) {
+  out += '[';
+  for (auto id : ids) {
+    openai::append_number(out, std::uint64_t{id});
+    out += ',';
+  }
+  if (ids.empty())
+    out += ']';
+  else
+    out.back() = ']';
+}
+
+/// Output tokens left; none where only the engine's own default can say it.
+std::optional<std::uint32_t> tokens_left(
+  const relay_request& request, std::uint32_t delivered, std::size_t prompt,
+  std::uint32_t context_tokens) {
+  if (request.max_tokens)
+    return *request.max_tokens - std::min(*request.max_tokens, delivered);
+  bool chat = request.kind == openai::endpoint::chat;
+  if (!chat && delivered < default_max_tokens)
+    return default_max_tokens - delivered;
+  if (chat && prompt < context_tokens) // as a completion it would get the few of the default
+    return context_tokens - static_cast<std::uint32_t>(prompt);
+  return std::nullopt;
+}
+
+void add_logprobs(std::string& out, const relay_request& request) {
+  if (request.kind != openai::endpoint::chat || !request.logprobs)
+    return;
+  constexpr auto all = std::numeric_limits<std::uint32_t>::max();
+  add_member(out, "logprobs");
+  openai::append_number(
+    out, request.top_logprobs == all ? std::int64_t{-1} : std::int64_t{request.top_logprobs});
+}
+
+} // namespace
+
+std::string first_body(std::string_view body, const relay_request& request, bool ask_ids) {
+  constexpr std::string_view asked = R"("return_token_ids":true)";
+  std::string out;
+  out.reserve(body.size() + asked.size() + 1);
+  auto rest = copy_members(out, body, connects);
+  if (ask_ids && !request.wants_token_ids) {
+    add_member(out, "return_token_ids");
+    out += "true";
+  }
+  out += rest;
+  return out;
+}
+
+std::string continuation_body(
+  std::string_view body, const relay_request& request, std::span<const token_id> ids,
+  std::uint32_t delivered, std::uint32_t context_tokens) {
+  std::string out;
+  out.reserve(body.size() + 8 * ids.size() + 128);
+  bool chat = request.kind == openai::endpoint::chat;
+  auto rest = copy_members(out, body, [&](std::string_view name) {
+    return connects(name) || among(replaced, name) || (chat && among(of_chats, name));
+  });
+  if (auto left = tokens_left(request, delivered, ids.size(), context_tokens)) {
+    add_member(out, "max_tokens");
+    openai::append_number(out, std::uint64_t{*left});
+  }
+  if (request.min_tokens > delivered) {
+    add_member(out, "min_tokens");
+    openai::append_number(out, std::uint64_t{request.min_tokens - delivered});
+  }
+  add_logprobs(out, request);
+  add_member(out, "stream");
+  out += "true";
+  add_member(out, "return_token_ids");
+  out += "true";
+  add_member(out, "prompt");
+  add_ids(out, ids);
+  out += rest;
+  return out;
+}
+
+} // namespace llumnix::relay

@@ -1,0 +1,178 @@
+#include "gateway/relay/relay_request.hpp"
+
+#include "gateway/openai/json_text.hpp"
+#include "gateway/relay/json_cursor.hpp"
+#include "gateway/relay/prompt_size.hpp"
+#include "gateway/relay/request_fields.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace llumnix::relay {
+namespace {
+
+constexpr auto most = std::numeric_limits<std::uint32_t>::max();
+
+/// From 0 to what 32 bits hold.
+std::uint32_t clamped(std::int64_t value) {
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(value, 0, most));
+}
+
+/// The last value of a member of `object`; empty if there is none.
+std::string_view member(std::string_view object, std::string_view name) {
+  std::string_view found;
+  json_cursor at{object};
+  at.enter_object();
+  while (at.next_member()) {
+    auto value = at.skip();
+    if (at.key() == name)
+      found = value == "null" ? std::string_view{} : value;
+  }
+  return found;
+}
+
+void read_stream(request_fields& body, relay_request& request) {
+  request.stream = body.boolean("stream");
+  auto options = body.of_type("stream_options", '{', "an object");
+  if (options.empty())
+    return;
+  request.include_usage
+    = body.boolean("stream_options.include_usage", member(options, "include_usage"), true);
+  request.continuous_usage
+    = body.boolean(
+        "stream_options.continuous_usage_stats", member(options, "continuous_usage_stats"), false)
+      && request.include_usage;
+}
+
+/// The characters of the longest stop string.
+std::size_t longest_stop(request_fields& body, std::string& scratch) {
+  std::size_t longest = 0;
+  auto take = [&](std::string_view value) {
+    if (!value.starts_with('"'))
+      return body.wrong_type("stop", "a string or an array of strings");
+    scratch.clear();
+    append_unescaped(scratch, inside_quotes(value));
+    longest = std::max(longest, openai::count_characters(scratch));
+  };
+  auto stop = body.find("stop");
+  if (stop.starts_with('[')) {
+    json_cursor at{stop};
+    at.enter_array();
+    while (at.next_element())
+      take(at.skip());
+  } else if (!stop.empty()) {
+    take(stop);
+  }
+  return longest;
+}
+
+void read_stops(request_fields& body, relay_request& request, std::string& scratch) {
+  auto longest = longest_stop(body, scratch);
+  bool shown = body.boolean("include_stop_str_in_output");
+  request.stop_reach = longest == 0 ? 0 : clamped(static_cast<std::int64_t>(longest - 1));
+  request.held_back = shown ? 0 : request.stop_reach;
+}
+
+void read_lengths(request_fields& body, relay_request& request) {
+  auto limit = body.integer("max_tokens");
+  if (request.kind == openai::endpoint::chat) // engines ignore it in a completion
+    if (auto newer = body.integer("max_completion_tokens"))
+      limit = newer;
+  if (limit && *limit > 0)
+    request.max_tokens = clamped(*limit);
+  request.min_tokens = clamped(body.integer("min_tokens").value_or(0));
+}
+
+void read_logprobs(request_fields& body, relay_request& request) {
+  bool chat = request.kind == openai::endpoint::chat;
+  auto top = chat ? body.integer("top_logprobs") : body.integer("logprobs");
+  request.logprobs = chat ? body.boolean("logprobs") : top.has_value();
+  if (top)
+    request.top_logprobs = *top < 0 ? most : clamped(*top);
+}
+
+prompt_size measure(request_fields& body, openai::endpoint kind) {
+  if (kind == openai::endpoint::chat)
+    return measure_messages(body.find("messages"));
+  auto prompt = body.find("prompt");
+  if (!prompt.empty() && !prompt.starts_with('"') && !prompt.starts_with('['))
+    body.wrong_type("prompt", "a string or an array");
+  return measure_prompt(body.find("prompt"));
+}
+
+/// Whether the output is to have a form; "text" is none.
+bool has_format(std::string_view format) {
+  if (format.starts_with('{'))
+    return member(format, "type") != R"("text")";
+  return !format.empty();
+}
+
+/// The first that applies, in the order in which they are told of.
+std::string_view find_single_use(request_fields& body, const prompt_size& size) {
+  auto above = [&](field_name name, std::int64_t least) {
+    return body.integer(name).value_or(least) > least;
+  };
+  bool sampled = body.number("temperature", 1) > 0;
+  using row = std::pair<bool, std::string_view>;
+  const row rows[]{
+    {body.integer("seed") && sampled, "seed"},
+    {body.number("frequency_penalty", 0) != 0, "frequency_penalty"},
+    {body.number("presence_penalty", 0) != 0, "presence_penalty"},
+    {has_format(body.find("response_format")), "response_format"},
+    {body.holds_something("structured_outputs"), "structured_outputs"},
+    {body.guided(), "guided_*"},
+    {body.has("regex"), "regex"}, // these three are SGLang's
+    {body.has("ebnf"), "ebnf"},
+    {body.has("json_schema"), "json_schema"},
+    {body.holds_something("tools"), "tools"},
+    {body.holds_something("functions"), "functions"},
+    {above("n", 1), "n"},
+    {size.prompts > 1, "prompt"},
+    {body.has("prompt_embeds"), "prompt_embeds"},
+    {!size.only_text, "messages"}, // an image is more than the ids of its place
+    {above("best_of", 1), "best_of"},
+    {body.boolean("echo"), "echo"},
+    {body.holds_something("suffix"), "suffix"},
+    {body.boolean("use_beam_search"), "use_beam_search"},
+    {body.has("prompt_logprobs"), "prompt_logprobs"},
+    {body.holds_something("logits_processors"), "logits_processors"},
+    {above("thinking_token_budget", -1), "thinking_token_budget"},
+    {body.holds_something("repetition_detection"), "repetition_detection"},
+    {body.has("kv_transfer_params"), "kv_transfer_params"},
+  };
+  auto found
+    = std::find_if(std::begin(rows), std::end(rows), [](const row& each) { return each.first; });
+  return found == std::end(rows) ? std::string_view{} : found->second;
+}
+
+std::uint32_t count_choices(request_fields& body, const prompt_size& size) {
+  auto n = std::max(clamped(body.integer("n").value_or(1)), 1u);
+  auto prompts = std::clamp<std::uint64_t>(size.prompts, 1, most);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(n * prompts, most));
+}
+
+} // namespace
+
+std::variant<relay_request, openai::api_error>
+request_reader::read(openai::endpoint kind, std::string_view body) {
+  request_fields fields{body};
+  relay_request request;
+  request.kind = kind;
+  if (auto model = fields.of_type("model", '"', "a string"); !model.empty())
+    append_unescaped(request.model, inside_quotes(model));
+  request.wants_token_ids = fields.boolean("return_token_ids");
+  read_stream(fields, request);
+  read_stops(fields, request, scratch_);
+  read_lengths(fields, request);
+  read_logprobs(fields, request);
+  auto size = measure(fields, kind);
+  request.prompt_tokens = size.tokens();
+  request.choices = count_choices(fields, size);
+  request.single_use = find_single_use(fields, size);
+  if (fields.failure())
+    return std::move(*fields.failure());
+  return request;
+}
+
+} // namespace llumnix::relay

@@ -1,0 +1,84 @@
+#pragma once
+
+#include "gateway/openai/api_error.hpp"
+#include "gateway/openai/generation_request.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace llumnix::relay {
+
+/// What a completion gets that gives no `max_tokens`, by OpenAI's API and in vLLM. A chat then goes
+/// on as far as the model's context reaches.
+inline constexpr std::uint32_t default_max_tokens = 16;
+
+/// What the gateway must know of a request it passes on to an engine over HTTP. The body stays the
+/// client's bytes: fields not named here are the engine's business, at any depth.
+struct relay_request {
+  openai::endpoint kind = openai::endpoint::chat;
+  std::string model; ///< empty where the client gave none
+  bool stream = false;
+  std::uint32_t choices = 1;     ///< `n` times the number of prompts; at least 1
+  bool wants_token_ids = false;  ///< the client itself asked for `return_token_ids`
+  bool include_usage = false;    ///< a last chunk with the usage; of `stream_options` the default
+  bool continuous_usage = false; ///< the usage so far on every chunk
+  /// As given, `max_completion_tokens` first in a chat; the engine's default where absent. None
+  /// where it is 0 or less, too: the engine refuses that itself. Never above what 32 bits hold.
+  std::optional<std::uint32_t> max_tokens;
+  std::uint32_t min_tokens = 0;
+  /// Characters an engine may hold back of a text because of stop strings: those of the longest,
+  /// less one; 0 where there is none, or where stop strings are shown.
+  std::uint32_t held_back = 0;
+  /// Characters of the longest stop string, less one, also where stop strings are shown: as far
+  /// back as one that ends in new text may begin.
+  std::uint32_t stop_reach = 0;
+  bool logprobs = false;
+  std::uint32_t top_logprobs = 0;  ///< alternatives asked for at each token; all at the highest
+  std::uint32_t prompt_tokens = 0; ///< ids given, or an estimate: a quarter of the prompt's bytes
+  /// What of it no second engine can go on with once tokens were delivered: "seed" (with
+  /// temperature above 0 or absent), "frequency_penalty", "presence_penalty", "response_format",
+  /// "structured_outputs", "guided_*", "regex", "ebnf", "json_schema", "tools", "functions", "n",
+  /// "prompt" (several), "prompt_embeds", "messages" (not only text), "best_of", "echo", "suffix",
+  /// "use_beam_search", "prompt_logprobs", "logits_processors", "thinking_token_budget",
+  /// "repetition_detection", "kv_transfer_params": the first of them, in this order. Empty: all
+  /// carries over (guides/vllm.md 6 and 7).
+  std::string_view single_use;
+};
+
+/// Reads the bodies of requests that are passed on. Only what the gateway acts on is checked, and
+/// JSON as a whole: an engine says itself what it thinks of the rest. Keeps a buffer: one for each
+/// I/O loop.
+class request_reader {
+public:
+  /// 400 for a body that is no JSON object or whose known fields have impossible types.
+  std::variant<relay_request, openai::api_error> read(openai::endpoint kind, std::string_view body);
+
+private:
+  std::string scratch_;
+};
+
+/// The body for the engine that begins: the client's bytes, and with `ask_ids` a last field
+/// "return_token_ids":true (a later duplicate wins in every engine we know). Fields that would let
+/// a client make an engine connect somewhere (`kv_transfer_params`, `ec_transfer_params`,
+/// `bootstrap_*`, spec/gateway.md 6) are cut out. `body`, here and below, is one that a
+/// `request_reader` took.
+std::string first_body(std::string_view body, const relay_request& request, bool ask_ids);
+
+/// The body for an engine that goes on, always of /v1/completions: `ids` are prompt and delivered
+/// tokens; what limits the output is reduced by `delivered`, of which the caller sees to it that
+/// something is left. Every other field of the client's body is kept as it was sent, at any depth,
+/// but for what only a chat has (`messages`, tools, templates), for the truncation of the prompt,
+/// and for what is said anew: stream, n, prompt, token ids, and a chat's log-probabilities in the
+/// form of completions.
+///
+/// `context_tokens`: what the engine's model can hold, 0 if it is not known. A chat that gives no
+/// limit needs it, because as a completion it would end after `default_max_tokens`.
+std::string continuation_body(
+  std::string_view body, const relay_request& request, std::span<const token_id> ids,
+  std::uint32_t delivered, std::uint32_t context_tokens);
+
+} // namespace llumnix::relay

@@ -1,0 +1,418 @@
+#include "gateway/relay/relay_session.hpp"
+
+#include "gateway/openai/api_error.hpp"
+#include "gateway/relay/relay_table.hpp"
+#include "gateway/relay/whole_reply.hpp"
+#include "runtime/base/log.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+namespace llumnix::relay {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto retry_pause = 100ms;              // once every engine has failed
+constexpr std::chrono::seconds longest_rest{60}; // of an engine's own `Retry-After`
+constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
+constexpr std::size_t reply_max = 64 * 1024 * 1024;
+
+std::string_view header(const net::http_reply& reply, std::string_view name) {
+  for (const auto& [key, value] : reply.headers)
+    if (std::equal(key.begin(), key.end(), name.begin(), name.end(), [](char a, char b) {
+          return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b;
+        }))
+      return value;
+  return {};
+}
+
+/// Another engine may answer it differently.
+bool worth_a_retry(int status) {
+  return status == 429 || status >= 500;
+}
+
+std::chrono::seconds retry_after(const net::http_reply& reply) {
+  auto text = header(reply, "retry-after");
+  std::uint32_t seconds = 0;
+  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  return ec == std::errc{} ? std::min(std::chrono::seconds{seconds}, longest_rest) : 0s;
+}
+
+} // namespace
+
+relay_session::relay_session(
+  relay_table& table, std::uint64_t number, std::shared_ptr<net::exchange> client,
+  passed_request request)
+  : table_{table},
+    number_{number},
+    client_{std::move(client)},
+    request_{std::move(request)},
+    stream_{request_.wish} {
+  client_->watch(this);
+}
+
+relay_session::~relay_session() {
+  client_->watch(nullptr);
+  call_.reset();
+  if (phase_ != phase::over)
+    end(499, "cancelled", {errc::cancelled, "the gateway stops"});
+}
+
+void relay_session::start() {
+  table_.services().probes.on_started(table_.now() - request_.arrived);
+  give_up_at_ = table_.now() + table_.services().config.wait_for_instance;
+  place();
+}
+
+void relay_session::place() {
+  phase_ = phase::placing;
+  ++placements_;
+  inference_request head;
+  head.stream = table_.services().self;
+  head.stream.stream = number_;
+  head.epoch = epoch_;
+  head.text_id = request_.id.text();
+  head.model = request_.wish.model;
+  auto exclude = table_.services().engines.resting(table_.now());
+  exclude.insert(exclude.end(), failed_.begin(), failed_.end());
+  table_.services().port.place_relayed(
+    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens()}, epoch_ > 0,
+    std::move(exclude));
+}
+
+void relay_session::place_again() {
+  if (phase_ != phase::placing)
+    return;
+  --placements_; // the same one, asked for once more
+  place();
+}
+
+void relay_session::on_placed(std::uint32_t epoch, const stream_owner& owner) {
+  if (phase_ == phase::placing && epoch == epoch_)
+    ask(owner);
+}
+
+void relay_session::on_unplaceable(std::uint32_t epoch, const error& why) {
+  if (phase_ != phase::placing || epoch != epoch_)
+    return;
+  if (refusal_ && !stream_.begun())
+    answer_with(std::move(*refusal_), "failed", why);
+  else
+    fail(why);
+}
+
+void relay_session::ask(const stream_owner& owner) {
+  owner_ = owner;
+  const auto* engine = table_.services().engines.find(owner.instance);
+  if (!engine)
+    return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
+  if (
+    !resume_.from_scratch && request_.wish.kind == openai::endpoint::chat
+    && !request_.wish.max_tokens && engine->context_tokens == 0)
+    return fail(
+      {errc::unsupported,
+       "it is not known how long an output " + owner.instance + " may still give"});
+  phase_ = phase::asking;
+  reply_ = {};
+  events_.reset();
+  last_byte_ = table_.now();
+  net::upstream_request question;
+  question.address = engine->address;
+  question.target = resume_.from_scratch ? request_.path : "/v1/completions";
+  question.headers = request_.headers;
+  question.headers.emplace_back("content-type", "application/json");
+  question.headers.emplace_back(
+    "x-request-id",
+    epoch_ == 0 ? request_.id.text() : request_.id.text() + "-" + std::to_string(epoch_));
+  question.body = body_for_engine(*engine);
+  question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
+  call_ = table_.services().pool.send(std::move(question), *this);
+}
+
+std::string relay_session::body_for_engine(const engine_endpoint& engine) {
+  if (!resume_.from_scratch)
+    return continuation_body(
+      request_.body, request_.wish, resume_.ids, resume_.kept, engine.context_tokens);
+  return first_body(request_.body, request_.wish, engine.token_ids && request_.wish.stream);
+}
+
+void relay_session::on_head(const net::http_reply& head) {
+  phase_ = phase::reading;
+  last_byte_ = table_.now();
+  reply_ = head;
+  if (
+    head.status == 200 && request_.wish.stream
+    && header(head, "content-type").starts_with("text/event-stream"))
+    events_.emplace();
+}
+
+void relay_session::on_body(std::string_view piece) {
+  last_byte_ = table_.now();
+  if (!events_) {
+    reply_.body += piece;
+    return;
+  }
+  bool alive = true;
+  auto fed = events_->feed(
+    piece, [&](const net::stream_event& event) { alive = alive && on_event(event.data); });
+  if (alive && !fed)
+    lose_engine({errc::bad_message, "the engine's stream is no event stream"});
+}
+
+/// False when this engine's stream is over.
+bool relay_session::on_event(std::string_view data) {
+  auto before = stream_.output_tokens();
+  switch (stream_.on_event(table_.chunks(), data, out_)) {
+    case relay_stream::verdict::go_on: break;
+    case relay_stream::verdict::complete: complete(); return false;
+    case relay_stream::verdict::failed: lose_engine(stream_.failure()); return false;
+    case relay_stream::verdict::broken: fail(stream_.failure()); return false;
+  }
+  if (stream_.output_tokens() == before)
+    return true;
+  auto now = table_.now();
+  if (!first_token_)
+    first_token_ = now;
+  else
+    table_.services().probes.on_token_gap(now - last_token_);
+  last_token_ = now;
+  return true;
+}
+
+void relay_session::on_pause() {
+  if (events_)
+    write_on();
+}
+
+/// The head waits for the first token, so that what fails before it has a status of its own.
+void relay_session::queue() {
+  if (out_.empty())
+    return;
+  if (!std::exchange(head_sent_, true))
+    client_->begin_stream(
+      200, {{"content-type", "text/event-stream; charset=utf-8"},
+            {"cache-control", "no-cache"},
+            {"x-accel-buffering", "no"},
+            {"x-request-id", request_.id.text()}});
+  client_->write(out_);
+  out_.clear();
+}
+
+void relay_session::write_on() {
+  if (out_.empty())
+    return;
+  queue();
+  client_->flush(); // may find the client gone
+  if (phase_ == phase::over || held_ || client_->backlog() <= backlog_high || !call_)
+    return;
+  held_ = true;
+  call_->hold();
+}
+
+void relay_session::on_drained() {
+  if (std::exchange(held_, false) && call_)
+    call_->resume();
+}
+
+void relay_session::on_end(const error& failure) {
+  call_.reset();
+  if (failure.code != errc::ok)
+    return lose_engine(failure);
+  if (events_)
+    return lose_engine({errc::disconnected, "the engine ended the stream before its output"});
+  on_whole_reply();
+}
+
+void relay_session::on_whole_reply() {
+  if (!worth_a_retry(reply_.status)) {
+    if (request_.wish.stream && reply_.status < 400)
+      return lose_engine({errc::bad_message, "the engine did not answer with a stream"});
+    if (stream_.begun())
+      return fail(
+        {errc::internal, "the engine that was to go on answered " + std::to_string(reply_.status)});
+    if (reply_.status == 200) {
+      auto read = read_whole_reply(reply_.body);
+      if (!read)
+        return lose_engine(read.error());
+      usage_ = read->usage.value_or(openai::usage{});
+    }
+    answer_with(
+      std::move(reply_), reply_.status < 400 ? "stop" : "failed",
+      reply_.status < 400 ? error{errc::ok, {}}
+                          : error{errc::invalid_argument, "the engine refused the request"});
+    return;
+  }
+  auto why = "the engine answered " + std::to_string(reply_.status);
+  if (auto pause = retry_after(reply_); pause > 0s)
+    table_.services().engines.rest(owner_->instance, table_.now() + pause);
+  refusal_ = std::exchange(reply_, {});
+  if (!stream_.begun() && !table_.may_retry())
+    return answer_with(
+      std::move(*refusal_), "failed", {errc::queue_full, why + ", and too many others too"});
+  lose_engine({errc::unreachable, std::move(why)});
+}
+
+/// The engine that was asked is of no use: another one goes on from what the client has.
+void relay_session::lose_engine(const error& why) {
+  call_.reset();
+  held_ = false;
+  if (events_)
+    write_on(); // what came before is good
+  if (phase_ == phase::over)
+    return; // the client went away meanwhile
+  log::gateway.info(
+    "engine-lost", "{} by {}: {}", request_.id.text(), owner_ ? owner_->instance : "nobody",
+    why.context);
+  if (owner_)
+    failed_.push_back(owner_->instance);
+  owner_.reset();
+  auto next = stream_.resume();
+  if (!next)
+    return fail(std::move(next.error()).while_doing(why.context));
+  resume_ = std::move(*next);
+  if (placements_ >= table_.services().config.max_placements)
+    return fail(
+      {why.code, "gave up after " + std::to_string(placements_) + " engines: " + why.context});
+  retry_or_give_up(why);
+}
+
+void relay_session::retry_or_give_up(const error& why) {
+  ++epoch_;
+  auto now = table_.now();
+  bool some_left = failed_.size() < table_.services().engines.size();
+  if (!some_left && refusal_ && !stream_.begun())
+    return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
+  if (!some_left && now >= give_up_at_)
+    return fail(why);
+  if (some_left)
+    return place();
+  failed_.clear();
+  --placements_; // waiting for an engine to come back is no attempt
+  phase_ = phase::waiting;
+  retry_at_ = now + retry_pause;
+}
+
+void relay_session::on_engine_lost(const instance_id& engine) {
+  if (owner_ && owner_->instance == engine && phase_ != phase::over)
+    lose_engine({errc::unreachable, "engine " + engine + " answers nobody any more"});
+}
+
+void relay_session::give_up(const error& why) {
+  if (phase_ != phase::over)
+    fail(why);
+}
+
+void relay_session::sweep(time_point now) {
+  const auto& config = table_.services().config;
+  if (phase_ == phase::waiting && now >= retry_at_)
+    return place();
+  if (phase_ == phase::over)
+    return;
+  if (client_->backlog() > 0 && now - client_->stalled_since() > config.stalled_client) {
+    log::gateway.info(
+      "stalled-client", "{} of {} read nothing for too long", request_.id.text(), request_.client);
+    client_->watch(nullptr);
+    client_->abandon();
+    return leave("the client read nothing for too long");
+  }
+  if (
+    events_ && stream_.begun() && !held_ && config.engine_silence > 0ms
+    && now - last_byte_ > config.engine_silence)
+    lose_engine({errc::timeout, "the engine fell silent"});
+}
+
+void relay_session::complete() {
+  call_.reset();
+  queue();
+  client_->end_stream();
+  end(200, "stop", {errc::ok, {}});
+}
+
+/// Inside a stream there is no status left to say it with: an error event, and no [DONE], so that
+/// half an answer is not taken for a whole one.
+void relay_session::fail(const error& why) {
+  call_.reset();
+  auto failure = openai::to_api_error(why);
+  if (!head_sent_)
+    return answer_with(openai::error_reply(failure, request_.id.text()), "failed", why);
+  openai::chunk_writer::write_error(out_, openai::render_error(failure));
+  queue();
+  client_->end_stream();
+  end(failure.status, "failed", why);
+}
+
+/// The engine's answer as it came, but for what concerns one connection only.
+void relay_session::answer_with(net::http_reply reply, std::string outcome, const error& failure) {
+  net::http_reply passed{reply.status, {}, std::move(reply.body)};
+  if (auto type = header(reply, "content-type"); !type.empty())
+    passed.headers.emplace_back("content-type", type);
+  if (auto rest = header(reply, "retry-after"); !rest.empty())
+    passed.headers.emplace_back("retry-after", rest);
+  passed.headers.emplace_back("x-request-id", request_.id.text());
+  auto status = passed.status;
+  client_->reply(std::move(passed));
+  end(status, std::move(outcome), failure);
+}
+
+void relay_session::on_gone() {
+  leave("the client went away");
+}
+
+/// There is nobody left to answer.
+void relay_session::leave(std::string_view why) {
+  call_.reset(); // the engine hears of it by its socket
+  end(499, "cancelled", {errc::cancelled, std::string{why}});
+}
+
+void relay_session::end(int status, std::string outcome, const error& failure) {
+  auto was = std::exchange(phase_, phase::over);
+  if (was == phase::over)
+    return;
+  auto& services = table_.services();
+  if (was == phase::placing)
+    services.port.withdraw(number_, epoch_);
+  auto ref = services.self;
+  ref.stream = number_;
+  services.port.closed(
+    {.stream = ref,
+     .text_id = request_.id.text(),
+     .outcome = std::move(outcome),
+     .failure = failure,
+     .prompt_tokens = prompt_tokens(),
+     .output_tokens = output_tokens(),
+     .placements = placements_});
+  request_outcome told{
+    .status = status,
+    .input_tokens = prompt_tokens(),
+    .output_tokens = output_tokens(),
+    .duration = table_.now() - request_.arrived,
+    .first_token = std::nullopt};
+  if (first_token_)
+    told.first_token = *first_token_ - request_.arrived;
+  services.probes.on_ended(told);
+  table_.free_later(*this);
+}
+
+stream_info relay_session::info(time_point now) const {
+  auto ref = table_.services().self;
+  ref.stream = number_;
+  const char* state = first_token_              ? "running"
+                      : placements_ > 1         ? "replaying"
+                      : phase_ >= phase::asking ? "prefilling"
+                                                : "queued";
+  return {
+    .text_id = request_.id.text(),
+    .stream = ref,
+    .instance = owner_ ? owner_->instance : instance_id{},
+    .state = state,
+    .epoch = epoch_,
+    .prompt_tokens = stream_.prompt_tokens(),
+    .output_tokens = stream_.output_tokens(),
+    .age_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - request_.arrived).count(),
+    .client = request_.client};
+}
+
+} // namespace llumnix::relay

@@ -1,0 +1,123 @@
+#pragma once
+
+#include "gateway/gateway_metrics.hpp"
+#include "gateway/relay/relay_stream.hpp"
+#include "gateway/request_ids.hpp"
+#include "net/event_stream.hpp"
+#include "net/http_server.hpp"
+#include "net/upstream_pool.hpp"
+#include "runtime/serving/stream_table.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace llumnix::relay {
+
+class relay_table;
+
+/// A request to be passed on, as its client meets it.
+struct passed_request {
+  relay_request wish;
+  std::string body;
+  std::string path;
+  net::header_list headers; ///< those of the client that engines may see
+  request_ids::claim id;
+  std::string client; ///< its address
+  time_point arrived;
+  std::shared_ptr<const void> held{}; ///< the body's share of what the server may hold
+};
+
+/// One request on its way through an engine that speaks HTTP, and through another if that one is
+/// lost. The client's connection and the engine's are on one loop, whose thread alone uses this;
+/// only the question which engine crosses to GATEWAY and back.
+///
+///     placing -> asking -> reading -> over
+///        ^----------'---------'              an engine was lost: placed anew
+class relay_session final : public net::exchange_watcher, public net::upstream_watcher {
+public:
+  relay_session(
+    relay_table& table, std::uint64_t number, std::shared_ptr<net::exchange> client,
+    passed_request request);
+  /// Gives up what is still open.
+  ~relay_session() override;
+  relay_session(const relay_session&) = delete;
+  relay_session& operator=(const relay_session&) = delete;
+
+  std::uint64_t number() const { return number_; }
+  /// Asks for an engine. Once.
+  void start();
+  void on_placed(std::uint32_t epoch, const stream_owner& owner);
+  void on_unplaceable(std::uint32_t epoch, const error& why);
+  /// Whoever was asked for a placement has forgotten.
+  void place_again();
+  /// An engine answers nobody any more.
+  void on_engine_lost(const instance_id& engine);
+  /// The gateway itself ends the request, for its own reasons.
+  void give_up(const error& why);
+  /// About ten times a second: what waited long enough, and who is silent for too long.
+  void sweep(time_point now);
+  stream_info info(time_point now) const;
+
+  // Of the client.
+  void on_gone() override;
+  void on_drained() override;
+  // Of the engine.
+  void on_head(const net::http_reply& head) override;
+  void on_body(std::string_view piece) override;
+  void on_pause() override;
+  void on_end(const error& failure) override;
+
+private:
+  enum class phase : std::uint8_t { placing, waiting, asking, reading, over };
+
+  void place();
+  void ask(const stream_owner& owner);
+  std::string body_for_engine(const struct engine_endpoint& engine);
+  bool on_event(std::string_view data);
+  void on_whole_reply();
+  void queue();
+  void write_on();
+  void lose_engine(const error& why);
+  void retry_or_give_up(const error& why);
+  void complete();
+  void fail(const error& why);
+  void answer_with(net::http_reply reply, std::string outcome, const error& failure);
+  void leave(std::string_view why);
+  std::uint32_t prompt_tokens() const {
+    return usage_ ? static_cast<std::uint32_t>(usage_->prompt_tokens) : stream_.prompt_tokens();
+  }
+  std::uint32_t output_tokens() const {
+    return usage_ ? static_cast<std::uint32_t>(usage_->completion_tokens) : stream_.output_tokens();
+  }
+  void end(int status, std::string outcome, const error& failure);
+
+  relay_table& table_;
+  std::uint64_t number_;
+  std::shared_ptr<net::exchange> client_;
+  passed_request request_;
+  relay_stream stream_;
+  resumption resume_; ///< how the engine asked next goes on
+  phase phase_ = phase::placing;
+  std::uint32_t epoch_ = 0;
+  std::uint32_t placements_ = 0;
+  std::optional<stream_owner> owner_;
+  std::vector<instance_id> failed_; ///< not asked again while there are others
+  time_point retry_at_{};           ///< of phase `waiting`
+  time_point give_up_at_{};         ///< when no engine is left to ask
+  std::unique_ptr<net::upstream_call> call_;
+  net::http_reply reply_; ///< the engine's head, and the body of one that is not streamed
+  std::optional<net::http_reply> refusal_;  ///< the last engine that refused said this
+  std::optional<net::event_stream> events_; ///< of a streamed reply
+  std::optional<openai::usage> usage_;      ///< of a whole reply
+  std::string out_;                         ///< for the client, since the last pause
+  bool head_sent_ = false;
+  bool held_ = false; ///< the engine is slowed down, for the client is slow
+  time_point last_byte_;
+  time_point last_token_{};
+  std::optional<time_point> first_token_;
+};
+
+} // namespace llumnix::relay

@@ -1,0 +1,77 @@
+#pragma once
+
+#include "config/cluster_config.hpp"
+#include "gateway/gateway_metrics.hpp"
+#include "gateway/relay/engine_directory.hpp"
+#include "gateway/relay/relay_session.hpp"
+#include "runtime/base/executor.hpp"
+#include "runtime/serving/relay_desk.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace llumnix::relay {
+
+/// What the relays of one I/O loop work with. References outlive the table.
+struct relay_services {
+  const gateway_config& config;
+  stream_ref self; ///< node, incarnation and hub of every relay
+  stream_port& port;
+  net::upstream_pool& pool;
+  executor& loop;
+  request_probes& probes;
+  engine_directory& engines;
+};
+
+/// The relays of one I/O loop: requests whose engines are behind HTTP. Confined to the loop, and
+/// told of placements like the loop's `stream_table`.
+class relay_table final : public relay_desk {
+public:
+  explicit relay_table(relay_services services);
+  /// Gives up what is open.
+  ~relay_table() override;
+
+  /// Passes a request on. Its answer goes to `client`.
+  void open(std::shared_ptr<net::exchange> client, passed_request request);
+  /// An engine answers nobody any more: its requests go elsewhere.
+  void on_engine_lost(const instance_id& engine);
+  /// Ends all relays with an error; those opened from here on are not concerned.
+  void give_up_all(const error& why);
+  std::size_t size() const { return sessions_.size(); }
+
+  void on_placed(
+    std::uint64_t number, std::uint32_t epoch, const stream_owner& owner, time_point now) override;
+  void on_unplaceable(
+    std::uint64_t number, std::uint32_t epoch, const error& why, time_point now) override;
+  void place_again(time_point now) override;
+  void sweep(time_point now) override;
+  std::vector<stream_info> list(time_point now) const override;
+
+  // For the sessions.
+  relay_services& services() { return services_; }
+  chunk_reader& chunks() { return chunks_; }
+  time_point now() const { return services_.loop.now(); }
+  /// An engine refused before the first byte. Whether asking another fits the retry budget; if so
+  /// it is spent. (What lost its engine is not bounded so: an engine's death is no storm.)
+  bool may_retry();
+  void free_later(relay_session& session);
+
+private:
+  std::vector<relay_session*> all() const;
+  void free_ended();
+  void age_budget();
+
+  relay_services services_;
+  chunk_reader chunks_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<relay_session>> sessions_;
+  std::vector<std::uint64_t> ended_;
+  std::uint64_t next_ = 0;
+  double earned_retries_ = 0; ///< a share of the requests of the last seconds
+  double floor_retries_;      ///< those that come back with time alone
+  time_point aged_;
+  std::shared_ptr<relay_table*> self_; ///< what posted work checks: empty once the table is gone
+};
+
+} // namespace llumnix::relay

@@ -1,0 +1,168 @@
+#include "gateway/openai/json_text.hpp"
+#include "gateway/relay/completion_logprobs.hpp"
+#include "gateway/relay/event_text.hpp"
+#include "gateway/relay/json_cursor.hpp"
+#include "gateway/relay/object_writer.hpp"
+#include "gateway/relay/relay_chunk.hpp"
+
+#include <algorithm>
+
+namespace llumnix::relay {
+namespace {
+
+/// Cached tokens of a prompt that also holds output are at most those of the prompt.
+void append_prompt_details(std::string& out, json_cursor& at, const openai::usage& counts) {
+  object_writer object{out};
+  at.enter_object();
+  while (at.next_member()) {
+    auto value = at.skip();
+    object.name(at.key());
+    auto tokens = at.key() == "cached_tokens" ? to_count(value) : std::nullopt;
+    if (tokens)
+      openai::append_number(out, std::min(*tokens, counts.prompt_tokens));
+    else
+      append_event_text(out, value);
+  }
+  object.close();
+}
+
+void append_usage(std::string& out, json_cursor& at, const openai::usage& counts) {
+  if (at.peek() != '{')
+    return append_event_text(out, at.skip());
+  object_writer object{out};
+  at.enter_object();
+  while (at.next_member()) {
+    auto key = at.key();
+    object.name(key);
+    if (key == "prompt_tokens_details" && at.peek() == '{') {
+      append_prompt_details(out, at, counts);
+      continue;
+    }
+    auto value = at.skip();
+    if (key == "prompt_tokens")
+      openai::append_number(out, counts.prompt_tokens);
+    else if (key == "completion_tokens")
+      openai::append_number(out, counts.completion_tokens);
+    else if (key == "total_tokens")
+      openai::append_number(out, counts.prompt_tokens + counts.completion_tokens);
+    else
+      append_event_text(out, value);
+  }
+  object.close();
+}
+
+} // namespace
+
+translator::translator(const relay_request& request, std::string_view first)
+  : kind_{request.kind},
+    wants_token_ids_{request.wants_token_ids},
+    top_logprobs_{request.top_logprobs} {
+  json_cursor at{first};
+  at.enter_object();
+  while (at.next_member()) {
+    auto* kept = at.key() == "id"                   ? &id_
+                 : at.key() == "created"            ? &created_
+                 : at.key() == "model"              ? &model_
+                 : at.key() == "system_fingerprint" ? &fingerprint_
+                                                    : nullptr;
+    auto value = at.skip();
+    if (kept && value != "null")
+      *kept = value;
+  }
+}
+
+void translator::append(
+  std::string& out, const chunk_reader& from, std::string_view text, const openai::usage& counts,
+  std::uint64_t text_offset, bool repeated) const {
+  out += "data: ";
+  json_cursor at{from.event()};
+  if (at.peek() != '{') { // [DONE]
+    append_event_text(out, from.event());
+    out += "\n\n";
+    return;
+  }
+  object_writer object{out};
+  at.enter_object();
+  while (at.next_member()) {
+    auto key = at.key();
+    if (key == "choices" && at.peek() == '[') {
+      object.name(key);
+      append_choices(out, at, text, text_offset, repeated);
+    } else if (key == "usage") {
+      object.name(key);
+      append_usage(out, at, counts);
+    } else if (auto value = at.skip(); key != "prompt_token_ids") {
+      object.add(key, as_first(key, value));
+    }
+  }
+  object.close();
+  out += "\n\n";
+}
+
+/// What the first event said of the whole reply, or else what this one says.
+std::string_view translator::as_first(std::string_view key, std::string_view value) const {
+  std::string_view first;
+  if (key == "object" && kind_ == openai::endpoint::chat)
+    first = R"("chat.completion.chunk")";
+  else if (key == "id")
+    first = id_;
+  else if (key == "created")
+    first = created_;
+  else if (key == "model")
+    first = model_;
+  else if (key == "system_fingerprint")
+    first = fingerprint_;
+  return first.empty() ? value : first;
+}
+
+void translator::append_choices(
+  std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
+  bool repeated) const {
+  at.enter_array();
+  out += '[';
+  for (bool first = true; at.next_element(); first = false) {
+    if (!first)
+      out += ',';
+    append_choice(out, at, first ? text : std::string_view{}, text_offset, repeated);
+  }
+  out += ']';
+}
+
+void translator::append_choice(
+  std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
+  bool repeated) const {
+  bool chat = kind_ == openai::endpoint::chat;
+  object_writer object{out};
+  at.enter_object();
+  while (at.next_member()) {
+    auto key = at.key();
+    if (key == "logprobs" && !repeated) {
+      object.name(key);
+      if (chat)
+        append_chat_logprobs(out, at, top_logprobs_);
+      else
+        append_moved_logprobs(out, at, text_offset);
+      continue;
+    }
+    auto value = at.skip();
+    if (key == "text" || key == "delta") {
+      object.name(chat ? "delta" : "text");
+      out += chat ? R"({"content":)" : "";
+      openai::append_quoted(out, text);
+      out += chat ? "}" : "";
+    } else if (key == "logprobs") {
+      object.add(key, "null");
+    } else if (key == "token_ids") {
+      if (wants_token_ids_)
+        object.add(key, repeated ? "null" : value);
+    } else if (key == "prompt_token_ids") {
+      if (wants_token_ids_ && !chat) // said before, and now only true of this engine's prompt
+        object.add(key, "null");
+    } else {
+      object.add(key, value);
+    }
+  }
+  object.close();
+}
+
+} // namespace llumnix::relay

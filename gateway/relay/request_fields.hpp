@@ -1,0 +1,106 @@
+#pragma once
+
+#include "gateway/openai/api_error.hpp"
+#include "gateway/relay/json_cursor.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace llumnix::relay {
+
+/// The fields of a request that the gateway reads, sorted.
+inline constexpr auto known_fields = std::to_array<std::string_view>(
+  {"best_of",
+   "ebnf",
+   "echo",
+   "frequency_penalty",
+   "functions",
+   "include_stop_str_in_output",
+   "json_schema",
+   "kv_transfer_params",
+   "logits_processors",
+   "logprobs",
+   "max_completion_tokens",
+   "max_tokens",
+   "messages",
+   "min_tokens",
+   "model",
+   "n",
+   "presence_penalty",
+   "prompt",
+   "prompt_embeds",
+   "prompt_logprobs",
+   "regex",
+   "repetition_detection",
+   "response_format",
+   "return_token_ids",
+   "seed",
+   "stop",
+   "stream",
+   "stream_options",
+   "structured_outputs",
+   "suffix",
+   "temperature",
+   "thinking_token_budget",
+   "tools",
+   "top_logprobs",
+   "use_beam_search"});
+static_assert(std::is_sorted(known_fields.begin(), known_fields.end()));
+
+/// Where a name stands in `known_fields`; their number if it does not.
+constexpr std::size_t known_field(std::string_view name) {
+  auto found = std::lower_bound(known_fields.begin(), known_fields.end(), name);
+  bool known = found != known_fields.end() && *found == name;
+  return known ? static_cast<std::size_t>(found - known_fields.begin()) : known_fields.size();
+}
+
+/// One of `known_fields`; a literal that is none of them does not compile.
+struct field_name {
+  std::size_t index;
+  consteval field_name(const char* name) : index{known_field(name)} {
+    if (index == known_fields.size())
+      throw "not in known_fields";
+  }
+  std::string_view text() const { return known_fields[index]; }
+};
+
+/// The top level of a request's body: where the values of its known fields lie. Of a field given
+/// twice the last counts, and null is as good as none. The first failure is kept, and everything
+/// asked after it reads as absent.
+class request_fields {
+public:
+  /// Fails with what is no JSON object. `body` must outlive this.
+  explicit request_fields(std::string_view body);
+
+  /// The text of the field's value; empty if there is none, or if something failed before.
+  std::string_view find(field_name name) const;
+  bool has(field_name name) const { return !find(name).empty(); }
+  /// Whether there is something in the field: not false, and no empty text, object or array.
+  bool holds_something(field_name name) const;
+  /// Whether there is a field whose name begins with "guided_".
+  bool guided() const { return guided_ && !failure_; }
+
+  bool boolean(field_name name) { return boolean(name.text(), find(name), false); }
+  /// `value` as a boolean, of the field that errors call `path`.
+  bool boolean(std::string_view path, std::string_view value, bool otherwise);
+  /// 5.0 is an integer, too; beyond 64 bits it is the nearest they hold.
+  std::optional<std::int64_t> integer(field_name name);
+  double number(field_name name, double otherwise);
+  /// The text of a string or object, as `opening` says; `expected` is for the error.
+  std::string_view of_type(field_name name, char opening, std::string_view expected);
+
+  void wrong_type(std::string_view path, std::string_view expected);
+  std::optional<openai::api_error>& failure() { return failure_; }
+
+private:
+  void take(json_cursor& at);
+
+  std::array<std::string_view, known_fields.size()> values_{};
+  bool guided_ = false;
+  std::optional<openai::api_error> failure_;
+};
+
+} // namespace llumnix::relay

@@ -1,0 +1,343 @@
+"""Stock engines behind the gateway: bytes are kept, an engine that dies or misbehaves is not noticed."""
+
+import asyncio
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import unittest
+import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+from scripted_engine import expected  # noqa: E402
+from cluster import MARK, Cluster, ClusterTest, Stream, free_port, until, until_async  # noqa: E402
+
+ENGINE = pathlib.Path(__file__).resolve().parents[1] / "support" / "scripted_engine.py"
+
+
+class Engine:
+    """A scripted engine in a process of its own."""
+
+    def __init__(self, *options, port=0):
+        self.process = subprocess.Popen(
+            [sys.executable, "-B", str(ENGINE), "--port", str(port), *map(str, options)],
+            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self.url = json.loads(self.process.stdout.readline())["url"]
+        self.id = self.url.removeprefix("http://")
+
+    def call(self, path, body=None, method=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return json.loads(reply.read() or b"null")
+
+    def fault(self, kind, **parameters):
+        self.call("/control/fault", {"kind": kind, **parameters})
+
+    def state(self):
+        return self.call("/control/state")
+
+    def requests(self):
+        answer = self.call("/control/requests?method=POST")
+        return answer["requests"] if isinstance(answer, dict) else answer
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Engines:
+    """Some engines and a cluster in front of them."""
+
+    def __init__(self, count=2, options=(), cluster_options=(), **knobs):
+        self.engines, self.cluster = [], None
+        try:
+            self.engines = [Engine(*options) for _ in range(count)]
+            self.cluster = Cluster("--engine", ",".join(each.url for each in self.engines), *cluster_options, **knobs)
+            until(lambda: len(self.ready()) == count, 20, "every engine is known to be ready")
+        except BaseException:
+            self.close()
+            raise
+        self.url = self.cluster.url
+
+    def ready(self):
+        return [each for each in self.cluster.instances().values() if each["state"] == "ready" and each.get("schedulable")]
+
+    def by_id(self, instance):
+        return next(each for each in self.engines if each.id == instance)
+
+    def close(self):
+        if self.cluster:
+            self.cluster.close()
+        for each in self.engines:
+            each.close()
+
+    def __enter__(self):
+        self.cluster.__enter__()
+        return self
+
+    def __exit__(self, *failure):
+        self.cluster.__exit__(*failure)
+        for each in self.engines:
+            each.close()
+
+
+def chat(content, max_tokens=40, **fields):
+    return {"model": "tiny", "stream": True, "temperature": 0, "max_tokens": max_tokens, "ignore_eos": True,
+            "messages": [{"role": "user", "content": content}], **fields}
+
+
+def completion(prompt, max_tokens=40, **fields):
+    return {"model": "tiny", "stream": True, "temperature": 0, "max_tokens": max_tokens, "ignore_eos": True,
+            "prompt": prompt, **fields}
+
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+def post(url, path, body, headers=()):
+    """A whole reply: status, headers, text."""
+    request = urllib.request.Request(
+        url + path, body if isinstance(body, bytes) else json.dumps(body).encode(),
+        {"content-type": "application/json", **dict(headers)})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.status, dict(reply.headers), reply.read().decode()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, dict(refusal.headers), refusal.read().decode()
+
+
+class RelayTest(ClusterTest):
+    def assert_whole(self, stream, path=None):
+        """What the client got is what an unbroken run of its request gives."""
+        for index, output in enumerate(expected(path or stream.path, stream.body)):
+            self.assert_exact(stream, output, index)
+
+    def run_streams(self, *streams, seconds=30):
+        async def all_of_them():
+            await asyncio.gather(*(stream.run(seconds) for stream in streams))
+        asyncio.run(all_of_them())
+
+
+class Bytes(RelayTest):
+    def test_unknown_fields_reach_the_other_side_as_they_were_sent(self):
+        with Engines() as x:
+            odd = {"a": [1.50, {"deep": "\u20ac", "n": 1e2}], "z": None}
+            raw = ('{ "model":"tiny", "messages":[{"role":"user","content":"hi","x_inner":%s}],\n "max_tokens":4, '
+                   '"temperature":0, "x_outer":%s, "x_reply_extra":{"k":[1,2]} }' % (json.dumps(odd), json.dumps(odd)))
+            status, headers, text = post(x.url, CHAT, raw.encode(), {"traceparent": "00-ab-cd-01", "cookie": "no"}.items())
+            self.assertEqual(status, 200, text)
+            self.assertEqual(json.loads(text)["x_extra"], {"k": [1, 2]})
+            seen = [each for engine in x.engines for each in engine.requests() if each["path"] == CHAT]
+            self.assertEqual(len(seen), 1)
+            self.assertEqual(seen[0]["body"], raw)
+            names = {name.lower(): value for name, value in seen[0]["headers"]}
+            self.assertEqual(names["traceparent"], "00-ab-cd-01")
+            self.assertNotIn("cookie", names)
+            self.assertEqual(names["x-request-id"], {k.lower(): v for k, v in headers.items()}["x-request-id"])
+
+    def test_streams_are_the_engines_own(self):
+        with Engines() as x:
+            streams = [Stream(x.url, chat("one", x_reply_extra={"k": 1}), CHAT, "s-1"),
+                       Stream(x.url, completion("two"), COMPLETIONS, "s-2"),
+                       Stream(x.url, completion([42, 75, 90], stream_options={"include_usage": True}), COMPLETIONS, "s-3"),
+                       Stream(x.url, chat("four", n=3, temperature=0.5, seed=3), CHAT, "s-4"),
+                       Stream(x.url, chat("five", stop=["e"], ignore_eos=False), CHAT, "s-5"),
+                       Stream(x.url, chat("six", logprobs=True, top_logprobs=2), CHAT, "s-6")]
+            self.run_streams(*streams)
+            for stream in streams:
+                self.assert_whole(stream)
+            self.assertEqual(streams[2].usage["completion_tokens"], 40)
+            self.assertIsNone(streams[0].usage)
+
+    def test_errors_of_an_engine_are_the_clients_to_read(self):
+        with Engines() as x:
+            status, _, text = post(x.url, COMPLETIONS, {"model": "tiny", "prompt": "x", "max_tokens": -1})
+            self.assertEqual(status, 400)
+            self.assertEqual(json.loads(text)["error"]["code"], 400)  # vLLM's own words
+            status, _, text = post(x.url, COMPLETIONS, {"model": "none", "prompt": "x"})
+            self.assertEqual((status, json.loads(text)["error"]["code"]), (404, "model_not_found"))
+            for broken in (b"{", b"[]", b'{"model":"tiny","stream":3}', b"\xff"):
+                self.assertEqual(post(x.url, COMPLETIONS, broken)[0], 400, broken)
+
+    def test_models_are_those_of_the_engines(self):
+        with Engines() as x:
+            with urllib.request.urlopen(x.url + "/v1/models") as reply:
+                models = json.load(reply)
+            self.assertEqual([each["id"] for each in models["data"]], ["tiny"])
+            self.assertEqual(models["data"][0]["owned_by"], "vllm")
+
+
+class Faults(RelayTest):
+    """Each way in which an engine can fail, before and after the first token: the client does not notice."""
+
+    BEFORE = [("status", {"status": 500}), ("status", {"status": 503}), ("status", {"status": 429}), ("cut", {}),
+              ("cut", {"reset": True}), ("cut", {"before_head": True}), ("gzip", {}), ("error_event", {}), ("garble", {}),
+              ("bad_chunk", {}), ("no_done", {}), ("stop_aborted", {}), ("half_event", {})]
+    AFTER = [("cut", {}), ("cut", {"reset": True}), ("error_event", {}), ("garble", {}), ("half_event", {}), ("no_done", {}),
+             ("wrong_id", {}), ("bad_chunk", {}), ("stop_aborted", {})]
+
+    def test_before_the_first_token(self):
+        with Engines() as x:
+            for number, (kind, parameters) in enumerate(self.BEFORE):
+                with self.subTest(kind=kind, **parameters):
+                    for engine in x.engines:
+                        engine.call("/control/fault", method="DELETE")
+                    x.engines[number % 2].fault(kind, after_tokens=0, times=-1, **parameters)
+                    streams = [Stream(x.url, chat(f"before {kind} {i}", 10), CHAT, f"b-{number}-{i}") for i in range(4)]
+                    self.run_streams(*streams)
+                    for stream in streams:
+                        self.assert_whole(stream)
+
+    def test_after_some_tokens(self):
+        with Engines() as x:
+            for number, (kind, parameters) in enumerate(self.AFTER):
+                for path, body in ((CHAT, chat), (COMPLETIONS, completion)):
+                    with self.subTest(kind=kind, path=path, **parameters):
+                        for engine in x.engines:
+                            engine.call("/control/fault", method="DELETE")
+                        victim = x.engines[number % 2]
+                        victim.fault(kind, after_tokens=7, times=-1, **parameters)
+                        streams = [Stream(x.url, body(f"after {kind} {i}", 30, stream_options={"include_usage": True}), path,
+                                          f"a-{number}-{path[-5]}-{i}") for i in range(4)]
+                        self.run_streams(*streams)
+                        for stream in streams:
+                            self.assert_whole(stream)
+                            self.assertEqual(stream.usage["completion_tokens"], 30)
+
+    def test_whole_replies(self):
+        with Engines() as x:
+            for kind, parameters in [("status", {"status": 500}), ("cut", {}), ("early_eof", {}), ("garble", {})]:
+                with self.subTest(kind=kind):
+                    x.engines[0].call("/control/fault", method="DELETE")
+                    x.engines[0].fault(kind, times=-1, **parameters)
+                    for i in range(4):
+                        body = chat(f"whole {kind} {i}", 12, stream=False)
+                        status, _, text = post(x.url, CHAT, body)
+                        self.assertEqual(status, 200, text)
+                        self.assertEqual(json.loads(text)["choices"][0]["message"]["content"], expected(CHAT, body)[0].text)
+
+    def test_stop_strings_penalties_and_seeds(self):
+        with Engines(options=("--token-ms", 2)) as x:
+            carried = [chat("stop", 60, stop=["the", "qq", "ab"], ignore_eos=False), chat("bias", 30, repetition_penalty=1.3),
+                       completion("ids", 30, min_tokens=20, ignore_eos=False), chat("names", 30, logprobs=True, top_logprobs=1)]
+            for number, body in enumerate(carried):
+                for engine in x.engines:
+                    engine.call("/control/fault", method="DELETE")
+                x.engines[0].fault("cut", after_tokens=5, times=-1)
+                x.engines[1].fault("cut", after_tokens=9, times=1)
+                stream = Stream(x.url, body, CHAT if "messages" in body else COMPLETIONS, f"carried-{number}")
+                self.run_streams(stream)
+                self.assert_whole(stream)
+            lost = [chat("seed", 30, temperature=0.7, seed=1), chat("penalty", 30, presence_penalty=0.5),
+                    chat("grammar", 30, response_format={"type": "json_object"})]
+            for number, body in enumerate(lost):
+                for engine in x.engines:
+                    engine.call("/control/fault", method="DELETE")
+                    engine.fault("cut", after_tokens=5, times=1)
+                stream = Stream(x.url, body, CHAT, f"lost-{number}")
+                self.run_streams(stream)
+                self.assertFalse(stream.done)
+                self.assertIn("cannot" if False else "no engine can go on", stream.error["message"])
+                self.assertEqual(x.cluster.why(f"lost-{number}")["events"][-1]["kind"], "finished")
+
+    def test_all_refuse(self):
+        with Engines() as x:
+            for engine in x.engines:
+                engine.fault("status", status=429, retry_after=7, times=-1)
+            started = time.monotonic()
+            status, headers, text = post(x.url, CHAT, chat("busy", 5))
+            self.assertLess(time.monotonic() - started, 3)
+            self.assertEqual(status, 429, text)
+            self.assertEqual({k.lower(): v for k, v in headers.items()}["retry-after"], "7")
+
+
+class Lives(RelayTest):
+    def test_kill_9_of_an_engine_under_streams(self):
+        with Engines(count=3, options=("--token-ms", 10)) as x:
+            asyncio.run(self.kill_under_load(x))
+
+    async def kill_under_load(self, x):
+        streams = [Stream(x.url, chat(f"kill {i}", 120), CHAT, f"kill-{i}") for i in range(30)]
+        runs = [asyncio.create_task(stream.run(60)) for stream in streams]
+        await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
+        placed = {each["id"]: each["instance"] for each in await asyncio.to_thread(x.cluster.requests)}
+        victim = x.engines[1]
+        moved = [request for request, instance in placed.items() if instance == victim.id]
+        self.assertGreater(len(moved), 5, placed)
+        victim.process.kill()
+        await asyncio.gather(*runs)
+        for stream in streams:
+            self.assert_whole(stream)
+        for request in moved:
+            kinds = [event["kind"] for event in (await asyncio.to_thread(x.cluster.why, request))["events"]]
+            self.assertIn("replayed", kinds)
+            self.assertEqual(kinds[-1], "finished")
+
+    def test_engines_come_and_go(self):
+        port = free_port()
+        with Cluster("--engine", f"http://127.0.0.1:{port}", gateway__wait_for_instance="20s") as cluster:
+            status, _, text = None, None, None
+            early = Stream(cluster.url, chat("early", 8), CHAT, "early")
+
+            async def early_and_engine():
+                run = asyncio.create_task(early.run(30))
+                await until_async(lambda: any(each["id"] == "early" for each in cluster.requests()), 10, "it waits")
+                engine = await asyncio.to_thread(Engine, port=port)
+                await run
+                return engine
+            engine = asyncio.run(early_and_engine())
+            try:
+                self.assert_whole(early)
+                engine.close()
+                until(lambda: not any(each.get("schedulable") for each in cluster.instances().values()), 10, "it is missed")
+                engine = Engine(port=port)
+                late = Stream(cluster.url, chat("late", 8), CHAT, "late")
+                self.run_streams(late)
+                self.assert_whole(late)
+            finally:
+                engine.close()
+
+    def test_a_client_that_leaves_is_told_to_the_engine(self):
+        with Engines(count=1, options=("--token-ms", 20)) as x:
+            async def leave(stream_it):
+                stream = Stream(x.url, chat("leave", 1000, stream=stream_it), CHAT, f"leave-{stream_it}")
+                run = asyncio.create_task(stream.run(30))
+                await until_async(lambda: x.engines[0].state()["running"] == 1, 10, "it runs")
+                left = time.monotonic()
+                stream.close()
+                await until_async(lambda: x.engines[0].state()["running"] == 0, 5, "the engine has stopped")
+                seen = x.engines[0].requests()[-1]
+                self.assertEqual(seen["outcome"], "disconnected")
+                self.assertLess(seen["ended_at"] - left, 0.25)  # 10 ms on an idle machine
+                await run
+            for stream_it in (True, False):
+                asyncio.run(leave(stream_it))
+            until(lambda: not x.cluster.requests(), 5, "nothing is left")
+
+    def test_load_is_spread(self):
+        with Engines(count=3, options=("--token-ms", 10)) as x:
+            streams = [Stream(x.url, chat(f"spread {i}", 40), CHAT, f"spread-{i}") for i in range(30)]
+            self.run_streams(*streams)
+            counts = sorted(len([r for r in engine.requests() if r["path"] == CHAT]) for engine in x.engines)
+            self.assertGreaterEqual(counts[0], 7, counts)
+
+    def test_a_hung_engine_is_left(self):
+        with Engines(options=("--token-ms", 10), gateway__engine_silence="800ms") as x:
+            async def hang():
+                for engine in x.engines[:1]:
+                    engine.fault("freeze", after_tokens=8, times=1, ms=20000)
+                streams = [Stream(x.url, chat(f"hang {i}", 60), CHAT, f"hang-{i}") for i in range(6)]
+                await asyncio.gather(*(stream.run(30) for stream in streams))
+                for stream in streams:
+                    self.assert_whole(stream)
+            asyncio.run(hang())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,316 @@
+#include "actors/node_actor.hpp"
+#include "actors/protocol/caf_error.hpp"
+#include "runtime/base/log.hpp"
+#include "tests/virtual/stage.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <map>
+#include <string>
+#include <unistd.h>
+
+namespace llumnix::testing {
+
+namespace {
+
+/// Catches what is logged while it lives.
+class captured_log {
+public:
+  captured_log() {
+    std::FILE* scratch = std::tmpfile();
+    REQUIRE(scratch != nullptr);
+    file_ = ::dup(::fileno(scratch));
+    std::fclose(scratch);
+    before_ = ::dup(STDERR_FILENO);
+    ::dup2(file_, STDERR_FILENO);
+    log::configure({.threshold = log::level::info, .json = false, .node = {}});
+  }
+  ~captured_log() {
+    log::configure({.threshold = log::level::off, .json = false, .node = {}});
+    ::dup2(before_, STDERR_FILENO);
+    ::close(before_);
+    ::close(file_);
+  }
+
+  std::string text() const {
+    std::string all(static_cast<std::size_t>(::lseek(file_, 0, SEEK_END)), '\0');
+    auto got = ::pread(file_, all.data(), all.size(), 0);
+    all.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return all;
+  }
+  std::size_t count(const std::string& words) const {
+    const auto all = text();
+    std::size_t found = 0;
+    for (auto at = all.find(words); at != std::string::npos; at = all.find(words, at + 1))
+      ++found;
+    return found;
+  }
+  std::size_t warnings() const { return count(" W node "); }
+
+private:
+  int file_;
+  int before_;
+};
+
+/// NODE actors in one process that find each other through a book of addresses.
+struct neighborhood : stage {
+  struct resident {
+    node_actor node;
+    std::vector<peer_up_msg> ups;
+    std::vector<peer_down_msg> downs;
+  };
+
+  ~neighborhood() {
+    for (auto& x : residents)
+      caf::anon_send_exit(x->node, caf::exit_reason::kill);
+    book.clear();
+    run();
+  }
+
+  /// A node that listens on `address`; its one role writes down who comes and goes.
+  resident& start(
+    node_life life, const std::string& address, std::vector<std::string> roles,
+    std::vector<std::string> seeds = {}) {
+    residents.push_back(std::make_unique<resident>());
+    auto& x = *residents.back();
+    node_actor_config settings;
+    settings.knobs.name = life.node;
+    settings.knobs.roles = std::move(roles);
+    settings.knobs.seeds = std::move(seeds);
+    settings.life = std::move(life);
+    settings.counters = std::make_shared<node_counters>();
+    settings.connector = connector();
+    settings.roles.push_back(
+      {"witness",
+       [&x](caf::local_actor& parent, const node_actor&) {
+         auto made = parent.spawn([&x](caf::event_based_actor*) -> caf::behavior {
+           return {
+             [&x](const peer_up_msg& msg) { x.ups.push_back(msg); },
+             [&x](const peer_down_msg& msg) { x.downs.push_back(msg); }};
+         });
+         return caf::actor_cast<caf::strong_actor_ptr>(made);
+       },
+       [](node_card&, const caf::strong_actor_ptr&) {}});
+    x.node = system->spawn(make_node, std::move(settings));
+    book[address] = x.node;
+    caf::anon_send(x.node, listening_msg{address});
+    run();
+    return x;
+  }
+  resident& head(std::uint64_t incarnation = 1) {
+    return start({"head", incarnation}, "head:1", {"gateway", "cms"});
+  }
+  resident& engine(std::uint64_t incarnation, const std::string& address) {
+    return start({"e0", incarnation}, address, {"llumlet"}, {"head:1"});
+  }
+
+  void stop(resident& x) { caf::anon_send(x.node, stop_node_msg{}); }
+  void kill(resident& x) {
+    caf::anon_send_exit(x.node, caf::exit_reason::kill);
+    run();
+  }
+  /// Nobody listens there any more.
+  void close(const std::string& address) { book.erase(address); }
+  void wait(std::chrono::milliseconds time) {
+    for (; time > 0ms; time -= 10ms)
+      pass(10ms);
+  }
+  static std::vector<std::string> peers(const resident& x) {
+    std::vector<std::string> names;
+    const auto* actor = caf::actor_cast<caf::abstract_actor*>(x.node);
+    for (const auto& [name, peer] :
+         static_cast<const std::remove_pointer_t<node_state::pointer>*>(actor)->state.peers)
+      names.push_back(name + "/" + std::to_string(peer.hello.card.self.life.incarnation));
+    return names;
+  }
+
+  connector_actor connector() {
+    return system->spawn([this](connector_actor::pointer) -> connector_actor::behavior_type {
+      return {[this](const dial_msg& msg) -> caf::result<dialled_msg> {
+        auto found = book.find(msg.address);
+        if (found == book.end())
+          return to_caf({errc::unreachable, "nobody listens"});
+        return dialled_msg{found->second};
+      }};
+    });
+  }
+
+  std::map<std::string, node_actor> book;
+  std::vector<std::unique_ptr<resident>> residents;
+};
+
+using names = std::vector<std::string>;
+
+} // namespace
+
+TEST_CASE("a node that stops in order is lost at once, and nobody is alarmed") {
+  captured_log logged;
+  neighborhood town;
+  auto& head = town.head();
+  auto& engine = town.engine(1, "e:1");
+  REQUIRE(town.peers(head) == names{"e0/1"});
+  for (bool engine_goes : {true, false}) {
+    CAPTURE(engine_goes);
+    auto& goes = engine_goes ? engine : head;
+    auto& stays = engine_goes ? head : town.engine(2, "e:2");
+    town.close(engine_goes ? "e:1" : "head:1");
+    auto before = stays.downs.size();
+    town.stop(goes);
+    town.run(); // no time passes
+    CHECK(stays.downs.size() == before + 1);
+    CHECK(town.peers(stays).empty());
+    town.wait(5s); // it is dialled in vain
+    CHECK(logged.warnings() == 0);
+  }
+  CHECK(logged.count(" I node peer-left: e0 (incarnation 1) has stopped") == 1);
+  CHECK(logged.count(" I node peer-left: head (incarnation 1) has stopped") == 1);
+  town.head(2);
+  town.wait(3s);
+  CHECK(logged.count(" I node peer-up: head (incarnation 2) at head:1") == 1);
+  CHECK(logged.warnings() == 0);
+}
+
+TEST_CASE("nodes that all stop at once say nothing of each other") {
+  captured_log logged;
+  neighborhood town;
+  auto& head = town.head();
+  auto& engine = town.engine(1, "e:1");
+  town.book.clear();
+  town.stop(head);
+  town.stop(engine);
+  town.wait(1s);
+  CHECK(logged.warnings() == 0);
+}
+
+TEST_CASE("a node that ends without a word is a warning, and so is its return") {
+  captured_log logged;
+  neighborhood town;
+  auto& head = town.head();
+  auto& engine = town.engine(1, "e:1");
+  SUBCASE("an engine") {
+    town.kill(engine);
+    CHECK(logged.count(" W node peer-down: e0 (incarnation 1) is not connected any more") == 1);
+    town.wait(2300ms);
+    town.engine(2, "e:2");
+    CHECK(
+      logged.count(" W node peer-back: e0 (incarnation 2) is connected again after 2.3 s") == 1);
+    CHECK(logged.warnings() == 2);
+    CHECK(head.downs.size() == 1);
+  }
+  SUBCASE("the head, which is dialled meanwhile") {
+    town.kill(head);
+    town.close("head:1");
+    town.wait(10s);
+    CHECK(logged.count(" W node dial-failed: head:1: ") == 1);
+    town.head(2);
+    town.wait(3s);
+    CHECK(logged.count(" W node peer-back: head (incarnation 2) is connected again after 1") == 1);
+    CHECK(logged.count("peer-up: head (incarnation 2)") == 0);
+    CHECK(logged.warnings() == 3);
+  }
+}
+
+TEST_CASE("a seed that could not be reached is a warning, and so is that it can") {
+  captured_log logged;
+  neighborhood town;
+  town.engine(1, "e:1");
+  town.wait(5s);
+  CHECK(logged.count(" W node dial-failed: head:1: ") == 1);
+  town.head();
+  town.wait(3s);
+  CHECK(logged.count(" W node peer-up: head (incarnation 1) at head:1") == 1);
+  CHECK(logged.warnings() == 2);
+}
+
+TEST_CASE("of two live nodes with one name the newer is taken, and both sides say so once") {
+  captured_log logged;
+  neighborhood town;
+  auto& head = town.head();
+  auto& older = town.engine(5, "old:1");
+  auto& newer = town.engine(9, "new:1");
+  CHECK(town.peers(head) == names{"e0/9"});
+  CHECK(logged.count(" W node name-taken: e0 is taken over by incarnation 9 from new:1") == 1);
+  CHECK(
+    logged.count(
+      " W node name-taken: head does not know us any more: e0 is incarnation 9 at new:1 there; "
+      "give one of the two another --name")
+    == 1);
+  CHECK(town.peers(older).empty());
+  CHECK(older.downs.size() == 1); // whose streams it runs for is gone
+  town.wait(60s);                 // the older one tries again
+  CHECK(town.peers(head) == names{"e0/9"});
+  CHECK(logged.warnings() == 2);
+  town.kill(newer);
+  town.wait(3s);
+  CHECK(town.peers(head) == names{"e0/5"});
+  CHECK(town.peers(older) == names{"head/1"});
+  CHECK(logged.count(" W node peer-back: head (incarnation 1) is connected again after 6") == 1);
+  CHECK(logged.count(" W node peer-back: e0 (incarnation 5)") == 1);
+}
+
+TEST_CASE("a node whose name a newer one has already is turned away, and both sides say so once") {
+  captured_log logged;
+  neighborhood town;
+  auto& head = town.head();
+  town.engine(9, "new:1");
+  struct row {
+    const char* what;
+    std::uint64_t incarnation;
+  };
+  for (auto [what, incarnation] : {row{"an earlier life", 5}, row{"the same number", 9}}) {
+    CAPTURE(what);
+    auto before = logged.warnings();
+    auto address = "late:" + std::to_string(incarnation);
+    auto& late = town.engine(incarnation, address);
+    town.wait(30s);
+    CHECK(town.peers(head) == names{"e0/9"});
+    CHECK(town.peers(late).empty());
+    CHECK(
+      logged.count(
+        "name-taken: e0 (incarnation " + std::to_string(incarnation) + ") at " + address
+        + " is turned away: incarnation 9 at new:1 has its name")
+      == 1);
+    CHECK(logged.warnings() == before + 2);
+    town.kill(late);
+  }
+  CHECK(
+    logged.count(
+      "name-taken: head:1 does not know us any more: e0 is incarnation 9 at new:1 here; give one")
+    == 2);
+}
+
+TEST_CASE("two heads with one name tell each other, and a node that dials itself is no stranger") {
+  captured_log logged;
+  neighborhood town;
+  town.head(1);
+  town.book["alias:1"] = town.book["head:1"];
+  auto& second = town.start({"head", 2}, "head:2", {"gateway"}, {"head:1"});
+  town.wait(10s);
+  CHECK(town.peers(second).empty());
+  CHECK(logged.count("name-taken: head:1 does not know us any more: this is head too") == 1);
+  CHECK(logged.count("name-taken: head (incarnation 2) at head:2 is turned away") == 1);
+  CHECK(logged.warnings() == 2);
+  auto& third = town.start({"solo", 1}, "solo:1", {"gateway"}, {"solo:2"});
+  town.book["solo:2"] = third.node;
+  town.wait(3s);
+  CHECK(logged.warnings() == 3); // until the alias led to it, it led nowhere
+  CHECK(logged.count("dial-failed: solo:2") == 1);
+}
+
+TEST_CASE("words in another node's name change nothing") {
+  captured_log logged;
+  neighborhood town;
+  auto& head = town.head();
+  town.engine(2, "e:1");
+  caf::anon_send(head.node, goodbye_msg{{"e0", 1}}); // an earlier life, late
+  caf::anon_send(head.node, goodbye_msg{{"nobody", 1}});
+  caf::anon_send(head.node, name_taken_msg{{"e0", 1}, {{"head", 7}, "x:1", {}}});
+  caf::anon_send(head.node, name_taken_msg{{"e0", 2}, {{"other", 7}, "x:1", {}}});
+  caf::anon_send(head.node, name_taken_msg{{"e0", 2}, {{"head", 1}, "x:1", {}}});
+  town.wait(100ms);
+  CHECK(town.peers(head) == names{"e0/2"});
+  CHECK(logged.warnings() == 0);
+}
+
+} // namespace llumnix::testing
