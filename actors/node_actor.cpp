@@ -383,8 +383,12 @@ void node_state::on_dial() {
 
 void node_state::dial(const std::string& address, target& x) {
   x.dialling = true;
-  auto failed
-    = [this, address](const caf::error& failure) { dial_failed(address, from_caf(failure)); };
+  auto failed = [this, address](const caf::error& failure) {
+    bool interrupted = failure == caf::sec::connection_timeout;
+    dial_failed(
+      address, interrupted ? error{errc::timeout, "no handshake between two heartbeats"}
+                           : from_caf(failure));
+  };
   self->request(config.connector, std::chrono::seconds{5}, dial_msg{address})
     .then(
       [this, address, failed](dialled_msg& found) {
@@ -429,9 +433,11 @@ void node_state::dial_failed(const std::string& address, const error& why) {
   x.next = self->clock().now() + pause_after(address, x.failures++);
   if (why.code == errc::draining)
     x.left = true; // that is its goodbye
+  // CAF ends a handshake that is under way when a heartbeat is due, however well it goes.
+  bool bad_luck = why.code == errc::timeout && x.failures <= 2;
   if (why.code == errc::stale)
     tell_name_taken(address, why.context);
-  else if (!x.left && !std::exchange(x.told, true))
+  else if (!x.left && !bad_luck && !std::exchange(x.told, true))
     log::node.warn("dial-failed", "{}: {}; trying again for ever", address, to_string(why));
 }
 

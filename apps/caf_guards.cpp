@@ -79,18 +79,22 @@ void tell_of(caf::io::basp_broker& broker, connection_handle which, bool known, 
   };
   thread_local account accounts[2];
   auto& [next, untold] = accounts[known ? 1 : 0];
-  ++untold;
   auto now = std::chrono::steady_clock::now();
-  if (now < next)
+  if (now < next) {
+    ++untold;
     return;
+  }
   next = now + tell_every;
   auto from = broker.remote_addr(which);
   auto count = std::exchange(untold, 0);
   if (known)
     log::node.warn(
-      "bad-bytes", "cut the link with a node at {}: {} ({} of these)", from, what, count);
+      "bad-bytes", "cut the link with a node at {}: {}; {} more were cut since this was last told",
+      from, what, count);
   else
-    log::node.info("stranger", "closed a connection from {}: {} ({} of these)", from, what, count);
+    log::node.info(
+      "stranger", "closed a connection from {}: {}; {} more were closed since this was last told",
+      from, what, count);
 }
 
 /// Connections that were accepted and have not completed a handshake, oldest first. All of it

@@ -3,14 +3,6 @@
 #include <utility>
 
 namespace llumnix {
-namespace {
-
-template <class Value>
-body_content content(Value&& value) {
-  return std::forward<Value>(value);
-}
-
-} // namespace
 
 openai::api_error unknown_model(std::string_view name) {
   return {404, "model_not_found", "The model '" + std::string{name} + "' does not exist.", "model"};
@@ -20,10 +12,17 @@ body_reader::body_reader(const gateway_config& config, const tokenizer& words)
   : config_{config}, words_{words}, parser_{config.max_choices} {}
 
 body_content body_reader::read(const body_form& form, std::string& body) {
-  if (!form.relayed)
-    return read_tokens(form, body);
-  return std::visit(
-    [](auto&& value) { return content(std::move(value)); }, relay_reader_.read(form.kind, body));
+  return form.relayed ? read_relayed(form, body) : read_tokens(form, body);
+}
+
+body_content body_reader::read_relayed(const body_form& form, const std::string& body) {
+  auto read = relay_reader_.read(form.kind, body);
+  if (auto* failure = std::get_if<openai::api_error>(&read))
+    return std::move(*failure);
+  relayable_request made{std::get<relay::relay_request>(std::move(read)), {}};
+  if (form.prepared)
+    made.first_body = relay::first_body(body, made.wish, form.asks_ids && made.wish.stream);
+  return made;
 }
 
 body_content body_reader::read_tokens(const body_form& form, std::string& body) {

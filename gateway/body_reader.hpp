@@ -17,6 +17,8 @@ namespace llumnix {
 struct body_form {
   openai::endpoint kind = openai::endpoint::chat;
   bool relayed = false;            ///< for an engine behind HTTP, which reads most of it by itself
+  bool prepared = false;           ///< relayed: make what the engine is sent, too
+  bool asks_ids = false;           ///< prepared: for an engine that tells the ids of its tokens
   std::uint32_t max_model_len = 0; ///< tokens of prompt and output; 0: unknown
 };
 
@@ -26,8 +28,14 @@ struct checked_request {
   std::vector<openai::tokenized_prompt> prompts;
 };
 
+/// A request that only has to be passed on.
+struct relayable_request {
+  relay::relay_request wish;
+  std::string first_body; ///< of the form that says `prepared`; else empty
+};
+
 /// What a body turned out to hold.
-using body_content = std::variant<openai::api_error, checked_request, relay::relay_request>;
+using body_content = std::variant<openai::api_error, checked_request, relayable_request>;
 
 /// Reads the bodies of generating requests as far as that needs nothing but the body: parsed,
 /// checked, tokenized. Keeps buffers from one body to the next: one for each thread.
@@ -40,6 +48,7 @@ public:
 
 private:
   body_content read_tokens(const body_form& form, std::string& body);
+  body_content read_relayed(const body_form& form, const std::string& body);
 
   const gateway_config& config_;
   const tokenizer& words_;

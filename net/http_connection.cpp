@@ -116,16 +116,18 @@ void http_connection::on_end(bool orderly) {
 
 // The client sends no more: it has left, or it has only said so and still reads. Who has left
 // answers whatever is sent with a reset, so something is sent that means nothing: an interim reply
-// before the head (the one that every client takes), a comment in a stream of events.
+// before the head (the one that every client takes), a comment in a stream of events. Where nothing
+// of the kind can be said, a client that sends no more counts as gone.
 void http_connection::on_half_closed() {
+  if (streaming_ ? !event_stream_ : reader_.http_1_0())
+    return lost();
   keep_alive_ = false;
   half_closed_ = true;
-  if (!streaming_ && !reader_.http_1_0()) {
-    loop_.lend(out_);
-    out_ += "HTTP/1.1 100 Continue\r\n\r\n";
-  } else if (streaming_ && event_stream_) {
+  loop_.lend(out_);
+  if (streaming_)
     write(":\n\n");
-  }
+  else
+    out_ += "HTTP/1.1 100 Continue\r\n\r\n";
   connection_ptr keep{this};
   flush();
   if (phase_ == phase::closed)

@@ -3,6 +3,7 @@
 #include "runtime/base/ids.hpp"
 #include "runtime/base/time.hpp"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -43,6 +44,11 @@ public:
       if (engine.resting_until > now)
         all.push_back(id);
     return all;
+  }
+  /// Whether some of them tell token ids.
+  bool any_token_ids() const {
+    return std::any_of(
+      engines_.begin(), engines_.end(), [](const auto& each) { return each.second.token_ids; });
   }
   std::size_t size() const { return engines_.size(); }
 

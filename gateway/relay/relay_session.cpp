@@ -136,6 +136,9 @@ std::string relay_session::body_for_engine(const engine_endpoint& engine) {
   if (!resume_.from_scratch)
     return continuation_body(
       request_.body, request_.wish, resume_.ids, resume_.kept, engine.context_tokens);
+  auto made = std::exchange(request_.first_body, {});
+  if (!made.empty() && (request_.asks_ids == engine.token_ids || !request_.wish.stream))
+    return made;
   return first_body(request_.body, request_.wish, engine.token_ids && request_.wish.stream);
 }
 

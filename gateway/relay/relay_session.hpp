@@ -28,6 +28,8 @@ struct passed_request {
   std::string client; ///< its address
   time_point arrived;
   std::shared_ptr<const void> held{}; ///< the body's share of what the server may hold
+  std::string first_body{};           ///< for the engine that begins, if it was made already
+  bool asks_ids = false;              ///< whether that is for engines that tell token ids
 };
 
 /// One request on its way through an engine that speaks HTTP, and through another if that one is

@@ -67,7 +67,7 @@ result<std::uint32_t> count_blocks(const engine_config& config, const latency_mo
   if (blocks > tokens_max / config.block_tokens)
     return bad(
       "engine.blocks: {} blocks of {} tokens are too many for an engine, which counts up to {} "
-      "tokens; {} blocks are possible",
+      "tokens; set it to {} or less",
       blocks, config.block_tokens, tokens_max, tokens_max / config.block_tokens);
   return static_cast<std::uint32_t>(blocks);
 }

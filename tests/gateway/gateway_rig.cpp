@@ -16,6 +16,8 @@ void fake_exchange::reply(net::http_reply whole) {
     backlog_ = body.size();
     stalled_since_ = loop_.now();
   }
+  if (after_reply)
+    after_reply();
 }
 
 void fake_exchange::begin_stream(int code, const net::header_list& lines) {

@@ -8,6 +8,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -48,7 +49,8 @@ public:
   std::string body;
   bool streaming = false, ended = false, abandoned = false;
   int flushes = 0, writes = 0;
-  bool leave_at_flush = false; ///< the client turns out to be gone when the next flush writes
+  bool leave_at_flush = false;       ///< the client turns out to be gone when the next flush writes
+  std::function<void()> after_reply; ///< what the client does once it has a whole reply
 
 private:
   executor& loop_;

@@ -298,9 +298,10 @@ class Restart(ClusterTest):
 def run_up(*options, seconds=START_S, **pipes):
     """`llumnix up` as a person runs it, to its end."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
+    free = [part for name in ("--http", "--admin") if name not in options for part in (name, "127.0.0.1:0")]
     return subprocess.run(
-        [PROGRAM, "up", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--engines", "1", *options],
-        stdin=subprocess.DEVNULL, text=True, timeout=seconds, **pipes)
+        [PROGRAM, "up", "--engines", "1", *free, *options], stdin=subprocess.DEVNULL, text=True, timeout=seconds,
+        **pipes)
 
 
 class WrongStart(unittest.TestCase):

@@ -197,4 +197,46 @@ private:
   held_server host_;
 };
 
+/// One request: what its sender holds, and what is heard of it. Declared before the pool, so that
+/// the pool goes first.
+struct asking {
+  recorder heard;
+  std::unique_ptr<upstream_call> call;
+};
+
+/// What a recorder writes down.
+using events = std::vector<std::string>;
+
+inline const std::string ok = "HTTP/1.1 200 OK\r\n";
+inline const std::string chunked = ok + "transfer-encoding: chunked\r\n\r\n";
+
+inline std::string sized(std::size_t size) {
+  return ok + "content-length: " + std::to_string(size) + "\r\n\r\n";
+}
+
+inline upstream_request post_to(const std::string& address, std::string body = {}) {
+  upstream_request request;
+  request.address = address;
+  request.body = std::move(body);
+  return request;
+}
+
+inline upstream_request
+with_silence(const std::string& address, std::chrono::milliseconds silence) {
+  auto request = post_to(address);
+  request.silence = silence;
+  return request;
+}
+
+/// Has one request answered, so that its connection is kept; returns the server's end of it.
+inline raw_client keep_one(pool_on_loop& pool, raw_host& host) {
+  asking first;
+  pool.send(host.address(), first.heard, first.call);
+  auto peer = host.accept();
+  peer.until("\r\n\r\n");
+  peer.send(sized(0));
+  CHECK(first.heard.outcome() == errc::ok);
+  return peer;
+}
+
 } // namespace llumnix::net::testing

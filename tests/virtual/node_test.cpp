@@ -128,6 +128,10 @@ struct neighborhood : stage {
   connector_actor connector() {
     return system->spawn([this](connector_actor::pointer) -> connector_actor::behavior_type {
       return {[this](const dial_msg& msg) -> caf::result<dialled_msg> {
+        if (interrupted > 0) {
+          --interrupted;
+          return caf::error{caf::sec::connection_timeout};
+        }
         auto found = book.find(msg.address);
         if (found == book.end())
           return to_caf({errc::unreachable, "nobody listens"});
@@ -137,6 +141,7 @@ struct neighborhood : stage {
   }
 
   std::map<std::string, node_actor> book;
+  int interrupted = 0; ///< that many handshakes from now on meet a heartbeat
   std::vector<std::unique_ptr<resident>> residents;
 };
 
@@ -221,6 +226,29 @@ TEST_CASE("a seed that could not be reached is a warning, and so is that it can"
   town.wait(3s);
   CHECK(logged.count(" W node peer-up: head (incarnation 1) at head:1") == 1);
   CHECK(logged.warnings() == 2);
+}
+
+TEST_CASE("a handshake that meets a heartbeat is tried again, and told of when it is no accident") {
+  captured_log logged;
+  neighborhood town;
+  town.head();
+  struct row {
+    int interrupted;
+    std::size_t warnings; ///< that it fails, and that it does no more
+  };
+  std::uint64_t life = 0;
+  for (auto [interrupted, warnings] : {row{1, 0}, row{2, 0}, row{3, 2}, row{9, 2}}) {
+    CAPTURE(interrupted);
+    auto before = logged.warnings();
+    town.interrupted = interrupted;
+    ++life;
+    auto& engine = town.engine(life, "e:" + std::to_string(life));
+    town.wait(10s);
+    CHECK(town.peers(engine) == names{"head/1"});
+    CHECK(logged.warnings() == before + warnings);
+    town.stop(engine);
+    town.run();
+  }
 }
 
 TEST_CASE("of two live nodes with one name the newer is taken, and both sides say so once") {

@@ -114,6 +114,10 @@ TEST_CASE("every message survives the wire") {
   card.instances.clear();
   CHECK(over_the_wire(system, peer_up_msg{card}).card.self.address == "127.0.0.1:1");
   CHECK(over_the_wire(system, peer_down_msg{{"e", 1}}).life.incarnation == 1);
+  CHECK(over_the_wire(system, goodbye_msg{{"e", 1}}).from == node_life{"e", 1});
+  auto taken = over_the_wire(system, name_taken_msg{{"h", 1}, {{"e", 2}, "a:1", {"llumlet"}}});
+  CHECK(taken.by.life == node_life{"e", 2});
+  CHECK(taken.by.address == "a:1");
   CHECK(over_the_wire(system, dial_msg{"a:1"}).address == "a:1");
   CHECK(over_the_wire(system, listening_msg{"a:1"}).address == "a:1");
   CHECK(over_the_wire(system, inspect_msg{"why", "r"}).argument == "r");
