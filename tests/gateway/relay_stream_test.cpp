@@ -152,12 +152,11 @@ struct client_view {
   void take(const std::string& events) {
     std::size_t from = 0;
     while (from < events.size()) {
-      REQUIRE(events.compare(from, 6, "data: ") == 0);
       auto end = events.find("\n\n", from);
-      REQUIRE(end != std::string::npos);
+      if (events.compare(from, 6, "data: ") != 0 || end == std::string::npos || done)
+        FAIL("not an event, or one after the end: " << events.substr(from));
       auto data = events.substr(from + 6, end - from - 6);
       from = end + 2;
-      CHECK_FALSE(done);
       if (data == "[DONE]") {
         done = true;
         continue;
@@ -213,7 +212,7 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
   for (bool chat : {false, true})
     for (const std::vector<std::string>& stop :
          {std::vector<std::string>{}, {"qzqz"}, {"ab", "xyz"}})
-      for (std::uint32_t ends_after : {1000u, 17u})
+      for (std::uint32_t ends_after : {1000u, 13u})
         for (std::uint32_t per_event : {1u, 3u})
           for (bool wants_ids : {false, true}) {
             toy_engine engine;
@@ -222,7 +221,8 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
             engine.chat = chat;
             engine.usage_at_end = true;
             engine.tokens_per_event = per_event;
-            constexpr std::uint32_t max_tokens = 40;
+            constexpr std::uint32_t max_tokens = 24;
+            const std::vector<token_id> none;
             auto request = request_of(engine, max_tokens, wants_ids);
             auto whole = engine.run(engine.prompt, 0, max_tokens, "chatcmpl-r", false);
             client_view expected;
@@ -233,53 +233,36 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
               expected.take(out);
             }
             for (std::size_t cut = 0; cut < whole.size(); ++cut)
-              for (std::size_t second :
-                   {std::size_t{1000}, std::size_t{0}, std::size_t{1}, std::size_t{4}}) {
-                CAPTURE(chat);
-                CAPTURE(stop.size());
-                CAPTURE(ends_after);
-                CAPTURE(per_event);
-                CAPTURE(wants_ids);
-                CAPTURE(cut);
-                CAPTURE(second);
+              for (std::size_t second : {std::size_t{1000}, std::size_t{0}, std::size_t{4}}) {
                 relay_stream stream{request};
                 std::string out;
                 auto last = feed(stream, reader, whole, cut, out);
-                REQUIRE(last == verdict::go_on);
-                bool broken = false;
-                for (auto limit :
-                     {second, std::size_t{1000}}) { // the second engine dies too, then a third
+                for (auto limit : {second, std::size_t{1000}}) { // the second engine dies too
                   auto next = stream.resume();
-                  REQUIRE(next.has_value());
+                  if (last != verdict::go_on || !next)
+                    break;
                   auto events
                     = next->from_scratch
                         ? engine.run(engine.prompt, 0, max_tokens, "chatcmpl-r-2", false)
                         : engine.run(
                           next->ids, next->kept, max_tokens - next->kept, "cmpl-r-2", true);
                   last = feed(stream, reader, events, limit, out);
-                  if (last != verdict::go_on)
-                    break;
                 }
-                if (last == verdict::broken) { // several tokens in one event cannot be cut apart
-                  broken = true;
-                  CHECK(per_event > 1);
-                  CHECK(wants_ids);
-                }
-                if (broken)
+                // Several tokens in one event cannot be cut apart where each of them is shown.
+                if (last == verdict::broken && per_event > 1 && wants_ids)
                   continue;
-                REQUIRE(last == verdict::complete);
                 client_view seen;
                 seen.take(out);
-                CHECK(seen.text == expected.text);
-                CHECK(seen.finish == expected.finish);
-                CHECK(seen.usage == expected.usage);
-                CHECK(seen.done);
-                if (wants_ids)
-                  CHECK(seen.ids == expected.ids);
-                else
-                  CHECK(seen.ids.empty());
-                for (const auto& head : seen.heads)
-                  CHECK(head == seen.heads.front());
+                bool same = last == verdict::complete && seen.text == expected.text
+                            && seen.finish == expected.finish && seen.usage == expected.usage
+                            && seen.done && seen.ids == (wants_ids ? expected.ids : none)
+                            && std::ranges::all_of(
+                              seen.heads, [&](const json& head) { return head == seen.heads[0]; });
+                if (!same)
+                  FAIL_CHECK(
+                    "chat " << chat << " stops " << stop.size() << " ends after " << ends_after
+                            << " tokens an event " << per_event << " ids " << wants_ids << " cut "
+                            << cut << " then " << second << ": " << out);
               }
           }
 }
