@@ -243,7 +243,7 @@ class Faults(RelayTest):
                 stream = Stream(x.url, body, CHAT, f"lost-{number}")
                 self.run_streams(stream)
                 self.assertFalse(stream.done)
-                self.assertIn("cannot" if False else "no engine can go on", stream.error["message"])
+                self.assertIn("no engine can go on", stream.error["message"])
                 self.assertEqual(x.cluster.why(f"lost-{number}")["events"][-1]["kind"], "finished")
 
     def test_all_refuse(self):
@@ -314,7 +314,7 @@ class Lives(RelayTest):
                 await until_async(lambda: x.engines[0].state()["running"] == 0, 5, "the engine has stopped")
                 seen = x.engines[0].requests()[-1]
                 self.assertEqual(seen["outcome"], "disconnected")
-                self.assertLess(seen["ended_at"] - left, 0.25)  # 10 ms on an idle machine
+                self.assertLess(seen["ended_at"] - left, 2)  # a few ms on an idle machine
                 await run
             for stream_it in (True, False):
                 asyncio.run(leave(stream_it))
