@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace llumnix {
@@ -41,13 +42,15 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
 }
 
 void cms_state::on_status(status_msg& msg) {
-  const auto* known = view.find(msg.status.instance_id);
+  auto* known = view.find(msg.status.instance_id);
   if (!known || known->life != msg.from)
     return; // of a life we do not know (yet): its llumlet repeats itself
+  if (!msg.engine.empty())
+    known->engine = std::move(msg.engine);
   if (view.update(msg.status) == status_effect::ignored)
     return;
   config.counters->statuses.fetch_add(1, std::memory_order_relaxed);
-  if (config.store)
+  if (mirrors(msg.status.instance_id))
     config.store->put_status(msg.status);
   view_change_msg change;
   change.statuses.push_back(std::move(msg.status));
@@ -87,40 +90,131 @@ void cms_state::on_stored(const view_change_msg& msg) {
 }
 
 void cms_state::on_peer_up(const peer_up_msg& msg) {
+  const auto& life = msg.card.self.life;
+  if (msg.card.scheduler.empty())
+    schedulers.erase(life.node);
+  else
+    schedulers.insert(life.node);
   view_change_msg change;
-  for (const auto& instance : msg.card.instances) {
-    if (!view.put(instance.metadata, msg.card.self.life, instance.engine))
-      continue;
-    lost_since.erase(instance.metadata.instance_id);
-    change.put.push_back(
-      {instance.metadata, msg.card.self.life, instance.engine, instance_state::ready});
-    if (config.store)
-      config.store->put_metadata(instance.metadata);
-  }
-  if (!change.put.empty())
+  auto missing = missing_on(msg.card);
+  take_claims(msg.card);
+  for (const auto& id : missing)
+    if (!pass_on(id, change)) {
+      forget(id);
+      change.removed.push_back(id);
+    }
+  for (const auto& instance : msg.card.instances)
+    if (!spoken_for(instance, life) && put(instance.metadata, life, instance.engine))
+      change.put.push_back({instance.metadata, life, instance.engine, instance_state::ready});
+  if (!change.put.empty() || !change.removed.empty())
     tell(change);
 }
 
-/// Its instances stay known as lost, and the mirror says that nothing should be sent there.
+bool cms_state::put(
+  const instance_metadata& metadata, const node_life& life, const std::string& engine) {
+  if (!view.put(metadata, life, engine))
+    return false;
+  lost_since.erase(metadata.instance_id);
+  if (mirrors(metadata.instance_id))
+    config.store->put_metadata(metadata);
+  return true;
+}
+
+// -- engines behind HTTP: several nodes may speak for one
+
+/// What the node claims now replaces what it claimed before, but for what is being started again.
+void cms_state::take_claims(const node_card& card) {
+  const auto& node = card.self.life.node;
+  for (auto& [id, by_node] : claims)
+    if (std::find(card.starting.begin(), card.starting.end(), id) == card.starting.end())
+      by_node.erase(node);
+  for (const auto& instance : card.instances)
+    if (instance.shared)
+      claims[instance.metadata.instance_id][node]
+        = {card.self.life, instance.metadata, instance.engine};
+  std::erase_if(claims, [](const auto& entry) { return entry.second.empty(); });
+}
+
+/// Whether another node that lives speaks for it already.
+bool cms_state::spoken_for(const instance_card& instance, const node_life& by) const {
+  const auto* known = view.find(instance.metadata.instance_id);
+  if (!instance.shared || !known || known->life.node == by.node)
+    return false;
+  auto claimed = claims.find(instance.metadata.instance_id);
+  auto first = claimed->second.find(known->life.node);
+  return first != claimed->second.end() && first->second.life == known->life;
+}
+
+/// Whoever spoke for it has gone: another may. False if there is none.
+bool cms_state::pass_on(const instance_id& id, view_change_msg& change) {
+  auto claimed = claims.find(id);
+  if (claimed == claims.end())
+    return false;
+  const auto& next = claimed->second.begin()->second;
+  if (!put(next.metadata, next.life, next.engine))
+    return false;
+  log::cms.info("passed-on", "{} is spoken for by {} now", id, next.life.node);
+  change.put.push_back({next.metadata, next.life, next.engine, instance_state::ready});
+  return true;
+}
+
+/// Whether our store has its record: that of a shared engine is written next to SCHEDULER alone.
+bool cms_state::mirrors(const instance_id& id) const {
+  return config.store
+         && (!claims.contains(id) || schedulers.empty() || schedulers.contains(config.life.node));
+}
+
+/// What we know of a node that lives, and that it has no more.
+std::vector<instance_id> cms_state::missing_on(const node_card& card) const {
+  std::set<instance_id> there{card.starting.begin(), card.starting.end()};
+  for (const auto& instance : card.instances)
+    there.insert(instance.metadata.instance_id);
+  std::vector<instance_id> missing;
+  for (const auto& [id, known] : view.instances())
+    if (known.life == card.self.life && !there.contains(id))
+      missing.push_back(id);
+  return missing;
+}
+
+void cms_state::forget(const instance_id& id) {
+  lost_since.erase(id);
+  view.remove(id);
+  if (config.store)
+    config.store->remove(id);
+}
+
+/// Its instances stay known as lost, and the mirror says that nothing should be sent there, unless
+/// another node speaks for them.
 void cms_state::on_peer_down(const peer_down_msg& msg) {
-  for (const auto& [id, instance] : view.instances()) {
-    if (
-      instance.life.node != msg.life.node || instance.life.incarnation > msg.life.incarnation
-      || instance.state == instance_state::lost)
-      continue;
-    lost_since[id] = self->clock().now();
-    if (config.store) {
-      auto last = instance.status;
-      last.instance_id = id;
-      last.schedulable = false;
-      last.timestamp_ms = std::max(now_ms(), last.timestamp_ms + 1);
-      config.store->put_status(last);
-    }
-  }
-  view.lose(msg.life);
+  auto is_gone = [&](const node_life& life) {
+    return life.node == msg.life.node && life.incarnation <= msg.life.incarnation;
+  };
+  schedulers.erase(msg.life.node);
+  for (auto& [id, by_node] : claims)
+    std::erase_if(by_node, [&](const auto& entry) { return is_gone(entry.second.life); });
+  std::erase_if(claims, [](const auto& entry) { return entry.second.empty(); });
   view_change_msg change;
   change.lost.push_back(msg.life);
+  std::vector<instance_id> gone;
+  for (const auto& [id, instance] : view.instances())
+    if (is_gone(instance.life) && instance.state != instance_state::lost)
+      gone.push_back(id);
+  view.lose(msg.life);
+  for (const auto& id : gone)
+    if (!pass_on(id, change))
+      note_lost(id);
   tell(change);
+}
+
+void cms_state::note_lost(const instance_id& id) {
+  lost_since[id] = self->clock().now();
+  if (!mirrors(id))
+    return;
+  auto last = view.find(id)->status;
+  last.instance_id = id;
+  last.schedulable = false;
+  last.timestamp_ms = std::max(now_ms(), last.timestamp_ms + 1);
+  config.store->put_status(last);
 }
 
 /// Forgets what has been lost for as long as a record lives.
@@ -131,12 +225,8 @@ void cms_state::on_tick() {
   for (const auto& [id, since] : lost_since)
     if (now - since >= std::chrono::seconds{config.knobs.expiry_s})
       change.removed.push_back(id);
-  for (const auto& id : change.removed) {
-    lost_since.erase(id);
-    view.remove(id);
-    if (config.store)
-      config.store->remove(id);
-  }
+  for (const auto& id : change.removed)
+    forget(id);
   if (!change.removed.empty())
     tell(change);
 }

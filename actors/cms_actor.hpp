@@ -9,6 +9,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 
 namespace llumnix {
 
@@ -38,6 +39,21 @@ struct cms_state {
   inspected_msg on_inspect();
   actor_stats_msg on_stat();
 
+  /// A node's word that it speaks for an engine behind HTTP.
+  struct claim {
+    node_life life;
+    instance_metadata metadata;
+    std::string engine;
+  };
+
+  std::vector<instance_id> missing_on(const node_card& card) const;
+  void forget(const instance_id& id);
+  void note_lost(const instance_id& id);
+  bool put(const instance_metadata& metadata, const node_life& life, const std::string& engine);
+  void take_claims(const node_card& card);
+  bool spoken_for(const instance_card& instance, const node_life& by) const;
+  bool pass_on(const instance_id& id, view_change_msg& change);
+  bool mirrors(const instance_id& id) const;
   void tell(view_change_msg change);
   void hold_back(const view_change_msg& change);
   void flush();
@@ -49,6 +65,10 @@ struct cms_state {
   cms_actor_config config;
   cluster_view view;
   std::map<instance_id, time_point> lost_since;
+  /// Of engines behind HTTP, by node. The view has the first that came; when that one goes, another
+  /// takes its place (DESIGN.md 3.12).
+  std::map<instance_id, std::map<std::string, claim>> claims;
+  std::set<std::string> schedulers; ///< nodes that have one
   std::map<caf::actor_addr, subscribe_view_msg> listeners;
   std::map<instance_id, instance_status> held_back; ///< what paced listeners were not told yet
   bool flush_pending = false;

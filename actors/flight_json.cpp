@@ -42,15 +42,15 @@ json reasons_json(const placement_reasons& reasons) {
 
 } // namespace
 
-std::string flight_json(const std::vector<const flight_record*>& records) {
+std::string flight_json(const std::vector<flight_record>& records) {
   if (records.empty())
     return {};
   json requests = json::array();
   std::vector<std::pair<unix_ms, json>> merged;
-  for (const auto* record : records) {
-    requests.push_back(record->text_id);
-    for (const auto& event : record->events) {
-      json line{{"at_ms", event.at}, {"kind", event.kind}, {"request", record->text_id}};
+  for (const auto& record : records) {
+    requests.push_back(record.text_id);
+    for (const auto& event : record.events) {
+      json line{{"at_ms", event.at}, {"kind", event.kind}, {"request", record.text_id}};
       if (!event.instance.empty())
         line["instance"] = event.instance;
       if (event.kind != "finished" && event.kind != "waiting")
@@ -67,7 +67,7 @@ std::string flight_json(const std::vector<const flight_record*>& records) {
   for (auto& [at, line] : merged)
     events.push_back(std::move(line));
   return json{
-    {"id", records.front()->text_id},
+    {"id", records.front().text_id},
     {"requests", std::move(requests)},
     {"events", std::move(events)}}
     .dump(-1, ' ', false, json::error_handler_t::replace);

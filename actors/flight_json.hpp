@@ -9,6 +9,6 @@ namespace llumnix {
 
 /// The flight record of a request as `why` tells it (spec/surface.md 3); an empty string when there
 /// is none.
-std::string flight_json(const std::vector<const flight_record*>& records);
+std::string flight_json(const std::vector<flight_record>& records);
 
 } // namespace llumnix

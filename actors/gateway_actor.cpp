@@ -14,15 +14,17 @@ static_assert(actor_state<gateway_state>);
 
 namespace {
 
-std::size_t delivered_tokens(const admit_msg& msg) {
-  return msg.relayed ? msg.relayed->delivered_tokens : msg.request.output.size();
+constexpr std::size_t questions_max = 256; ///< of one message to SCHEDULER
+
+std::size_t delivered_tokens(const admission& word) {
+  return word.relayed ? word.relayed->delivered_tokens : word.request.output.size();
 }
 
-placement_query query_of(const admit_msg& msg) {
-  auto prompt = msg.relayed ? msg.relayed->prompt_tokens : msg.request.prompt.size();
+placement_query query_of(const admission& word) {
+  auto prompt = word.relayed ? word.relayed->prompt_tokens : word.request.prompt.size();
   constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
-  auto tokens = static_cast<std::uint32_t>(std::min(most, prompt + delivered_tokens(msg)));
-  return {msg.request.text_id, tokens, msg.exclude};
+  auto tokens = static_cast<std::uint32_t>(std::min(most, prompt + delivered_tokens(word)));
+  return {word.request.text_id, tokens, word.exclude};
 }
 
 } // namespace
@@ -35,14 +37,10 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   LLUMNIX_ASSERT(made.has_value()); // the config was checked when the node started
   own_view = std::make_unique<dispatcher>(std::move(*made));
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
+  news.resize(config.loops.size());
   self->delayed_send(self, config.retry_every, tick_atom::value);
   return {
-    [this](admit_msg& msg) { on_admit(msg); },
-    [this](const withdraw_msg& msg) { on_withdraw(msg); },
-    [this](abort_msg& msg) { on_abort(msg); },
-    [this](grant_msg& msg) { on_grant(msg); },
-    [this](holds_msg& msg) { on_holds(msg); },
-    [this](const stream_closed_msg& msg) { on_closed(msg); },
+    [this](stream_words_msg& msg) { on_words(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
     [this](const view_change_msg& msg) { on_view_change(msg); },
@@ -53,10 +51,22 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   };
 }
 
-void gateway_state::on_admit(admit_msg& msg) {
-  auto stream = msg.request.stream;
-  auto epoch = msg.request.epoch;
-  if (!msg.replay && epoch == 0) {
+void gateway_state::on_words(stream_words_msg& msg) {
+  for (auto& word : msg.words)
+    std::visit([this](auto& one) { hear(one); }, word);
+  flush();
+}
+
+void gateway_state::flush() {
+  ask_schedulers();
+  tell_loops();
+  count();
+}
+
+void gateway_state::hear(admission& word) {
+  auto stream = word.request.stream;
+  auto epoch = word.request.epoch;
+  if (!word.replay && epoch == 0) {
     ++streams_open;
     if (streams_open > config.knobs.max_inflight || stuck >= config.knobs.max_queue) {
       config.counters->rejected_full.fetch_add(1, std::memory_order_relaxed);
@@ -67,23 +77,23 @@ void gateway_state::on_admit(admit_msg& msg) {
     }
   }
   if (epoch > 0) {
-    release(msg.request.text_id); // what the account holds for the placement that failed
+    release(word.request.text_id); // what the account holds for the placement that failed
     config.counters->replays.fetch_add(1, std::memory_order_relaxed);
-    auto from_token = std::to_string(delivered_tokens(msg));
-    records->note(
-      msg.request.text_id,
-      {now_ms(), "replayed", {}, epoch, {}, "goes on from token " + from_token});
+    auto from_token = std::to_string(delivered_tokens(word));
+    auto note = "goes on from token " + from_token;
+    if (word.relayed && !word.relayed->why.empty())
+      note += ", because " + word.relayed->why;
+    records->note(word.request.text_id, {now_ms(), "replayed", {}, epoch, {}, std::move(note)});
     if (watched())
       tell(
-        "replayed", {{"request", msg.request.text_id},
+        "replayed", {{"request", word.request.text_id},
                      {"epoch", std::to_string(epoch)},
                      {"from_token", from_token}});
   }
   auto deadline = self->clock().now() + config.knobs.wait_for_instance;
   if (auto former = waiting.find(stream); former != waiting.end())
     take_out(former);
-  try_place(waiting.emplace(stream, waiting_request{std::move(msg), deadline}).first->second);
-  count();
+  try_place(waiting.emplace(stream, waiting_request{std::move(word), deadline}).first->second);
 }
 
 /// Asks SCHEDULER, our own node's first; without one decides by our own view.
@@ -97,16 +107,44 @@ void gateway_state::try_place(waiting_request& request) {
   auto own = schedulers.find(config.life.node);
   auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
-  place_msg question{
-    body.stream, body.epoch, query_of(request.admit), std::exchange(scheduler.released, {})};
+  scheduler.questions.push_back({body.stream, body.epoch, query_of(request.admit)});
   request.asked = true;
-  auto timeout = own != schedulers.end() ? caf::duration{caf::infinite}
-                                         : caf::duration{config.schedule_timeout};
-  self->request(scheduler.actor, timeout, std::move(question))
+}
+
+void gateway_state::ask_schedulers() {
+  for (auto& [node, scheduler] : schedulers)
+    while (!scheduler.questions.empty()) {
+      auto all = std::exchange(scheduler.questions, {});
+      if (all.size() > questions_max) {
+        auto rest = all.begin() + questions_max;
+        scheduler.questions.assign(
+          std::make_move_iterator(rest), std::make_move_iterator(all.end()));
+        all.erase(rest, all.end());
+      }
+      ask(scheduler, node == config.life.node, std::move(all));
+    }
+}
+
+void gateway_state::ask(
+  known_scheduler& scheduler, bool local, std::vector<placement_question> questions) {
+  std::vector<std::pair<stream_ref, std::uint32_t>> asked;
+  for (const auto& question : questions)
+    asked.emplace_back(question.stream, question.epoch);
+  self
+    ->request(
+      scheduler.actor,
+      local ? caf::duration{caf::infinite} : caf::duration{config.schedule_timeout},
+      place_msg{std::move(questions), std::exchange(scheduler.released, {})})
     .then(
-      [this](placed_msg& choice) { on_choice(choice.stream, choice.epoch, choice); },
-      [this, stream = body.stream, epoch = body.epoch](const caf::error& failure) {
-        on_no_choice(stream, epoch, from_caf(failure));
+      [this](placements_msg& answer) {
+        for (auto& choice : answer.placed)
+          on_choice(choice.stream, choice.epoch, choice);
+        flush();
+      },
+      [this, asked = std::move(asked)](const caf::error& failure) {
+        for (const auto& [stream, epoch] : asked)
+          on_no_choice(stream, epoch, from_caf(failure));
+        flush();
       });
 }
 
@@ -131,6 +169,8 @@ void gateway_state::place_by_view(waiting_request& request) {
 }
 
 void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice) {
+  if (choice.owner.instance.empty())
+    return on_no_choice(stream, epoch, {errc::no_instance, choice.reasons.note});
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return; // withdrawn, and its account is taken back when the stream closes
@@ -143,7 +183,6 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
     return;
   }
   send_to(take_out(waiting.find(stream)), choice.owner, std::move(choice.reasons));
-  count();
 }
 
 void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why) {
@@ -178,49 +217,55 @@ void gateway_state::send_to(
 
 void gateway_state::tell_placed(
   const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner) {
-  if (auto loop = loop_of(stream))
-    loop->loop.post(
-      [loop, number = stream.stream, epoch, owner] { loop->on_placed(number, epoch, owner); });
+  if (stream.hub < news.size())
+    news[stream.hub].push_back({stream.stream, epoch, owner});
   else if (const auto* hub = hub_of(stream))
     self->send(*hub, placed_msg{stream, epoch, owner, {}});
 }
 
 void gateway_state::give_up(const stream_ref& stream, std::uint32_t epoch, const error& why) {
-  if (auto loop = loop_of(stream))
-    loop->loop.post(
-      [loop, number = stream.stream, epoch, why] { loop->on_unplaceable(number, epoch, why); });
+  if (stream.hub < news.size())
+    news[stream.hub].push_back({stream.stream, epoch, {}, why});
   else if (const auto* hub = hub_of(stream))
     self->send(*hub, unplaceable_msg{stream, epoch, why});
 }
 
-void gateway_state::on_withdraw(const withdraw_msg& msg) {
-  if (waiting_for(msg.stream, msg.epoch))
-    take_out(waiting.find(msg.stream));
-  count();
+void gateway_state::tell_loops() {
+  for (std::size_t hub = 0; hub < news.size(); ++hub)
+    if (!news[hub].empty())
+      config.loops[hub]->loop.post([loop = config.loops[hub], all = std::exchange(news[hub], {})] {
+        for (const auto& one : all)
+          loop->on_placement(one);
+      });
 }
 
-void gateway_state::on_abort(abort_msg& msg) {
-  if (auto llumlet = llumlet_of(msg.owner))
-    self->send(llumlet, std::move(msg));
+void gateway_state::hear(const withdrawal& word) {
+  if (waiting_for(word.stream, word.epoch))
+    take_out(waiting.find(word.stream));
 }
 
-void gateway_state::on_grant(grant_msg& msg) {
-  if (auto llumlet = llumlet_of(msg.owner))
-    self->send(llumlet, std::move(msg));
+void gateway_state::hear(abort_msg& word) {
+  if (auto llumlet = llumlet_of(word.owner))
+    self->send(llumlet, std::move(word));
+}
+
+void gateway_state::hear(grant_msg& word) {
+  if (auto llumlet = llumlet_of(word.owner))
+    self->send(llumlet, std::move(word));
 }
 
 /// An owner that does not answer in time is as good as one that says no only when its node is gone,
 /// and then `peer_down` says so; so silence here changes nothing.
-void gateway_state::on_holds(holds_msg& msg) {
-  const auto* hub = hub_of(msg.stream);
+void gateway_state::hear(holds_msg& word) {
+  const auto* hub = hub_of(word.stream);
   if (!hub)
     return;
-  auto llumlet = llumlet_of(msg.owner);
+  auto llumlet = llumlet_of(word.owner);
   if (!llumlet) {
-    self->send(*hub, holds_answer_msg{msg.stream, msg.epoch, false});
+    self->send(*hub, holds_answer_msg{word.stream, word.epoch, false});
     return;
   }
-  self->request(llumlet, std::chrono::seconds{2}, std::move(msg))
+  self->request(llumlet, std::chrono::seconds{2}, std::move(word))
     .then(
       [this](holds_answer_msg& answer) {
         if (const auto* to = hub_of(answer.stream))
@@ -229,8 +274,7 @@ void gateway_state::on_holds(holds_msg& msg) {
       [](const caf::error&) {});
 }
 
-void gateway_state::on_closed(const stream_closed_msg& msg) {
-  const auto& end = msg.end;
+void gateway_state::hear(const stream_end& end) {
   if (streams_open > 0)
     --streams_open;
   if (auto at = waiting.find(end.stream); at != waiting.end())
@@ -245,7 +289,6 @@ void gateway_state::on_closed(const stream_closed_msg& msg) {
                    {"outcome", end.outcome},
                    {"output_tokens", std::to_string(end.output_tokens)}});
   records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note)});
-  count();
 }
 
 void gateway_state::on_peer_up(const peer_up_msg& msg) {
@@ -331,7 +374,7 @@ void gateway_state::on_tick() {
       {errc::no_instance, "no instance could take the request within "
                             + std::to_string(config.knobs.wait_for_instance.count()) + " ms"});
   }
-  count();
+  flush();
 }
 
 gateway_state::waiting_request
@@ -353,7 +396,7 @@ gateway_state::waiting_for(const stream_ref& stream, std::uint32_t epoch) {
 
 /// A relayed request goes to its engine without a llumlet, so that one that is being started again
 /// holds up nothing.
-bool gateway_state::can_reach(const stream_owner& owner, const admit_msg& request) const {
+bool gateway_state::can_reach(const stream_owner& owner, const admission& request) const {
   if (!request.relayed)
     return static_cast<bool>(llumlet_of(owner));
   auto node = nodes.find(owner.life.node);
@@ -366,10 +409,6 @@ llumlet_actor gateway_state::llumlet_of(const stream_owner& owner) const {
     return {};
   auto llumlet = node->second.llumlets.find(owner.instance);
   return llumlet == node->second.llumlets.end() ? llumlet_actor{} : llumlet->second;
-}
-
-std::shared_ptr<hub_loop> gateway_state::loop_of(const stream_ref& stream) const {
-  return stream.hub < config.loops.size() ? config.loops[stream.hub] : nullptr;
 }
 
 const stream_hub_actor* gateway_state::hub_of(const stream_ref& stream) const {

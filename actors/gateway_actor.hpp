@@ -40,16 +40,17 @@ struct gateway_state {
 
   /// A request that has no instance yet.
   struct waiting_request {
-    admit_msg admit;
+    admission admit;
     time_point deadline;
     bool asked = false; ///< SCHEDULER has the question
     bool stuck = false; ///< nobody could take it when last asked; the record says so
   };
-  /// A SCHEDULER, and what it is still to be told of.
+  /// A SCHEDULER, and what it is still to be told of and asked.
   struct known_scheduler {
     node_life life;
     scheduler_actor actor;
     std::vector<std::string> released;
+    std::vector<placement_question> questions; ///< none between two messages of ours
 
     void is(const node_life& now_life, const scheduler_actor& now_actor) {
       if (actor != now_actor)
@@ -64,12 +65,13 @@ struct gateway_state {
     std::map<instance_id, llumlet_actor> llumlets;
   };
 
-  void on_admit(admit_msg& msg);
-  void on_withdraw(const withdraw_msg& msg);
-  void on_abort(abort_msg& msg);
-  void on_grant(grant_msg& msg);
-  void on_holds(holds_msg& msg);
-  void on_closed(const stream_closed_msg& msg);
+  void on_words(stream_words_msg& msg);
+  void hear(admission& word);
+  void hear(const withdrawal& word);
+  void hear(abort_msg& word);
+  void hear(grant_msg& word);
+  void hear(holds_msg& word);
+  void hear(const stream_end& word);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_view_change(const view_change_msg& msg);
@@ -83,14 +85,18 @@ struct gateway_state {
   void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
   void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
   void send_to(waiting_request request, const stream_owner& owner, placement_reasons reasons);
+  void ask_schedulers();
+  void ask(known_scheduler& scheduler, bool local, std::vector<placement_question> questions);
   void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);
   void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
   waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
   waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
-  bool can_reach(const stream_owner& owner, const admit_msg& request) const;
+  bool can_reach(const stream_owner& owner, const admission& request) const;
   llumlet_actor llumlet_of(const stream_owner& owner) const;
-  std::shared_ptr<hub_loop> loop_of(const stream_ref& stream) const;
+  void tell_loops();
   const stream_hub_actor* hub_of(const stream_ref& stream) const;
+  /// What was gathered while a message was handled goes out.
+  void flush();
   void release(const std::string& text_id);
   void flush_releases();
   void subscribe();
@@ -111,7 +117,8 @@ struct gateway_state {
   std::map<std::string, instance_node> nodes;        ///< by name
   std::map<std::string, known_scheduler> schedulers; ///< by node name
   std::vector<stream_hub_actor> hubs;
-  cms_actor cms;              ///< our own node's
+  std::vector<std::vector<placement_news>> news; ///< by hub; none between two messages of ours
+  cms_actor cms;                                 ///< our own node's
   std::optional<bool> paced;  ///< how it tells us the view; nothing: it was not asked yet
   console_actor console;      ///< our own node's
   time_point watched_until{}; ///< CONSOLE wants to hear of events

@@ -58,6 +58,7 @@ void llumlet_state::on_submit(submit_msg& msg) {
 void llumlet_state::on_news(engine_news_msg& msg) {
   recent.add(msg.status.recent_waiting_requests, self->clock().now());
   status = std::move(msg.status);
+  kind = std::move(msg.engine);
   has_status = true;
   publish();
 }
@@ -71,7 +72,7 @@ void llumlet_state::publish() {
   status.timestamp_ms = std::max(config.wall.at(last_publish), stamped + 1);
   stamped = status.timestamp_ms;
   for (const auto& [node, cms] : listeners)
-    self->send(cms, status_msg{config.life, status});
+    self->send(cms, status_msg{config.life, status, kind});
   status.recent_waiting_requests.clear();
 }
 
@@ -86,7 +87,7 @@ void llumlet_state::on_peer_up(const peer_up_msg& msg) {
   listeners[node] = msg.card.cms.front();
   if (!has_status)
     return;
-  status_msg whole{config.life, status};
+  status_msg whole{config.life, status, kind};
   whole.status.recent_waiting_requests = recent.ids(self->clock().now());
   self->send(listeners[node], std::move(whole));
 }

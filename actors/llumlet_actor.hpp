@@ -52,6 +52,7 @@ struct llumlet_state {
   engine_actor engine;    ///< null: behind HTTP
   instance_status status; ///< its `recent_waiting_requests`: those not sent yet
   bool has_status = false;
+  std::string kind;      ///< of the engine, for people; empty: as it was described at the start
   recent_waiting recent; ///< for a CMS that is new to us
   time_point last_publish{};
   unix_ms stamped = 0;                        ///< time stamp of the last status

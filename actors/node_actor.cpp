@@ -22,22 +22,16 @@ node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_co
   self->set_error_handler([](const caf::error& failure) {
     log::node.error("unexpected-error", "{}", caf::to_string(failure));
   });
-  for (auto& role : config.roles)
-    children.push_back(
-      {std::move(role), nullptr,
-       restart_budget{
-         {.restarts = config.knobs.restart_budget,
-          .window = config.knobs.restart_window,
-          .first_pause = config.knobs.restart_pause}}});
-  for (auto& x : children)
-    start(x);
+  for (auto& role : std::exchange(config.roles, {}))
+    add(std::move(role));
   refresh_card();
   return {
     [this](const hello_msg& msg) { return on_hello(msg); },
     [this](const goodbye_msg& msg) { on_goodbye(msg); },
     [this](const name_taken_msg& msg) { on_name_taken(msg); },
     [this](const listening_msg& msg) { on_listening(msg); },
-    [this](start_atom, std::uint64_t index) { on_restart(index); },
+    [this](role_changes_msg& msg) { on_roles(msg); },
+    [this](start_atom, std::uint64_t number) { on_restart(number); },
     [this](dial_atom) { on_dial(); },
     [this](const view_change_msg& msg) { on_stored(msg); },
     [this](const stop_node_msg&) { return on_stop(); },
@@ -47,10 +41,52 @@ node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_co
 
 // -- children ---------------------------------------------------------------
 
+void node_state::add(role_spec role) {
+  restart_limits limits{
+    .restarts = config.knobs.restart_budget,
+    .window = config.knobs.restart_window,
+    .first_pause = config.knobs.restart_pause};
+  children.push_back({std::move(role), nullptr, restart_budget{limits}, ++children_ever});
+  start(children.back());
+}
+
 void node_state::start(child& x) {
   x.actor = x.role.start(*self, node_actor{self});
   self->monitor(caf::actor_cast<caf::actor>(x.actor));
   self->link_to(caf::actor_cast<caf::actor>(x.actor));
+}
+
+/// A fresh actor knows nobody: it hears of every node, its own last, with the next card.
+void node_state::introduce_peers(const child& x) {
+  for (const auto& [name, known] : peers)
+    x.actor->enqueue(
+      nullptr, caf::make_message_id(), caf::make_message(peer_up_msg{known.hello.card}),
+      self->context());
+}
+
+/// Nobody watches over it any more.
+void node_state::stop(const std::string& role) {
+  auto x = std::find_if(
+    children.begin(), children.end(), [&](const child& each) { return each.role.name == role; });
+  if (x == children.end())
+    return;
+  if (auto actor = caf::actor_cast<caf::actor>(x->actor)) {
+    self->demonitor(actor.address());
+    self->send_exit(actor, caf::exit_reason::user_shutdown);
+  }
+  children.erase(x);
+}
+
+void node_state::on_roles(role_changes_msg& msg) {
+  if (stopping)
+    return;
+  for (const auto& role : msg.stop)
+    stop(role);
+  for (auto& role : msg.start) {
+    add(std::move(role));
+    introduce_peers(children.back());
+  }
+  refresh_card();
 }
 
 /// Makes the card anew and tells everybody: our own actors, then the nodes we know.
@@ -61,6 +97,8 @@ void node_state::refresh_card() {
   for (const auto& x : children)
     if (x.actor)
       x.role.announce(fresh, x.actor);
+    else if (!x.role.instance.empty())
+      fresh.starting.push_back(x.role.instance);
   if (std::any_of(fresh.hubs.begin(), fresh.hubs.end(), [](const auto& hub) { return !hub; }))
     fresh.hubs.clear(); // one is being started again: until then nothing can be told to any
   card = std::move(fresh);
@@ -79,18 +117,15 @@ void node_state::tell_children(const caf::message& news) {
         self->context());
 }
 
-void node_state::on_restart(std::uint64_t index) {
-  if (stopping || index >= children.size() || children[index].actor)
-    return;
-  auto& x = children[index];
-  ++x.restarts;
+void node_state::on_restart(std::uint64_t number) {
+  auto x = std::find_if(
+    children.begin(), children.end(), [&](const child& each) { return each.number == number; });
+  if (stopping || x == children.end() || x->actor)
+    return; // its role has ended meanwhile
+  ++x->restarts;
   config.counters->restarts.fetch_add(1, std::memory_order_relaxed);
-  start(x);
-  // A fresh actor knows nobody: it hears of every node, its own last.
-  for (const auto& [name, known] : peers)
-    x.actor->enqueue(
-      nullptr, caf::make_message_id(), caf::make_message(peer_up_msg{known.hello.card}),
-      self->context());
+  start(*x);
+  introduce_peers(*x);
   refresh_card();
 }
 
@@ -100,8 +135,7 @@ void node_state::on_down(const caf::down_msg& msg) {
       lose(std::string{name}, parting::missing);
       return;
     }
-  for (std::size_t i = 0; i < children.size(); ++i) {
-    auto& x = children[i];
+  for (auto& x : children) {
     if (!x.actor || caf::actor_cast<caf::actor_addr>(x.actor) != msg.source)
       continue;
     x.actor = nullptr;
@@ -116,7 +150,7 @@ void node_state::on_down(const caf::down_msg& msg) {
       self->quit(msg.reason ? msg.reason : caf::error{caf::exit_reason::unhandled_exception});
       return;
     }
-    self->delayed_send(self, *pause, start_atom::value, std::uint64_t{i});
+    self->delayed_send(self, *pause, start_atom::value, x.number);
     refresh_card(); // nobody should ask for it meanwhile
     return;
   }
@@ -260,14 +294,17 @@ void node_state::overtake(const node_member& by) {
   auto former = known.hello.card.self.life.incarnation;
   caf::anon_send(known.hello.node, name_taken_msg{config.life, by});
   lose(name, parting::overtaken);
-  peers[name].turned_away = former;
+  peers[name].turned_away = {former};
 }
 
 /// A node was refused for its name: said once for each, though it will try again.
 void node_state::turn_away(const node_member& node) {
   auto known = peers.find(node.life.node);
-  auto& told = known == peers.end() ? namesake : known->second.turned_away;
-  if (std::exchange(told, node.life.incarnation) == node.life.incarnation)
+  auto& told = known == peers.end() ? namesakes : known->second.turned_away;
+  constexpr std::size_t told_max = 64;
+  if (told.size() >= told_max)
+    told.clear();
+  if (!told.insert(node.life.incarnation).second)
     return;
   const auto& holder = known == peers.end() ? card.self : known->second.hello.card.self;
   log::node.warn(
@@ -279,7 +316,7 @@ void node_state::tell_name_taken(const std::string& by_whom, const std::string& 
   if (!std::exchange(name_taken, true))
     log::node.warn(
       "name-taken",
-      "{} does not know us any more: {}; give one of the two another --name (trying again for "
+      "{} has another node of our name: {}; give one of the two another --name (trying again for "
       "ever)",
       by_whom, why);
 }

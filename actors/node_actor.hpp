@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 namespace llumnix {
@@ -19,6 +20,14 @@ struct role_spec {
   std::string name; ///< "scheduler", "llumlet engine-0"
   std::function<caf::strong_actor_ptr(caf::local_actor& parent, const node_actor& node)> start;
   std::function<void(node_card& card, const caf::strong_actor_ptr& actor)> announce;
+  instance_id instance{}; ///< that it speaks for; empty: none
+};
+
+/// Roles that a running node is to end, by name, and those it is to begin, in this order. Ended for
+/// good: what it was is gone from the node's card, and nobody is alarmed. Stays in its process.
+struct role_changes_msg {
+  std::vector<std::string> stop;
+  std::vector<role_spec> start;
 };
 
 struct node_actor_config {
@@ -42,11 +51,12 @@ struct node_state {
     role_spec role;
     caf::strong_actor_ptr actor;
     restart_budget budget;
+    std::uint64_t number = 0; ///< that no other child ever had
     std::uint32_t restarts = 0;
   };
   struct peer {
     hello_msg hello;
-    std::uint64_t turned_away = 0; ///< incarnation of that name last refused: told once
+    std::set<std::uint64_t> turned_away; ///< incarnations of that name refused: each told once
   };
   /// An address to be connected to.
   struct target {
@@ -74,12 +84,16 @@ struct node_state {
   void on_listening(const listening_msg& msg);
   void on_dial();
   void on_down(const caf::down_msg& msg);
-  void on_restart(std::uint64_t index);
+  void on_restart(std::uint64_t number);
+  void on_roles(role_changes_msg& msg);
   void on_stored(const view_change_msg& msg);
   caf::result<caf::unit_t> on_stop();
   caf::result<actor_stats_msg> on_stat();
 
+  void add(role_spec role);
   void start(child& x);
+  void introduce_peers(const child& x);
+  void stop(const std::string& role);
   void refresh_card();
   void tell_children(const caf::message& news);
   hello_msg introduction();
@@ -103,12 +117,13 @@ struct node_state {
   node_actor_config config;
   node_card card;
   std::vector<child> children;
+  std::uint64_t children_ever = 0;
   std::map<std::string, peer> peers;     ///< by name, without our own
   std::map<std::string, target> targets; ///< by address
   std::map<std::string, time_point>
-    missing;                  ///< since when; by the names of lost peers, some of them
-  std::uint64_t namesake = 0; ///< incarnation of a node with our name last refused: told once
-  bool name_taken = false;    ///< somebody has our name: told once
+    missing;                         ///< since when; by the names of lost peers, some of them
+  std::set<std::uint64_t> namesakes; ///< incarnations of our name refused: each told once
+  bool name_taken = false;           ///< somebody has our name: told once
   bool listening = false;
   bool stopping = false;
 };
@@ -116,3 +131,5 @@ struct node_state {
 node_actor::behavior_type make_node(node_state::pointer self, node_actor_config config);
 
 } // namespace llumnix
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::role_changes_msg)

@@ -52,14 +52,20 @@ role_spec stream_hub_role(stream_hub_config config) {
     });
 }
 
+std::string llumlet_role_name(const instance_id& id) {
+  return "llumlet " + id;
+}
+
 role_spec llumlet_role(
   llumlet_actor_config config, std::string engine, std::function<void(llumlet_actor)> told) {
   auto metadata = config.metadata;
+  bool shared = !config.make_engine;
   auto spec = role<llumlet_actor>(
-    "llumlet " + metadata.instance_id, make_llumlet, std::move(config),
-    [metadata, engine](node_card& card, llumlet_actor actor) {
-      card.instances.push_back({metadata, engine, std::move(actor)});
+    llumlet_role_name(metadata.instance_id), make_llumlet, std::move(config),
+    [metadata, engine, shared](node_card& card, llumlet_actor actor) {
+      card.instances.push_back({metadata, engine, std::move(actor), shared});
     });
+  spec.instance = metadata.instance_id;
   if (told)
     spec.start = [start = spec.start, told](caf::local_actor& parent, const node_actor& node) {
       auto actor = start(parent, node);
@@ -110,19 +116,21 @@ instance_metadata describe_instance(
   return x;
 }
 
+/// Whatever it was registered as: so far every engine serves whole requests.
 instance_metadata
-describe_http_engine(const std::string& address, const std::string& backend, double utc) {
+describe_http_engine(const discovered_engine& engine, const std::string& backend, double utc) {
   instance_metadata x;
   std::uint16_t port = 0;
-  bool split = split_address(address, x.ip, port);
-  LLUMNIX_ASSERT(split); // the config was checked when the node started
-  x.instance_id = x.unit_id = address;
+  bool split = split_address(engine.address, x.ip, port);
+  LLUMNIX_ASSERT(split); // whoever found it has looked
+  x.instance_id = x.unit_id = engine.id;
   x.instance_type = to_string(infer_type::neutral);
   x.backend_type = backend;
   x.ip_kvs = x.ip;
   x.api_server_port = port;
   x.node_id = x.ip; // where it runs; its gateway's node is another matter
-  x.data_parallel_size = 1;
+  x.dp_rank = static_cast<std::int32_t>(engine.dp_rank);
+  x.data_parallel_size = static_cast<std::int32_t>(engine.dp_size);
   x.tensor_parallel_size = 1;
   x.utc_create = x.utc_update = utc;
   return x;

@@ -8,6 +8,7 @@
 #include "actors/node_actor.hpp"
 #include "actors/scheduler_actor.hpp"
 #include "actors/stream_hub_actor.hpp"
+#include "runtime/cluster/engine_roster.hpp"
 
 namespace llumnix {
 
@@ -21,6 +22,8 @@ role_spec stream_hub_role(stream_hub_config config);
 /// this the news of an engine behind HTTP reach it.
 role_spec llumlet_role(
   llumlet_actor_config config, std::string engine, std::function<void(llumlet_actor)> told = {});
+/// What the role of an instance's llumlet is called.
+std::string llumlet_role_name(const instance_id& id);
 /// Every node has one; it is told its NODE when it is started.
 role_spec console_role(node_life life, wall_clock wall);
 /// Behind the node's admin listener; `desk` is told the actor each time it is started.
@@ -31,10 +34,9 @@ role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> 
 instance_metadata describe_instance(
   const instance_id& id, const std::string& node, const std::string& ip,
   const cluster_config& config, double utc);
-/// The same of an engine behind HTTP at `address`, HOST:PORT (`engine_address`), which is its
-/// instance id too. `backend`: what it is, as far as it told ("vllm 0.9.1"). What nobody knows from
-/// outside is 0 or empty.
+/// The same of an engine behind HTTP. `backend`: what it is, as far as it told ("vllm 0.9.1"). What
+/// nobody knows from outside is 0 or empty.
 instance_metadata
-describe_http_engine(const std::string& address, const std::string& backend, double utc);
+describe_http_engine(const discovered_engine& engine, const std::string& backend, double utc);
 
 } // namespace llumnix

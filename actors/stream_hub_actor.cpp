@@ -4,64 +4,84 @@ namespace llumnix {
 
 static_assert(actor_state<stream_hub_state>);
 
+gateway_stream_port::gateway_stream_port(executor& loop, stream_ref self)
+  : loop_{loop}, self_{std::move(self)}, me_{std::make_shared<gateway_stream_port*>(this)} {}
+
+void gateway_stream_port::connect(gateway_actor gateway) {
+  words_.clear();
+  gateway_ = std::move(gateway);
+}
+
 stream_ref gateway_stream_port::ref(std::uint64_t stream) const {
   auto full = self_;
   full.stream = stream;
   return full;
 }
 
+/// What is posted runs after what the loop has at hand, so that all of it is told at once.
+void gateway_stream_port::say(stream_word word) {
+  if (!gateway_)
+    return; // asked again once there is a GATEWAY
+  words_.push_back(std::move(word));
+  if (words_.size() == 1)
+    loop_.post([weak = std::weak_ptr{me_}] {
+      if (auto me = weak.lock())
+        (*me)->flush();
+    });
+}
+
+void gateway_stream_port::flush() {
+  if (!words_.empty())
+    caf::anon_send(gateway_, stream_words_msg{std::exchange(words_, {})});
+}
+
 void gateway_stream_port::place(
   inference_request request, bool replay, std::vector<instance_id> exclude) {
-  if (gateway_) // else asked again once there is a GATEWAY
-    caf::anon_send(gateway_, admit_msg{std::move(request), replay, std::move(exclude)});
+  say(admission{std::move(request), replay, std::move(exclude)});
 }
 
 void gateway_stream_port::place_relayed(
   inference_request head, relayed_request load, bool replay, std::vector<instance_id> exclude) {
-  if (gateway_)
-    caf::anon_send(gateway_, admit_msg{std::move(head), replay, std::move(exclude), load});
+  say(admission{std::move(head), replay, std::move(exclude), load});
 }
 
 void gateway_stream_port::abort(
   const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) {
-  if (gateway_)
-    caf::anon_send(gateway_, abort_msg{owner, ref(stream), epoch});
+  say(abort_msg{owner, ref(stream), epoch});
 }
 
 void gateway_stream_port::withdraw(std::uint64_t stream, std::uint32_t epoch) {
-  if (gateway_)
-    caf::anon_send(gateway_, withdraw_msg{ref(stream), epoch});
+  say(withdrawal{ref(stream), epoch});
 }
 
 void gateway_stream_port::grant(
   const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch, std::uint32_t credit) {
-  if (gateway_)
-    caf::anon_send(gateway_, grant_msg{owner, ref(stream), epoch, credit});
+  say(grant_msg{owner, ref(stream), epoch, credit});
 }
 
 void gateway_stream_port::ask_holds(
   const stream_owner& owner, std::uint64_t stream, std::uint32_t epoch) {
-  if (gateway_)
-    caf::anon_send(gateway_, holds_msg{owner, ref(stream), epoch});
+  say(holds_msg{owner, ref(stream), epoch});
 }
 
 void gateway_stream_port::closed(const stream_end& end) {
-  if (gateway_)
-    caf::anon_send(gateway_, stream_closed_msg{end});
+  say(end);
 }
 
-void hub_loop::on_placed(std::uint64_t stream, std::uint32_t epoch, const stream_owner& owner) {
-  if (!is_relay(stream))
-    table.on_placed(stream, epoch, owner, loop.now());
-  else if (relays)
-    relays->on_placed(stream, epoch, owner, loop.now());
-}
-
-void hub_loop::on_unplaceable(std::uint64_t stream, std::uint32_t epoch, const error& why) {
-  if (!is_relay(stream))
-    table.on_unplaceable(stream, epoch, why, loop.now());
-  else if (relays)
-    relays->on_unplaceable(stream, epoch, why, loop.now());
+void hub_loop::on_placement(const placement_news& news) {
+  auto now = loop.now();
+  bool placed = news.failure.code == errc::ok;
+  if (!is_relay(news.stream)) {
+    if (placed)
+      table.on_placed(news.stream, news.epoch, news.owner, now);
+    else
+      table.on_unplaceable(news.stream, news.epoch, news.failure, now);
+  } else if (relays) {
+    if (placed)
+      relays->on_placed(news.stream, news.epoch, news.owner, now);
+    else
+      relays->on_unplaceable(news.stream, news.epoch, news.failure, now);
+  }
 }
 
 void hub_loop::place_again() {
@@ -101,12 +121,14 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
       });
     },
     [this](const placed_msg& msg) {
-      on_loop([stream = msg.stream.stream, epoch = msg.epoch, owner = msg.owner](hub_loop& x) {
-        x.on_placed(stream, epoch, owner);
+      on_loop([news = placement_news{msg.stream.stream, msg.epoch, msg.owner}](hub_loop& x) {
+        x.on_placement(news);
       });
     },
     [this](const unplaceable_msg& msg) {
-      on_loop([msg](hub_loop& x) { x.on_unplaceable(msg.stream.stream, msg.epoch, msg.why); });
+      on_loop([news = placement_news{msg.stream.stream, msg.epoch, {}, msg.why}](hub_loop& x) {
+        x.on_placement(news);
+      });
     },
     [this](const holds_answer_msg& msg) {
       on_loop([msg](hub_loop& x) {

@@ -12,12 +12,13 @@
 
 namespace llumnix {
 
-/// What the streams of a loop ask of the world, as messages to this process's GATEWAY. Lives on the
-/// loop.
+/// What the streams of a loop ask of the world, as messages to this process's GATEWAY: one for all
+/// that is said in a turn of the loop. Lives on the loop.
 class gateway_stream_port final : public stream_port {
 public:
-  explicit gateway_stream_port(stream_ref self) : self_{std::move(self)} {}
-  void connect(gateway_actor gateway) { gateway_ = std::move(gateway); }
+  gateway_stream_port(executor& loop, stream_ref self);
+  /// What was said so far was meant for another.
+  void connect(gateway_actor gateway);
 
   void place(inference_request request, bool replay, std::vector<instance_id> exclude) override;
   void place_relayed(
@@ -33,8 +34,22 @@ public:
 
 private:
   stream_ref ref(std::uint64_t stream) const;
+  void say(stream_word word);
+  void flush();
+
+  executor& loop_;
   stream_ref self_;
   gateway_actor gateway_; ///< null until the node's card names one
+  std::vector<stream_word> words_;
+  std::shared_ptr<gateway_stream_port*> me_; ///< what posted work checks: empty once this is gone
+};
+
+/// GATEWAY's answer to a stream that asked for an instance.
+struct placement_news {
+  std::uint64_t stream = 0;
+  std::uint32_t epoch = 0;
+  stream_owner owner;
+  error failure{errc::ok, {}}; ///< if there is no owner
 };
 
 /// The streams of one I/O loop and their way out. Made by whoever owns the loop, used on the loop
@@ -42,11 +57,10 @@ private:
 struct hub_loop {
   hub_loop(
     executor& loop, const gateway_config& config, const stream_ref& self, const tokenizer& words)
-    : loop{loop}, port{self}, table{config, self, words, port} {}
+    : loop{loop}, port{loop, self}, table{config, self, words, port} {}
 
   // Told to the stream, wherever it lives.
-  void on_placed(std::uint64_t stream, std::uint32_t epoch, const stream_owner& owner);
-  void on_unplaceable(std::uint64_t stream, std::uint32_t epoch, const error& why);
+  void on_placement(const placement_news& news);
   // Told to all streams.
   void place_again();
   void sweep();

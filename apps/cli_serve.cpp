@@ -1,15 +1,14 @@
 #include "apps/cli_common.hpp"
 #include "apps/cli_options.hpp"
 #include "apps/commands.hpp"
+#include "apps/node_announcement.hpp"
 #include "apps/node_setup.hpp"
 #include "apps/preflight.hpp"
 
-#include <nlohmann/json.hpp>
-
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 namespace llumnix {
 
@@ -17,7 +16,7 @@ namespace {
 
 struct serve_options {
   std::string name, listen, http, admin;
-  std::vector<std::string> roles, seeds;
+  std::vector<std::string> roles, seeds, engines;
   bool insecure_cluster = false;
   config_options config;
   log_options log;
@@ -40,24 +39,15 @@ void override_config(const serve_options& options, cluster_config& config) {
     config.node.roles = options.roles;
   if (!options.seeds.empty())
     config.node.seeds = options.seeds;
+  if (!options.engines.empty())
+    config.gateway.engines = options.engines;
+  const auto& roles = config.node.roles;
+  if (!options.engines.empty() && std::ranges::find(roles, "gateway") != roles.end())
+    config.scheduler.full_mode = false;
   if (options.insecure_cluster)
     config.node.insecure_cluster = true;
   if (options.incarnation != 0)
     config.node.incarnation = options.incarnation;
-}
-
-/// Tells whoever started this node where it listens: one JSON line, then the end of the file.
-void announce(int fd, const node_ready& ready) {
-  nlohmann::json line{
-    {"listen", ready.listen},
-    {"http", ready.http},
-    {"admin", ready.admin},
-    {"roles", ready.roles},
-    {"instances", ready.instances}};
-  auto text = line.dump() + "\n";
-  if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-    std::fprintf(stderr, "llumnix serve: nobody reads --ready-fd %d\n", fd);
-  ::close(fd);
 }
 
 int serve(const serve_options& options) {
@@ -73,10 +63,7 @@ int serve(const serve_options& options) {
     return report_problems(problems);
   configure_log(options.log, config.node.name);
   node_run_options run{.drain = options.drain, .on_ready = {}};
-  run.on_ready = [fd = options.ready_fd](const node_ready& ready) {
-    if (fd >= 0)
-      announce(fd, ready);
-  };
+  run.on_ready = [fd = options.ready_fd](const node_ready& ready) { announce(fd, ready); };
   return run_node(config, run);
 }
 
@@ -97,6 +84,14 @@ void add_serve_command(CLI::App& app, command_action& chosen) {
     ->delimiter(',')
     ->allow_extra_args(false)
     ->type_name("HOST:PORT,...");
+  command
+    ->add_option(
+      "--engine", options->engines,
+      "with role gateway: URLs of vLLM, SGLang or other OpenAI-compatible servers that run the "
+      "model; scheduling is lite then")
+    ->delimiter(',')
+    ->allow_extra_args(false)
+    ->type_name("URL,...");
   add_address_option(*command, "--http", options->http, "public HTTP address, with role gateway");
   add_address_option(*command, "--admin", options->admin, "operators' HTTP address");
   command->add_flag(
@@ -116,7 +111,10 @@ void add_serve_command(CLI::App& app, command_action& chosen) {
     "A head and one engine, in two terminals:\n"
     "  llumnix serve --name head --roles gateway,scheduler,cms,console --listen 127.0.0.1:7000\n"
     "  llumnix serve --name engine-0 --roles llumlet --listen 127.0.0.1:0 "
-    "--seeds 127.0.0.1:7000 --admin 127.0.0.1:0\n");
+    "--seeds 127.0.0.1:7000 --admin 127.0.0.1:0\n"
+    "A gateway in front of two vLLM servers that run already:\n"
+    "  llumnix serve --roles gateway,cms,console --engine "
+    "http://127.0.0.1:8001,http://127.0.0.1:8002\n");
   command->callback([options, &chosen] { chosen = [options] { return serve(*options); }; });
 }
 

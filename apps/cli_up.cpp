@@ -46,7 +46,7 @@ config_options with_own_settings(const up_options& options) {
       urls += (urls.empty() ? "" : ",") + url;
     set("gateway.engines=", urls);
   }
-  if (options.scheduling == "lite" || (options.remote() && options.scheduling.empty()))
+  if (options.scheduling == "lite")
     all.settings.push_back("scheduler.full_mode=false");
   if (options.redis == "off" || options.redis == "spawn")
     all.settings.push_back("redis.address=");
@@ -65,6 +65,9 @@ std::vector<std::string> node_arguments(const memory_file& settings, const log_o
 int up(const up_options& options) {
   cluster_config config;
   auto problems = load_options(with_own_settings(options), config);
+  bool remote = has_http_engines(config); // by an option, a setting or the file
+  if (remote && options.scheduling.empty())
+    config.scheduler.full_mode = false;
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   if (config.admin.listen.empty())
@@ -73,7 +76,7 @@ int up(const up_options& options) {
     problems.push_back(
       {"--redis spawn", "there is no redis-server on PATH; install it, or use --redis off"});
   if (problems.empty())
-    check_machine(config, !options.remote(), problems);
+    check_machine(config, !remote, problems);
   if (!problems.empty())
     return report_problems(problems);
   auto settings = memory_file::make(to_json_with_secrets(config));
@@ -83,13 +86,14 @@ int up(const up_options& options) {
   }
   auto arguments = node_arguments(*settings, options.log);
   up_plan plan{
-    .engines = options.remote() ? 0 : options.engines,
+    .engines = remote ? 0 : options.engines,
     .remote_engines = static_cast<std::uint32_t>(config.gateway.engines.size()),
+    .finds_engines = has_discovery(config.discovery),
     .http = config.http.listen,
     .admin = config.admin.listen,
     .admin_key = config.admin.key,
     .key_wanted = !config.http.key.empty(),
-    .model = options.remote() && options.model.empty() ? "" : config.gateway.model,
+    .model = remote && options.model.empty() ? "" : config.gateway.model,
     .spawn_redis = options.redis == "spawn",
     .redis = config.redis.address,
     .settings = std::move(*settings),

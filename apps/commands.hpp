@@ -16,6 +16,7 @@ using command_action = std::function<int()>;
 /// it stores what to do in `chosen`; it does nothing else while the command line is being read.
 void add_up_command(CLI::App& app, command_action& chosen);
 void add_serve_command(CLI::App& app, command_action& chosen);
+void add_gateway_command(CLI::App& app, command_action& chosen);
 void add_status_command(CLI::App& app, command_action& chosen);
 void add_actors_command(CLI::App& app, command_action& chosen);
 void add_requests_command(CLI::App& app, command_action& chosen);

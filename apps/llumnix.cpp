@@ -1,9 +1,13 @@
 #include "apps/cli_common.hpp"
 #include "apps/commands.hpp"
 #include "apps/exit_codes.hpp"
+#include "apps/reference_flags.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <vector>
 
 namespace {
 
@@ -18,6 +22,15 @@ int wrong_usage(const CLI::App& app, const std::string& message) {
 bool is_command(const CLI::App& app, const std::string& word) {
   return !app.get_subcommands([&](const CLI::App* each) { return each->get_name() == word; })
             .empty();
+}
+
+/// The command line as CLI11 wants it: without the program, the last word first.
+std::vector<std::string> words_of(int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.front() == "gateway")
+    words = llumnix::without_go_style(words);
+  std::reverse(words.begin(), words.end());
+  return words;
 }
 
 void describe(CLI::App& app) {
@@ -39,8 +52,9 @@ int main(int argc, char** argv) {
   command_action chosen;
   describe(app);
   for (auto add :
-       {add_up_command, add_serve_command, add_status_command, add_actors_command,
-        add_requests_command, add_why_command, add_load_command, add_config_command})
+       {add_up_command, add_serve_command, add_gateway_command, add_status_command,
+        add_actors_command, add_requests_command, add_why_command, add_load_command,
+        add_config_command})
     add(app, chosen);
 
   if (argc == 1) {
@@ -50,7 +64,7 @@ int main(int argc, char** argv) {
   if (argv[1][0] != '-' && !is_command(app, argv[1]))
     return wrong_usage(app, unknown_command_message(app, argv[1]));
   try {
-    app.parse(argc, argv);
+    app.parse(words_of(argc, argv));
   } catch (const CLI::CallForHelp&) {
     return write_out(app.help());
   } catch (const CLI::ParseError& failure) {

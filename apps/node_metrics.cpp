@@ -13,12 +13,29 @@ namespace llumnix {
 
 namespace {
 
+/// A label's value as it stands between quotes.
+std::string escaped(std::string_view value) {
+  std::string text;
+  for (char c : value) {
+    if (c == '"' || c == '\\')
+      text += '\\';
+    text += c == '\n' ? ' ' : c;
+  }
+  return text;
+}
+
 class exposition {
 public:
   void add(const char* name, const char* type, const char* help, double value) {
+    describe(name, type, help);
+    fmt::format_to(std::back_inserter(text_), "{} {}\n", name, value);
+  }
+  void describe(const char* name, const char* type, const char* help) {
+    fmt::format_to(std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n", name, help, type);
+  }
+  void add_of(const char* name, const std::string& source, double value) {
     fmt::format_to(
-      std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type,
-      value);
+      std::back_inserter(text_), "{}{{source=\"{}\"}} {}\n", name, escaped(source), value);
   }
   void counter(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
     add(name, "counter", help, static_cast<double>(value.load(std::memory_order_relaxed)));
@@ -95,6 +112,23 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
   out.add("process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds());
   out.add("process_open_fds", "gauge", "Open file descriptors.", open_files());
   out.add("llumnix_node_uptime_seconds", "gauge", "Seconds since the process began.", uptime_s);
+  return std::move(out).take();
+}
+
+std::string discovery_metrics_text(const std::vector<discovery_health>& sources, double now_s) {
+  exposition out;
+  constexpr auto instances = "discovery_instances";
+  out.describe(instances, "gauge", "Engines in the last answer of a source.");
+  for (const auto& each : sources)
+    out.add_of(instances, each.source, static_cast<double>(each.engines));
+  constexpr auto errors = "discovery_errors_total";
+  out.describe(errors, "counter", "Times that a source could not be read.");
+  for (const auto& each : sources)
+    out.add_of(errors, each.source, static_cast<double>(each.errors));
+  constexpr auto success = "discovery_last_success_timestamp_seconds";
+  out.describe(success, "gauge", "When a source last answered, in Unix time; 0: not yet.");
+  for (const auto& each : sources)
+    out.add_of(success, each.source, each.answered_s_ago < 0 ? 0 : now_s - each.answered_s_ago);
   return std::move(out).take();
 }
 

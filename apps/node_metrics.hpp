@@ -2,8 +2,10 @@
 
 #include "integrations/redis/redis_metrics.hpp"
 #include "runtime/base/node_counters.hpp"
+#include "runtime/cluster/discovery.hpp"
 
 #include <string>
+#include <vector>
 
 namespace llumnix {
 
@@ -12,5 +14,9 @@ namespace llumnix {
 /// seconds since the process began.
 std::string
 node_metrics_text(const node_counters& counters, const redis_metrics* mirror, double uptime_s);
+
+/// How the sources of engines fare, as Prometheus text (spec/discovery.md H). `now_s`: Unix
+/// seconds.
+std::string discovery_metrics_text(const std::vector<discovery_health>& sources, double now_s);
 
 } // namespace llumnix

@@ -70,8 +70,8 @@ private:
   result<void> prepare_engines();
   result<void> open_http();
   result<void> open_admin();
-  void add_roles(node_actor_config& node);
-  void add_http_engines(node_actor_config& node);
+  result<void> add_roles(node_actor_config& node);
+  void add_engines(node_actor_config& node);
   void start_http();
   void start_admin();
   void restore_view(const node_actor& node);
@@ -177,7 +177,7 @@ result<void> running_node::open_admin() {
   return {};
 }
 
-void running_node::add_roles(node_actor_config& node) {
+result<void> running_node::add_roles(node_actor_config& node) {
   node.roles.push_back(console_role(life_, wall_));
   if (admin_)
     node.roles.push_back(admin_desk_role(
@@ -197,9 +197,20 @@ void running_node::add_roles(node_actor_config& node) {
     for (std::uint32_t i = 0; i < loops_.size(); ++i)
       node.roles.push_back(stream_hub_role({life_, i, loops_[i]}));
     metrics_ = std::make_unique<gateway_metrics>(config_.gateway.model, began_);
-    if (!config_.gateway.engines.empty())
-      add_http_engines(node);
+    if (has_http_engines(config_)) {
+      auto relays = relay_setup::make(*http_, config_, *metrics_, life_, wall_, loops_);
+      if (!relays)
+        return std::move(relays).error();
+      relays_ = std::move(*relays);
+      for (const auto& url : config_.gateway.engines)
+        addresses_.instances.push_back(engine_address(url));
+    }
   }
+  add_engines(node);
+  return {};
+}
+
+void running_node::add_engines(node_actor_config& node) {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
   split_address(
@@ -216,22 +227,6 @@ void running_node::add_roles(node_actor_config& node) {
         return std::shared_ptr<stepped_engine>{std::move(*made)};
       }};
     node.roles.push_back(llumlet_role(std::move(llumlet), "modeled " + config_.engine.latency));
-  }
-}
-
-/// Each has a llumlet here, which hears of it from the watch on the first loop.
-void running_node::add_http_engines(node_actor_config& node) {
-  relays_ = std::make_unique<relay_setup>(*http_, config_, *metrics_, life_, loops_);
-  auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
-  for (const auto& url : config_.gateway.engines) {
-    auto address = engine_address(url);
-    llumlet_actor_config llumlet{
-      config_.llumlet, life_, describe_http_engine(address, "OpenAI-compatible", utc), wall_, {}};
-    node.roles.push_back(llumlet_role(
-      std::move(llumlet), "at " + url, [relays = relays_.get(), address](llumlet_actor actor) {
-        relays->set_llumlet(address, std::move(actor));
-      }));
-    addresses_.instances.push_back(address);
   }
 }
 
@@ -286,8 +281,12 @@ void running_node::start_admin() {
 }
 
 std::string running_node::metrics_text() const {
-  return node_metrics_text(
+  auto text = node_metrics_text(
     *counters_, mirror_, std::chrono::duration<double>(steady::now() - began_).count());
+  if (relays_)
+    text += discovery_metrics_text(
+      relays_->sources(), static_cast<double>(wall_.at(steady::now())) / 1000);
+  return text;
 }
 
 /// What the mirror remembers is known before the first status arrives.
@@ -338,14 +337,17 @@ int running_node::run() {
     store_ = std::move(*store);
   }
 
-  system_ = std::make_unique<node_system>(config_.node);
   node_actor_config node;
   node.knobs = config_.node;
   node.life = life_;
   node.pid = ::getpid();
   node.counters = counters_;
+  if (auto added = add_roles(node); !added) {
+    std::fprintf(stderr, "llumnix: %s\n", added.error().context.c_str());
+    return exit_code::usage;
+  }
+  system_ = std::make_unique<node_system>(config_.node);
   node.connector = system_->connector();
-  add_roles(node);
   node_ = system_->actors().spawn(make_node, std::move(node));
   caf::actor_cast<caf::abstract_actor*>(node_)->attach_functor(
     [this](const caf::error&) { node_ended_ = true; });
@@ -358,6 +360,8 @@ int running_node::run() {
     caf::anon_send(
       node_, listening_msg{config_.node.advertise.empty() ? *bound : config_.node.advertise});
     restore_view(node_);
+    if (relays_)
+      relays_->begin(node_);
     if (http_)
       start_http();
     if (admin_)

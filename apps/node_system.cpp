@@ -1,5 +1,6 @@
 #include "apps/node_system.hpp"
 
+#include "actors/node_actor.hpp"
 #include "actors/node_connector.hpp"
 #include "actors/protocol/console_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"

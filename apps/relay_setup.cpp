@@ -1,22 +1,38 @@
 #include "apps/relay_setup.hpp"
 
 #include "actors/protocol/cluster_messages.hpp"
-#include "config/load_config.hpp"
+#include "integrations/discovery/engine_sources.hpp"
 #include "runtime/base/log.hpp"
+
+#include <algorithm>
+#include <utility>
 
 namespace llumnix {
 
+namespace {
+
+constexpr std::size_t departed_max = 1024; // of more we hear no more than their streams tell
+
+} // namespace
+
+result<std::unique_ptr<relay_setup>> relay_setup::make(
+  net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
+  const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops) {
+  std::unique_ptr<relay_setup> made{new relay_setup{http, config, metrics, life, wall, loops}};
+  auto sources = make_sources(config, *made->loops_[0]->pool, http.loop(0));
+  if (!sources)
+    return std::move(sources).error();
+  made->discovery_ = std::move(*sources);
+  made->sources_ = made->discovery_->parts();
+  return made;
+}
+
 relay_setup::relay_setup(
   net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
-  const node_life& life, const std::vector<std::shared_ptr<hub_loop>>& loops)
-  : http_{http} {
-  std::map<instance_id, std::string> engines;
-  for (const auto& url : config.gateway.engines)
-    engines.emplace(engine_address(url), engine_address(url));
+  const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops)
+  : http_{http}, llumlet_knobs_{config.llumlet}, life_{life}, wall_{wall} {
   for (std::uint32_t i = 0; i < http.loops(); ++i) {
     auto part = std::make_unique<loop_part>();
-    for (const auto& [id, address] : engines)
-      part->engines.put(id, {.address = address});
     part->pool = http.make_upstream(i, {});
     part->table = std::make_unique<relay::relay_table>(relay::relay_services{
       config.gateway,
@@ -34,11 +50,20 @@ relay_setup::relay_setup(
     engine_watch_options{
       .interval = config.gateway.engine_check_interval,
       .hung_after = config.gateway.engine_silence},
-    std::move(engines), [this](const engine_report& report) { on_report(report); });
+    [this](const engine_report& report) { on_report(report); });
 }
 
 relay_setup::~relay_setup() {
+  discovery_.reset();
   watch_.reset();
+}
+
+void relay_setup::begin(node_actor node) {
+  node_ = std::move(node);
+  http_.loop(0).post([this] {
+    discovery_->start([this](std::vector<discovered_engine> list) { on_list(list); });
+    discovery_->tick();
+  });
 }
 
 std::shared_ptr<const served_models> relay_setup::models() const {
@@ -46,44 +71,180 @@ std::shared_ptr<const served_models> relay_setup::models() const {
   return models_;
 }
 
-void relay_setup::set_llumlet(const instance_id& id, llumlet_actor llumlet) {
+std::vector<discovery_health> relay_setup::sources() const {
   std::lock_guard guard{mutex_};
-  auto& [known, last] = llumlets_[id];
-  known = std::move(llumlet);
-  if (known && last.update_id > 0)
-    caf::anon_send(known, engine_news_msg{last});
+  return sources_;
 }
 
-/// On the first loop.
+void relay_setup::tick() {
+  discovery_->tick();
+  watch_->tick();
+  auto now = http_.loop(0).now();
+  if (now - followed_ < std::chrono::seconds{1})
+    return;
+  followed_ = now;
+  follow_departed();
+  auto sources = discovery_->parts();
+  std::lock_guard guard{mutex_};
+  sources_ = std::move(sources);
+}
+
+// --- which engines there are
+
+void relay_setup::on_list(const std::vector<discovered_engine>& list) {
+  auto changes = roster_.take(list);
+  role_changes_msg roles;
+  for (const auto& id : changes.gone) {
+    remove(id);
+    roles.stop.push_back(llumlet_role_name(id));
+  }
+  for (const auto& engine : changes.came) {
+    add(engine);
+    roles.start.push_back(role_of(engine));
+  }
+  if (!roles.stop.empty() || !roles.start.empty())
+    caf::anon_send(node_, std::move(roles));
+  {
+    std::lock_guard guard{mutex_};
+    gather_models();
+  }
+  bool too_many = changes.left_out > 0;
+  if (too_many && !told_of_too_many_)
+    log::gateway.warn(
+      "too-many-engines", "{} of the engines that were found are not used: there are {} already",
+      changes.left_out, roster_.size());
+  told_of_too_many_ = too_many;
+}
+
+void relay_setup::add(const discovered_engine& engine) {
+  log::gateway.info(
+    "engine-found", "{}", engine.id + (engine.id == engine.address ? "" : " at " + engine.address));
+  for (std::uint32_t i = 0; i < loops_.size(); ++i)
+    http_.loop(i).post([part = loops_[i].get(), id = engine.id, address = engine.address] {
+      part->engines.put(id, {.address = address});
+    });
+  watch_->add(engine.id, engine.address);
+  std::lock_guard guard{mutex_};
+  engines_[engine.id] = {};
+}
+
+/// It gets nothing new from here on.
+void relay_setup::remove(const instance_id& id) {
+  log::gateway.info("engine-gone", "{} is not in the list any more", id);
+  let_go(id);
+  std::lock_guard guard{mutex_};
+  engines_.erase(id);
+}
+
+/// What it began goes on as long as it answers, so it is watched until that has ended.
+void relay_setup::let_go(const instance_id& id) {
+  auto gone = std::make_shared<departed>();
+  gone->id = id;
+  gone->requests.resize(loops_.size());
+  gone->loops_in_use = static_cast<std::uint32_t>(loops_.size());
+  for (std::uint32_t i = 0; i < loops_.size(); ++i)
+    http_.loop(i).post([part = loops_[i].get(), gone, i] {
+      part->engines.remove(gone->id);
+      gone->requests[i] = part->table->served_by(gone->id);
+      if (gone->requests[i].empty())
+        --gone->loops_in_use;
+    });
+  if (departed_.size() >= departed_max)
+    return watch_->remove(id);
+  auto name = id + " (departure " + std::to_string(++departures_) + ")";
+  watch_->rename(id, name);
+  departed_.emplace(std::move(name), std::move(gone));
+}
+
+void relay_setup::follow_departed() {
+  std::erase_if(departed_, [this](const auto& entry) {
+    const auto& [name, gone] = entry;
+    if (gone->loops_in_use > 0)
+      return false;
+    watch_->remove(name);
+    return true;
+  });
+  for (const auto& [name, gone] : departed_)
+    for (std::uint32_t i = 0; i < loops_.size(); ++i)
+      http_.loop(i).post([part = loops_[i].get(), gone = gone, i] {
+        auto& requests = gone->requests[i];
+        if (requests.empty())
+          return;
+        std::erase_if(
+          requests, [&](auto number) { return !part->table->is_served_by(gone->id, number); });
+        if (requests.empty())
+          --gone->loops_in_use;
+      });
+}
+
+role_spec relay_setup::role_of(const discovered_engine& engine) {
+  auto utc = static_cast<double>(wall_.at(http_.loop(0).now())) / 1000;
+  llumlet_actor_config config{
+    llumlet_knobs_, life_, describe_http_engine(engine, "OpenAI-compatible", utc), wall_, {}};
+  return llumlet_role(
+    std::move(config), "at http://" + engine.address,
+    [this, id = engine.id](llumlet_actor llumlet) { set_llumlet(id, std::move(llumlet)); });
+}
+
+/// It was started, perhaps again: it hears of its engine from now on. On an actor's thread.
+void relay_setup::set_llumlet(const instance_id& id, llumlet_actor llumlet) {
+  std::lock_guard guard{mutex_};
+  auto found = engines_.find(id);
+  if (found == engines_.end())
+    return; // the engine has gone meanwhile
+  auto& engine = found->second;
+  engine.llumlet = std::move(llumlet);
+  if (engine.status.update_id > 0)
+    caf::anon_send(engine.llumlet, engine_news_msg{engine.status, engine.kind});
+}
+
+// --- how they are
+
 void relay_setup::on_report(const engine_report& report) {
+  if (auto found = departed_.find(report.id); found != departed_.end()) {
+    for (std::uint32_t i = 0; report.lost && i < loops_.size(); ++i)
+      http_.loop(i).post([part = loops_[i].get(), gone = found->second, i] {
+        part->table->on_engine_lost(gone->id, gone->requests[i]);
+      });
+    return;
+  }
   for (std::uint32_t i = 0; i < loops_.size(); ++i)
     http_.loop(i).post([part = loops_[i].get(), id = report.id, ids = report.token_ids,
-                        context = report.max_model_len, lost = report.lost] {
+                        text = report.continues_text, context = report.max_model_len,
+                        lost = report.lost] {
       if (const auto* known = part->engines.find(id))
         part->engines.put(
-          id, {.address = known->address, .token_ids = ids, .context_tokens = context});
+          id, {.address = known->address,
+               .token_ids = ids,
+               .continues_text = text,
+               .context_tokens = context});
       if (lost)
         part->table->on_engine_lost(id);
     });
   std::lock_guard guard{mutex_};
-  auto& [llumlet, last] = llumlets_[report.id];
-  if (last.update_id == 0 || last.schedulable != report.ready)
+  auto& engine = engines_[report.id];
+  if (engine.status.update_id == 0 || engine.status.schedulable != report.ready)
     log::gateway.info(
       "engine", "{} {}", report.id,
       report.ready ? "is ready: " + report.kind : std::string{"takes no work now"});
-  last = report.status;
-  if (llumlet)
-    caf::anon_send(llumlet, engine_news_msg{last});
-  auto& told = models_of_[report.id];
-  std::vector<std::pair<std::string, std::string>> now;
+  engine.status = report.status;
+  engine.kind = describe_engine(report);
+  if (engine.llumlet)
+    caf::anon_send(engine.llumlet, engine_news_msg{engine.status, engine.kind});
+  std::vector<std::pair<std::string, std::string>> models;
   for (std::size_t i = 0; i < report.model_ids.size(); ++i)
-    now.emplace_back(report.model_ids[i], report.models[i]);
-  if (now == told)
+    models.emplace_back(report.model_ids[i], report.models[i]);
+  if (models == engine.models)
     return;
-  told = std::move(now);
+  engine.models = std::move(models);
+  gather_models();
+}
+
+/// With the lock.
+void relay_setup::gather_models() {
   auto all = std::make_shared<served_models>();
-  for (const auto& [id, models] : models_of_)
-    for (const auto& [model, entry] : models)
+  for (const auto& [id, engine] : engines_)
+    for (const auto& [model, entry] : engine.models)
       all->entries.emplace(model, entry);
   models_ = std::move(all);
 }

@@ -48,7 +48,7 @@ supervisor::supervisor(up_plan plan, up_report& report) : plan_{std::move(plan)}
 }
 
 int supervisor::run() {
-  report_.starting(plan_.engines, plan_.remote_engines);
+  report_.starting(plan_.engines, plan_.remote_engines, plan_.finds_engines);
   auto end = start();
   if (end == wait_end::too_late)
     fail(exit_code::failed, "the cluster is not ready after a long wait: " + last_look_);
@@ -222,8 +222,7 @@ child_command supervisor::command_of(const child& which) const {
     add({"--set", "redis.address=" + plan_.redis});
   if (which.what == kind::head)
     add(
-      {"--roles",
-       plan_.remote_engines > 0 ? "gateway,cms,console" : "gateway,scheduler,cms,console",
+      {"--roles", plan_.engines == 0 ? "gateway,cms,console" : "gateway,scheduler,cms,console",
        "--listen", again(which.ready.listen, "127.0.0.1:0"), "--http",
        again(which.ready.http, plan_.http), "--admin", again(which.ready.admin, plan_.admin),
        "--drain", format_duration(plan_.drain)});

@@ -26,7 +26,7 @@ std::string joined(const std::vector<std::string>& words) {
 
 class json_report final : public up_report {
 public:
-  void starting(std::uint32_t, std::uint32_t) override {}
+  void starting(std::uint32_t, std::uint32_t, bool) override {}
   void node_started(const node_facts& node) override {
     emit(
       {{"event", "node_started"}, {"node", node.name}, {"pid", node.pid}, {"roles", node.roles}});
@@ -66,12 +66,19 @@ private:
 
 class human_report final : public up_report {
 public:
-  void starting(std::uint32_t engines, std::uint32_t remote) override {
+  void starting(std::uint32_t engines, std::uint32_t remote, bool finds_more) override {
     begun_ = std::chrono::steady_clock::now();
-    auto count = remote > 0 ? remote : engines;
-    print(fmt::format(
-      "Starting a head {} {} engine{}{}\n", remote > 0 ? "in front of" : "and", count,
-      count == 1 ? "" : "s", remote > 0 ? " behind HTTP" : ""));
+    auto counted = [](std::uint32_t count) {
+      return fmt::format("{} engine{}", count, count == 1 ? "" : "s");
+    };
+    if (remote > 0)
+      print(fmt::format(
+        "Starting a head in front of {} behind HTTP{}\n", counted(remote),
+        finds_more ? " and those that it finds" : ""));
+    else if (finds_more)
+      print("Starting a head in front of the engines behind HTTP that it finds\n");
+    else
+      print(fmt::format("Starting a head and {}\n", counted(engines)));
   }
   void node_started(const node_facts& node) override {
     print(fmt::format("  {:<10} pid {:<8} {}\n", node.name, node.pid, joined(node.roles)));

@@ -36,8 +36,9 @@ public:
   up_report(const up_report&) = delete;
   up_report& operator=(const up_report&) = delete;
   virtual ~up_report() = default;
-  /// So many simulated engines, and so many behind HTTP that others run.
-  virtual void starting(std::uint32_t engines, std::uint32_t remote) = 0;
+  /// So many simulated engines; or so many behind HTTP that others run, and whether more of them
+  /// are looked for.
+  virtual void starting(std::uint32_t engines, std::uint32_t remote, bool finds_more) = 0;
   virtual void node_started(const node_facts& node) = 0;
   virtual void ready(const cluster_facts& cluster) = 0;
   virtual void node_down(const std::string& node, pid_t pid, const std::string& reason) = 0;

@@ -143,19 +143,52 @@ void check_listeners(const http_config& http, const admin_config& admin, problem
     found.push_back({"admin.listen", admin.listen + " is also http.listen"});
 }
 
+/// The settings by which engines behind HTTP are found.
+std::vector<std::string> engine_sources(const cluster_config& config) {
+  std::vector<std::string> paths;
+  if (!config.gateway.engines.empty())
+    paths.emplace_back("gateway.engines");
+  if (!config.discovery.files.empty())
+    paths.emplace_back("discovery.files");
+  if (!config.discovery.redis.empty())
+    paths.emplace_back("discovery.redis");
+  if (!config.discovery.etcd.empty())
+    paths.emplace_back("discovery.etcd");
+  return paths;
+}
+
+void check_discovery(const discovery_config& discovery, problems& found) {
+  std::set<std::string> seen;
+  for (auto& file : discovery.files)
+    if (file.empty())
+      found.push_back({"discovery.files", "has an empty name"});
+    else if (!seen.insert(file).second)
+      found.push_back({"discovery.files", file + " is listed twice"});
+  for (auto& member : discovery.etcd)
+    if (!member.empty() && !seen.insert(member).second)
+      found.push_back({"discovery.etcd", member + " is listed twice"});
+  bool records = !discovery.redis.empty() || !discovery.etcd.empty();
+  if (records && discovery.networks.empty())
+    found.push_back({"discovery.networks", "are none, so no record would be believed"});
+  if (!discovery.redis.empty() && discovery.redis_interval >= discovery.record_expiry)
+    found.push_back(
+      {"discovery.redis_interval",
+       "must be below discovery.record_expiry, or records look dead between two reads"});
+}
+
 /// Engines behind HTTP: their load is known only as what the gateway sent them.
 void check_engines(const cluster_config& config, problems& found) {
-  const auto& engines = config.gateway.engines;
   std::set<std::string> seen;
-  for (auto& url : engines)
+  for (auto& url : config.gateway.engines)
     if (auto address = engine_address(url); !address.empty() && !seen.insert(address).second)
       found.push_back({"gateway.engines", url + " is listed twice"});
-  if (engines.empty())
+  if (!has_http_engines(config))
     return;
   if (config.scheduler.full_mode)
-    found.push_back(
-      {"gateway.engines", "want lite mode, because engines behind HTTP do not report their load; "
-                          "set scheduler.full_mode=false"});
+    for (auto& path : engine_sources(config))
+      found.push_back(
+        {path, "wants lite mode, because engines behind HTTP do not report their load; set "
+               "scheduler.full_mode=false"});
   if (
     config.gateway.engine_check_interval
     >= std::chrono::seconds{config.scheduler.instance_staleness_s})
@@ -196,6 +229,14 @@ void check_intervals(const cluster_config& config, problems& found) {
 
 } // namespace
 
+bool has_discovery(const discovery_config& discovery) {
+  return !discovery.files.empty() || !discovery.redis.empty() || !discovery.etcd.empty();
+}
+
+bool has_http_engines(const cluster_config& config) {
+  return !config.gateway.engines.empty() || has_discovery(config.discovery);
+}
+
 std::vector<config_problem> check(const cluster_config& config) {
   problems found;
   auto copy = config;
@@ -203,6 +244,7 @@ std::vector<config_problem> check(const cluster_config& config) {
     check_knob(each, copy, found);
   check_node(config.node, found);
   check_listeners(config.http, config.admin, found);
+  check_discovery(config.discovery, found);
   check_engines(config, found);
   check_engine(config.engine, found);
   check_intervals(config, found);

@@ -147,6 +147,31 @@ struct redis_config {
   milliseconds timeout{1000}; ///< for a connection and for a reply
 };
 
+/// Where engines behind HTTP are found, beside `gateway.engines` (spec/discovery.md). Sources can
+/// be combined; an address found by several counts once.
+struct discovery_config {
+  /// Files of engines, one `[OPTION=VALUE;…@]HOST:PORT` a line, read again when they change.
+  std::vector<std::string> files{};
+  milliseconds files_interval{1000}; ///< between two looks at the files
+  std::string redis;                 ///< HOST:PORT with records of the reference; empty: none
+  std::string redis_username;
+  std::string redis_password;
+  milliseconds redis_interval{1000}; ///< between two reads of all records
+  std::vector<std::string> etcd{};   ///< HOST:PORT of the members of one etcd; empty: none
+  std::string etcd_username;
+  std::string etcd_password;
+  milliseconds etcd_interval{3600000}; ///< between two full reads beside the watch
+  milliseconds timeout{1000};          ///< for a connection and for a reply of Redis or etcd
+  milliseconds record_expiry{60000};   ///< a record that was not renewed for this long is dead
+  /// `instance_type` of the records that are used: neutral, prefill, decode or all.
+  std::string instance_type = "neutral";
+  /// Records are believed when they point into these networks (CIDR) or to these names ('.svc'
+  /// stands for all that end so); loopback and private networks unless told otherwise.
+  std::vector<std::string> networks{"127.0.0.0/8",    "10.0.0.0/8",    "172.16.0.0/12",
+                                    "192.168.0.0/16", "100.64.0.0/10", "::1/128",
+                                    "fc00::/7"};
+};
+
 /// All of it.
 struct cluster_config {
   node_config node;
@@ -158,6 +183,7 @@ struct cluster_config {
   engine_config engine;
   cms_config cms;
   redis_config redis;
+  discovery_config discovery;
 };
 
 } // namespace llumnix

@@ -31,9 +31,12 @@ template <auto M>
 constexpr auto cms = member<&cluster_config::cms, M>;
 template <auto M>
 constexpr auto redis = member<&cluster_config::redis, M>;
+template <auto M>
+constexpr auto discovery = member<&cluster_config::discovery, M>;
 
 constexpr std::string_view roles[] = {"gateway", "scheduler", "cms", "console", "llumlet"};
 constexpr std::string_view instance_types[] = {"neutral", "prefill", "decode"};
+constexpr std::string_view discovered_types[] = {"neutral", "prefill", "decode", "all"};
 constexpr std::string_view failover_domains[] = {"instance", "node", "instance-unit", "node-unit"};
 
 using enum knob_form;
@@ -133,6 +136,21 @@ constexpr knob table[] = {
   {.path = "redis.username", .field = redis<&redis_config::username>, .doc = "user of the Redis server; empty: its default user"},
   {.path = "redis.password", .field = redis<&redis_config::password>, .doc = "password of that user", .secret = true},
   {.path = "redis.timeout", .field = redis<&redis_config::timeout>, .doc = "for a connection and for a reply", .minimum = 1},
+
+  {.path = "discovery.files", .field = discovery<&discovery_config::files>, .doc = "files of engines, one HOST:PORT a line; read again when they change"},
+  {.path = "discovery.files_interval", .field = discovery<&discovery_config::files_interval>, .doc = "between two looks at the files", .minimum = 10},
+  {.path = "discovery.redis", .field = discovery<&discovery_config::redis>, .doc = "Redis with the records of discovery sidecars; empty: none", .form = peer_address},
+  {.path = "discovery.redis_username", .field = discovery<&discovery_config::redis_username>, .doc = "user of that Redis; empty: its default user"},
+  {.path = "discovery.redis_password", .field = discovery<&discovery_config::redis_password>, .doc = "password of that user", .secret = true},
+  {.path = "discovery.redis_interval", .field = discovery<&discovery_config::redis_interval>, .doc = "between two reads of all records in that Redis", .minimum = 10},
+  {.path = "discovery.etcd", .field = discovery<&discovery_config::etcd>, .doc = "members of an etcd with the records of discovery sidecars; empty: none", .form = peer_address},
+  {.path = "discovery.etcd_username", .field = discovery<&discovery_config::etcd_username>, .doc = "user of that etcd; empty: none"},
+  {.path = "discovery.etcd_password", .field = discovery<&discovery_config::etcd_password>, .doc = "password of that user", .secret = true},
+  {.path = "discovery.etcd_interval", .field = discovery<&discovery_config::etcd_interval>, .doc = "between two reads of all records in that etcd, beside the watch", .minimum = 100},
+  {.path = "discovery.timeout", .field = discovery<&discovery_config::timeout>, .doc = "for a connection to that Redis or etcd and for a reply", .minimum = 1},
+  {.path = "discovery.record_expiry", .field = discovery<&discovery_config::record_expiry>, .doc = "a record that was not renewed for this long is dead", .minimum = 1},
+  {.path = "discovery.instance_type", .field = discovery<&discovery_config::instance_type>, .doc = "which records are used, by their instance_type", .choices = discovered_types},
+  {.path = "discovery.networks", .field = discovery<&discovery_config::networks>, .doc = "where records may point: networks as ADDRESS/BITS, names, '.NAME' for all names that end so"},
 };
 // clang-format on
 

@@ -30,6 +30,11 @@ std::vector<config_problem> apply_setting(std::string_view assignment, cluster_c
 /// HOST:PORT, ...).
 std::vector<config_problem> check(const cluster_config& config);
 
+/// Whether engines are looked for, by files, Redis or etcd.
+bool has_discovery(const discovery_config& discovery);
+/// Whether engines behind HTTP serve, those of `gateway.engines` or whatever discovery finds.
+bool has_http_engines(const cluster_config& config);
+
 /// The configuration as JSON; secrets (keys, passwords) are shown as "***" when set.
 std::string to_json(const cluster_config& config);
 /// The same with its secrets, so that `load_json` gets the whole of it back; not for human eyes.

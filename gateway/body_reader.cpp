@@ -19,10 +19,7 @@ body_content body_reader::read_relayed(const body_form& form, const std::string&
   auto read = relay_reader_.read(form.kind, body);
   if (auto* failure = std::get_if<openai::api_error>(&read))
     return std::move(*failure);
-  relayable_request made{std::get<relay::relay_request>(std::move(read)), {}};
-  if (form.prepared)
-    made.first_body = relay::first_body(body, made.wish, form.asks_ids && made.wish.stream);
-  return made;
+  return relayable_request{std::get<relay::relay_request>(std::move(read))};
 }
 
 body_content body_reader::read_tokens(const body_form& form, std::string& body) {

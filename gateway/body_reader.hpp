@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -17,8 +18,6 @@ namespace llumnix {
 struct body_form {
   openai::endpoint kind = openai::endpoint::chat;
   bool relayed = false;            ///< for an engine behind HTTP, which reads most of it by itself
-  bool prepared = false;           ///< relayed: make what the engine is sent, too
-  bool asks_ids = false;           ///< prepared: for an engine that tells the ids of its tokens
   std::uint32_t max_model_len = 0; ///< tokens of prompt and output; 0: unknown
 };
 
@@ -31,7 +30,6 @@ struct checked_request {
 /// A request that only has to be passed on.
 struct relayable_request {
   relay::relay_request wish;
-  std::string first_body; ///< of the form that says `prepared`; else empty
 };
 
 /// What a body turned out to hold.

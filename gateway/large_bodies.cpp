@@ -95,7 +95,7 @@ void large_bodies::on_parcel(std::uint64_t number, parcel& from) {
   call.request.held = std::move(from.held);
   auto client = call.client;
   try {
-    told_(call, from.form, std::move(from.content));
+    told_(call, std::move(from.content));
   } catch (const std::exception& problem) { // as in the server, which is not above us here
     log::gateway.error("handler-threw", "request of {}: {}", call.request.peer, problem.what());
     client->watch(nullptr);

@@ -30,7 +30,7 @@ class large_bodies {
 public:
   /// What is told of a call whose body was read. The request has its body again only if it is to
   /// be relayed.
-  using on_read = std::function<void(client_call&, const body_form&, body_content&&)>;
+  using on_read = std::function<void(client_call&, body_content&&)>;
 
   /// All outlive it.
   large_bodies(parse_pool& pool, executor& loop, on_read told);

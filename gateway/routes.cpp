@@ -99,11 +99,9 @@ openai_handler::openai_handler(gateway_services services)
       [this](http_session& session) { free_later(session); }},
     self_{std::make_shared<openai_handler*>(this)} {
   if (services_.pool)
-    large_bodies_.emplace(
-      *services_.pool, services_.loop,
-      [this](call& x, const body_form& form, body_content&& content) {
-        on_content(x, form, std::move(content));
-      });
+    large_bodies_.emplace(*services_.pool, services_.loop, [this](call& x, body_content&& content) {
+      on_content(x, std::move(content));
+    });
 }
 
 openai_handler::~openai_handler() {
@@ -151,20 +149,18 @@ void openai_handler::generate(call& x, openai::endpoint kind) {
   body_form form{.kind = kind, .relayed = services_.relays != nullptr};
   form.max_model_len = services_.max_model_len();
   if (!large_bodies_ || x.request.body.size() < large_body)
-    return on_content(x, form, reader_.read(form, x.request.body));
-  form.prepared = form.relayed;
-  form.asks_ids = form.relayed && services_.relays->services().engines.any_token_ids();
+    return on_content(x, reader_.read(form, x.request.body));
   if (!large_bodies_->read(x, form))
     refuse(x, {503, "overloaded", "Too many large requests wait to be read.", {}});
 }
 
-void openai_handler::on_content(call& x, const body_form& form, body_content&& content) {
+void openai_handler::on_content(call& x, body_content&& content) {
   if (const auto* failure = std::get_if<openai::api_error>(&content))
     refuse(x, *failure);
   else if (auto* wanted = std::get_if<checked_request>(&content))
     serve(x, std::move(*wanted));
   else
-    pass_on(x, form, std::get<relayable_request>(std::move(content)));
+    pass_on(x, std::get<relayable_request>(std::move(content)));
 }
 
 void openai_handler::serve(call& x, checked_request&& wanted) {
@@ -179,7 +175,7 @@ void openai_handler::serve(call& x, checked_request&& wanted) {
 }
 
 /// The body stays as it is: what the gateway does not act on is for the engine to judge.
-void openai_handler::pass_on(call& x, const body_form& form, relayable_request&& wanted) {
+void openai_handler::pass_on(call& x, relayable_request&& wanted) {
   auto& wish = wanted.wish;
   if (auto known = services_.models();
       !known->entries.empty() && !wish.model.empty() && !known->entries.contains(wish.model))
@@ -191,9 +187,10 @@ void openai_handler::pass_on(call& x, const body_form& form, relayable_request&&
       && (services_.key.empty() || name != "authorization"))
       passed.emplace_back(std::move(name), std::move(value));
   services_.relays->open(
-    std::move(x.client), {std::move(wish), std::move(x.request.body), std::move(x.request.path),
-                          std::move(passed), std::move(x.id), std::move(x.request.peer), x.arrived,
-                          std::move(x.request.held), std::move(wanted.first_body), form.asks_ids});
+    std::move(x.client),
+    {std::move(wish), std::make_shared<const std::string>(std::move(x.request.body)),
+     std::move(x.request.path), std::move(passed), std::move(x.id), std::move(x.request.peer),
+     x.arrived, std::move(x.request.held)});
 }
 
 /// All models of the engines, or the one wanted.

@@ -90,9 +90,9 @@ private:
   void chat(call& x) { generate(x, openai::endpoint::chat); }
   void completions(call& x) { generate(x, openai::endpoint::completions); }
   void generate(call& x, openai::endpoint kind);
-  void on_content(call& x, const body_form& form, body_content&& content);
+  void on_content(call& x, body_content&& content);
   void serve(call& x, checked_request&& wanted);
-  void pass_on(call& x, const body_form& form, relayable_request&& wanted);
+  void pass_on(call& x, relayable_request&& wanted);
   void answer_models(call& x, std::string_view wanted);
   void models(call& x);
   void model(call& x);

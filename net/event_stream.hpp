@@ -21,7 +21,8 @@ struct stream_event {
 /// data is none, and one the stream ends in the middle of is dropped.
 class event_stream {
 public:
-  /// `max_event_bytes` bounds what one event, with its comments, may take.
+  /// `max_event_bytes` bounds what one event may take, with all comments since the one before: many
+  /// keep-alives, but not without end.
   explicit event_stream(std::size_t max_event_bytes = 1024 * 1024) : max_bytes_{max_event_bytes} {}
 
   /// Calls `on_event` for each event completed by `bytes`. Fails with `too_long` if one exceeds the
@@ -30,12 +31,12 @@ public:
   feed(std::string_view bytes, const std::function<void(const stream_event&)>& on_event);
 
 private:
-  void end_line(const std::function<void(const stream_event&)>& on_event);
+  void end_line(std::string_view line, const std::function<void(const stream_event&)>& on_event);
   void take_field(std::string_view name, std::string_view value);
 
   std::size_t max_bytes_;
   std::size_t event_bytes_ = 0;
-  std::string line_;
+  std::string line_; ///< what came of a line that has not ended
   stream_event event_;
   bool has_data_ = false;
   bool after_cr_ = false;

@@ -80,6 +80,8 @@ result<tcp::endpoint> http_loop::listen(const tcp::endpoint& where) {
     !ec && ::setsockopt(acceptor_->native_handle(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0)
     ec = error_code{errno, boost::system::system_category()};
   if (!ec)
+    acceptor_->set_option(tcp::no_delay{true}, ec); // what is accepted inherits it
+  if (!ec)
     acceptor_->bind(where, ec);
   if (!ec)
     acceptor_->listen(asio::socket_base::max_listen_connections, ec);
@@ -118,7 +120,7 @@ void http_loop::drain() {
 void http_loop::accept() {
   accept_paused_ = false;
   acceptor_->async_accept(
-    [this](error_code ec, loop_socket socket) { on_accept(ec, std::move(socket)); });
+    peer_, [this](error_code ec, loop_socket socket) { on_accept(ec, std::move(socket)); });
 }
 
 void http_loop::on_accept(error_code ec, loop_socket socket) {
@@ -131,15 +133,11 @@ void http_loop::on_accept(error_code ec, loop_socket socket) {
     accept_paused_ = true;
     return;
   }
-  auto peer = socket.remote_endpoint(ec);
-  if (!ec)
-    socket.non_blocking(true, ec);
-  if (!ec)
-    socket.set_option(tcp::no_delay{true}, ec);
+  socket.non_blocking(true, ec);
   if (ec) // gone already
     return accept();
   auto others = connections_.fetch_add(1, std::memory_order_relaxed);
-  connection_ptr connection{new http_connection{*this, std::move(socket), to_text(peer)}};
+  connection_ptr connection{new http_connection{*this, std::move(socket), to_text(peer_)}};
   all_.push_back(*connection);
   intrusive_ptr_add_ref(connection.get()); // the loop's share, given back by `close`
   if (others < options_.max_connections)

@@ -129,6 +129,7 @@ private:
   std::optional<boost::asio::basic_socket_acceptor<
     boost::asio::ip::tcp, boost::asio::io_context::executor_type>>
     acceptor_;
+  boost::asio::ip::tcp::endpoint peer_; ///< of the connection accepted last
   std::optional<boost::asio::basic_waitable_timer<
     clock, boost::asio::wait_traits<clock>, boost::asio::io_context::executor_type>>
     timer_;

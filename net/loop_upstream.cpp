@@ -15,6 +15,23 @@ namespace {
 constexpr std::chrono::seconds name_lasts{5};
 constexpr std::size_t max_endpoints = 8; // of one name, that are tried
 constexpr std::chrono::hours long_time{24 * 365};
+constexpr std::size_t copied_up_to
+  = 16 * 1024; // of a body: below it one write of one piece is cheaper
+
+/// The request as it will be written.
+result<void> write_down(upstream_job& job, upstream_request& request, bool keep_alive) {
+  if (auto head = append_head(job.text, request, keep_alive); !head)
+    return head;
+  const auto& begin = request.body_begin.text;
+  if (begin.size() + request.body.size() <= copied_up_to) {
+    job.text += begin;
+    job.text += request.body;
+  } else {
+    job.body_begin = std::move(request.body_begin);
+    job.body_end = std::move(request.body);
+  }
+  return {};
+}
 
 } // namespace
 
@@ -36,6 +53,8 @@ loop_upstream::send(upstream_request request, upstream_watcher& watcher) {
     .ticket = ticket.get(),
     .watcher = &watcher,
     .text = {},
+    .body_begin = {},
+    .body_end = {},
     .silence = request.silence,
     .max_body_bytes = request.max_body_bytes,
     .to_head = request.method == "HEAD",
@@ -48,7 +67,7 @@ loop_upstream::send(upstream_request request, upstream_watcher& watcher) {
     return ticket;
   }
   loop_->lend(job.text);
-  if (auto written = append_request(job.text, request, options_.idle_max > 0); !written)
+  if (auto written = write_down(job, request, options_.idle_max > 0); !written)
     make_connection(std::move(host))->refuse(std::move(job), std::move(written).error());
   else if (host->kept.empty())
     open(std::move(host), std::move(job));

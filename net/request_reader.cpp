@@ -12,6 +12,8 @@ namespace http = boost::beast::http;
 
 namespace {
 
+constexpr std::uint64_t room_at_once = 512 * 1024; // of a body
+
 std::string_view view(boost::beast::string_view text) {
   return {text.data(), text.size()};
 }
@@ -46,6 +48,8 @@ void head_parser::complain(std::string_view what, error_code& ec) {
 
 void head_parser::on_request_impl(
   http::verb, text method, text target, int version, error_code& ec) {
+  constexpr std::size_t usual_headers = 12;
+  into_.headers.reserve(usual_headers);
   into_.method.assign(method.data(), method.size());
   version_ = version;
   if (!std::all_of(
@@ -216,6 +220,9 @@ request_reader::status request_reader::feed_body(std::string_view& data) {
     }
   }
   auto taken = static_cast<std::size_t>(std::min<std::uint64_t>(body_left_, data.size()));
+  if (request_.body.empty() && taken > 0) // what was announced is believed up to a point
+    request_.body.reserve(
+      static_cast<std::size_t>(std::min<std::uint64_t>(body_left_, room_at_once)));
   request_.body.append(data.substr(0, taken));
   data.remove_prefix(taken);
   body_left_ -= taken;

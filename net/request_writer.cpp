@@ -58,9 +58,8 @@ bool written_here(std::string_view name) {
   }
 }
 
-std::size_t size_of(const upstream_request& request) {
-  std::size_t size = 128 + request.method.size() + request.target.size() + request.address.size()
-                     + request.body.size();
+std::size_t size_of_head(const upstream_request& request) {
+  std::size_t size = 128 + request.method.size() + request.target.size() + request.address.size();
   for (const auto& [name, value] : request.headers)
     size += name.size() + value.size() + 4;
   return size;
@@ -68,10 +67,11 @@ std::size_t size_of(const upstream_request& request) {
 
 void append_content_length(std::string& out, const upstream_request& request) {
   const auto& method = request.method;
-  if (request.body.empty() && method != "POST" && method != "PUT" && method != "PATCH")
+  auto size = request.body_begin.text.size() + request.body.size();
+  if (size == 0 && method != "POST" && method != "PUT" && method != "PATCH")
     return;
   char digits[20];
-  auto end = std::to_chars(digits, std::end(digits), request.body.size()).ptr;
+  auto end = std::to_chars(digits, std::end(digits), size).ptr;
   out += "content-length: ";
   out.append(digits, end);
   out += "\r\n";
@@ -79,14 +79,14 @@ void append_content_length(std::string& out, const upstream_request& request) {
 
 } // namespace
 
-result<void> append_request(std::string& out, const upstream_request& request, bool keep_alive) {
+result<void> append_head(std::string& out, const upstream_request& request, bool keep_alive) {
   // CONNECT would turn the connection into something else than HTTP.
   if (
     request.method.empty() || request.method == "CONNECT" || !consists_of(in_token, request.method))
     return {errc::invalid_argument, "the method is malformed"};
   if (request.target.empty() || !consists_of(in_target, request.target))
     return {errc::invalid_argument, "the target is malformed"};
-  out.reserve(out.size() + size_of(request));
+  out.reserve(out.size() + size_of_head(request));
   out += request.method;
   out += ' ';
   out += request.target;
@@ -109,7 +109,6 @@ result<void> append_request(std::string& out, const upstream_request& request, b
     out += "connection: close\r\n";
   append_content_length(out, request);
   out += "\r\n";
-  out += request.body;
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace llumnix::net {
@@ -122,7 +123,7 @@ void upstream_connection::close() {
   std::erase(host_->waiting, this);
   phase_ = phase::closed;
   detach();
-  pool_.loop().take_back(job_.text);
+  forget_text();
   timer.unlink();
   error_code ignored;
   socket_.close(ignored);
@@ -200,9 +201,23 @@ void upstream_connection::on_deadline() {
 
 // ---- writing
 
+std::size_t upstream_connection::write_some(error_code& ec) {
+  if (job_.text.size() == job_.size())
+    return socket_.write_some(asio::buffer(job_.text) + sent_, ec);
+  std::array<asio::const_buffer, 3> all{
+    asio::buffer(job_.text), asio::buffer(job_.body_begin.text), asio::buffer(job_.body_end)};
+  auto passed = sent_;
+  for (auto& piece : all) {
+    auto written = std::min(passed, piece.size());
+    piece += written;
+    passed -= written;
+  }
+  return socket_.write_some(all, ec);
+}
+
 void upstream_connection::flush() {
   error_code ec;
-  sent_ += socket_.write_some(asio::buffer(job_.text.data() + sent_, backlog()), ec);
+  sent_ += write_some(ec);
   if (ec && !would_block(ec))
     return on_write_failed(ec);
   if (backlog() == 0)
@@ -226,7 +241,13 @@ void upstream_connection::on_all_sent() {
   if (reused_ && !answered_)
     return;
   sent_ = 0;
+  forget_text();
+}
+
+void upstream_connection::forget_text() {
   pool_.loop().take_back(job_.text);
+  job_.body_begin = {};
+  std::string{}.swap(job_.body_end);
 }
 
 // The server takes no more, perhaps after an answer that says why: so reading goes on, to that or

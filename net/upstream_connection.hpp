@@ -39,11 +39,16 @@ private:
 struct upstream_job {
   upstream_ticket* ticket = nullptr;
   upstream_watcher* watcher = nullptr;
-  std::string text; ///< the request as it is written; empty once it is not needed any more
+  std::string text;       ///< the head, and the body if it is small
+  shared_text body_begin; ///< of a large body
+  std::string body_end;   ///< the rest of that
   std::chrono::milliseconds silence{0};
   std::size_t max_body_bytes = 0;
   bool to_head = false; ///< a HEAD request, whose answer has no body
   bool held = false;
+
+  /// Bytes of the request; 0 once it is not needed any more.
+  std::size_t size() const { return text.size() + body_begin.text.size() + body_end.size(); }
 };
 
 /// One connection to a server behind us, for one request after the other. Confined to its loop; its
@@ -94,7 +99,9 @@ public:
 private:
   enum class phase { resolving, connecting, busy, idle, failing, closed };
 
-  std::size_t backlog() const { return job_.text.size() - sent_; }
+  std::size_t backlog() const { return job_.size() - sent_; }
+  std::size_t write_some(boost::system::error_code& ec);
+  void forget_text();
   void take_on(upstream_job job);
   void detach();
   void connect_next(const boost::system::error_code& failed);

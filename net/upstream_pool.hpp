@@ -52,13 +52,20 @@ struct upstream_options {
   std::size_t max_header_bytes = 64 * 1024;
 };
 
+/// A text that somebody keeps as long as this.
+struct shared_text {
+  std::shared_ptr<const std::string> owner;
+  std::string_view text; ///< within `*owner`
+};
+
 /// One request.
 struct upstream_request {
   std::string address; ///< HOST:PORT; HOST may be a name or an IPv6 address in brackets
   std::string method = "POST";
   std::string target = "/"; ///< path and query
   header_list headers;      ///< host, content-length and connection are added, or replaced
-  std::string body;
+  shared_text body_begin{}; ///< of the body; if it is large it is sent without being copied
+  std::string body;         ///< the rest of it
   std::chrono::milliseconds silence{0};  ///< longest pause before and within the answer; 0: none
   std::size_t max_body_bytes = SIZE_MAX; ///< of the answer
 };

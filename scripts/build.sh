@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 packages=(
   build-essential cmake ninja-build ccache mold
   libcaf-dev libboost1.81-dev libssl-dev nlohmann-json3-dev doctest-dev libspdlog-dev libhiredis-dev
-  libprotobuf-dev protobuf-compiler prometheus-cpp-dev libcli11-dev libsimdjson-dev
+  libprotobuf-dev protobuf-compiler prometheus-cpp-dev libcli11-dev libsimdjson-dev libjemalloc-dev
   redis-server python3-venv
 )
 

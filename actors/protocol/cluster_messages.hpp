@@ -43,10 +43,11 @@ struct instance_card {
   instance_metadata metadata;
   std::string engine; ///< what runs it, for people
   llumlet_actor llumlet;
+  bool shared = false; ///< an engine behind HTTP: other nodes may speak for it, too
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, instance_card& x) {
-  return f(caf::meta::type_name("instance_card"), x.metadata, x.engine, x.llumlet);
+  return f(caf::meta::type_name("instance_card"), x.metadata, x.engine, x.llumlet, x.shared);
 }
 
 /// A node another node knows of.
@@ -67,6 +68,7 @@ struct node_card {
   node_member self;
   std::int64_t pid = 0;
   std::vector<instance_card> instances;
+  std::vector<instance_id> starting;  ///< that it has too, while their llumlets are started again
   std::vector<stream_hub_actor> hubs; ///< by hub index
   std::vector<gateway_actor> gateway;
   std::vector<scheduler_actor> scheduler;
@@ -76,8 +78,8 @@ struct node_card {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, node_card& x) {
   return f(
-    caf::meta::type_name("node_card"), x.self, x.pid, x.instances, x.hubs, x.gateway, x.scheduler,
-    x.cms, x.console);
+    caf::meta::type_name("node_card"), x.self, x.pid, x.instances, x.starting, x.hubs, x.gateway,
+    x.scheduler, x.cms, x.console);
 }
 
 /// A node introduces itself, or tells that its card changed; and whom else it knows.
@@ -146,10 +148,11 @@ typename Inspector::result_type inspect(Inspector& f, dialled_msg& x) {
 struct status_msg {
   node_life from;
   instance_status status;
+  std::string engine{}; ///< what runs it, for people; empty: what its card says
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, status_msg& x) {
-  return f(caf::meta::type_name("status_msg"), x.from, x.status);
+  return f(caf::meta::type_name("status_msg"), x.from, x.status, x.engine);
 }
 
 /// ENGINE tells its LLUMLET that its load changed (one a step at most); whoever checks an engine
@@ -157,10 +160,11 @@ typename Inspector::result_type inspect(Inspector& f, status_msg& x) {
 /// change of the body, are the sender's; identity and time are the llumlet's.
 struct engine_news_msg {
   instance_status status;
+  std::string engine{}; ///< what it turned out to be, for people; empty: not known better
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, engine_news_msg& x) {
-  return f(caf::meta::type_name("engine_news_msg"), x.status);
+  return f(caf::meta::type_name("engine_news_msg"), x.status, x.engine);
 }
 
 /// An instance as a view holds it, towards those who keep a view of their own.

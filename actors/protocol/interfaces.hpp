@@ -8,7 +8,6 @@ namespace llumnix {
 
 struct abort_msg;
 struct actor_stats_msg;
-struct admit_msg;
 struct dial_msg;
 struct dialled_msg;
 struct engine_news_msg;
@@ -26,12 +25,14 @@ struct peer_down_msg;
 struct peer_up_msg;
 struct place_msg;
 struct placed_msg;
+struct placements_msg;
 struct refused_msg;
 struct release_msg;
+struct role_changes_msg;
 struct stat_msg;
 struct status_msg;
 struct stop_node_msg;
-struct stream_closed_msg;
+struct stream_words_msg;
 struct streams_msg;
 struct submit_msg;
 struct subscribe_view_msg;
@@ -39,7 +40,6 @@ struct tokens_msg;
 struct unplaceable_msg;
 struct view_change_msg;
 struct watch_msg;
-struct withdraw_msg;
 
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 using step_atom = caf::atom_constant<caf::atom("step")>;
@@ -79,18 +79,17 @@ using stream_hub_actor = caf::typed_actor<
 
 /// GATEWAY: admits requests, has them placed, and knows how to reach their owners.
 using gateway_actor = caf::typed_actor<
-  // Streams of this process: find an instance; never mind; stop; go on; ask; it ended.
-  caf::reacts_to<admit_msg>, caf::reacts_to<withdraw_msg>, caf::reacts_to<abort_msg>,
-  caf::reacts_to<grant_msg>, caf::reacts_to<holds_msg>, caf::reacts_to<stream_closed_msg>,
-  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>, caf::reacts_to<view_change_msg>,
+  // What streams of this process ask for and tell, once per turn of their loop.
+  caf::reacts_to<stream_words_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::reacts_to<view_change_msg>,
   // Somebody follows events; flight records (`why`); the metric numbers of the role.
   caf::reacts_to<watch_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
 
 /// SCHEDULER: chooses an instance for each request, by one view.
 using scheduler_actor = caf::typed_actor<
-  // Which instance? Fails with `no_instance` when nobody can take it now.
-  caf::replies_to<place_msg>::with<placed_msg>,
+  // Which instances? One answer for each question, in order.
+  caf::replies_to<place_msg>::with<placements_msg>,
   // Requests ended or were refused.
   caf::reacts_to<release_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::reacts_to<view_change_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
@@ -142,6 +141,8 @@ using node_actor = caf::typed_actor<
   caf::reacts_to<goodbye_msg>, caf::reacts_to<name_taken_msg>,
   // The node links listen now: dialling may begin.
   caf::reacts_to<listening_msg>,
+  // Roles that come and go while it runs; from this process only.
+  caf::reacts_to<role_changes_msg>,
   // Start child number N again; dial whom we miss.
   caf::reacts_to<start_atom, std::uint64_t>, caf::reacts_to<dial_atom>,
   // What a store remembers, for our CMS.

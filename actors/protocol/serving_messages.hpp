@@ -3,31 +3,10 @@
 #include "actors/protocol/serving_inspect.hpp"
 #include "runtime/scheduling/decision.hpp"
 
+#include <variant>
+#include <vector>
+
 namespace llumnix {
-
-/// A stream asks for an instance (loop to GATEWAY, same process).
-struct admit_msg {
-  inference_request request;
-  bool replay = false;              ///< it lost its instance
-  std::vector<instance_id> exclude; ///< just failed it
-  /// The loop sends it to its engine itself: `request` is identity alone, and this its load.
-  std::optional<relayed_request> relayed{};
-};
-template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, admit_msg& x) {
-  optional_field<relayed_request> relayed{&x.relayed};
-  return f(caf::meta::type_name("admit_msg"), x.request, x.replay, x.exclude, relayed);
-}
-
-/// A placement asked for is wanted no longer.
-struct withdraw_msg {
-  stream_ref stream;
-  std::uint32_t epoch = 0;
-};
-template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, withdraw_msg& x) {
-  return f(caf::meta::type_name("withdraw_msg"), x.stream, x.epoch);
-}
 
 /// Run this request (GATEWAY to LLUMLET, LLUMLET to ENGINE).
 struct submit_msg {
@@ -105,12 +84,17 @@ typename Inspector::result_type inspect(Inspector& f, refused_msg& x) {
   return f(caf::meta::type_name("refused_msg"), x.stream, x.epoch, x.instance, x.why);
 }
 
-/// Which instance for this request? (GATEWAY to SCHEDULER)
-struct place_msg {
+/// A request that wants an instance.
+struct placement_question {
   stream_ref stream;
   std::uint32_t epoch = 0;
   placement_query query;
-  std::vector<std::string> released; ///< as `release_msg`, heard first
+};
+
+/// Which instances for these requests? (GATEWAY to SCHEDULER)
+struct place_msg {
+  std::vector<placement_question> questions; ///< decided in this order
+  std::vector<std::string> released;         ///< as `release_msg`, heard first
 };
 
 /// The request goes to this owner: SCHEDULER's answer, and GATEWAY's word to the hub that it was
@@ -118,8 +102,13 @@ struct place_msg {
 struct placed_msg {
   stream_ref stream;
   std::uint32_t epoch = 0;
-  stream_owner owner;
+  stream_owner owner;        ///< from SCHEDULER: without an instance when nobody can take it now
   placement_reasons reasons; ///< from SCHEDULER; empty towards the hub
+};
+
+/// SCHEDULER's answers, in the order of the questions.
+struct placements_msg {
+  std::vector<placed_msg> placed;
 };
 
 /// No instance for the request.
@@ -142,13 +131,30 @@ typename Inspector::result_type inspect(Inspector& f, release_msg& x) {
   return f(caf::meta::type_name("release_msg"), x.request_ids);
 }
 
-struct stream_closed_msg {
-  stream_end end;
+/// A stream asks for an instance.
+struct admission {
+  inference_request request;
+  bool replay = false;              ///< it lost its instance
+  std::vector<instance_id> exclude; ///< just failed it
+  /// The loop sends it to its engine itself: `request` is identity alone, and this its load.
+  std::optional<relayed_request> relayed{};
 };
-template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, stream_closed_msg& x) {
-  return f(caf::meta::type_name("stream_closed_msg"), x.end);
-}
+
+/// A placement asked for is wanted no longer.
+struct withdrawal {
+  stream_ref stream;
+  std::uint32_t epoch = 0;
+};
+
+/// One thing that a stream asks for or tells.
+using stream_word
+  = std::variant<admission, withdrawal, abort_msg, grant_msg, holds_msg, stream_end>;
+
+/// What the streams of a loop said in one turn of it, in their order (loop to GATEWAY). Stays in
+/// its process.
+struct stream_words_msg {
+  std::vector<stream_word> words;
+};
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_query& x) {
@@ -167,12 +173,22 @@ typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
     x.considered_total, x.dropped, x.dropped_total, x.metrics, x.note);
 }
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, placement_question& x) {
+  return f(caf::meta::type_name("placement_question"), x.stream, x.epoch, x.query);
+}
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, place_msg& x) {
-  return f(caf::meta::type_name("place_msg"), x.stream, x.epoch, x.query, x.released);
+  return f(caf::meta::type_name("place_msg"), x.questions, x.released);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placed_msg& x) {
   return f(caf::meta::type_name("placed_msg"), x.stream, x.epoch, x.owner, x.reasons);
 }
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, placements_msg& x) {
+  return f(caf::meta::type_name("placements_msg"), x.placed);
+}
 
 } // namespace llumnix
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::stream_words_msg)

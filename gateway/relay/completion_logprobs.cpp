@@ -36,19 +36,10 @@ columns read_columns(json_cursor& at) {
   return found;
 }
 
-void append_offsets(std::string& out, json_cursor& at, std::uint64_t text_offset) {
-  at.enter_array();
-  out += '[';
-  for (bool first = true; at.next_element(); first = false) {
-    if (!first)
-      out += ',';
-    auto value = at.skip();
-    if (auto offset = to_count(value))
-      openai::append_number(out, *offset + text_offset);
-    else
-      append_event_text(out, value);
-  }
-  out += ']';
+/// Passes over the first `count` elements of the array entered last.
+void skip_elements(json_cursor& at, std::size_t count) {
+  while (count-- > 0 && at.next_element())
+    at.skip();
 }
 
 void append_bytes(std::string& out, std::string_view text) {
@@ -89,22 +80,40 @@ void append_alternatives(std::string& out, std::string_view told, std::uint32_t 
 
 } // namespace
 
-void append_moved_logprobs(std::string& out, json_cursor& at, std::uint64_t text_offset) {
+void append_column(std::string& out, json_cursor& at, std::uint64_t grow, std::size_t skip) {
+  at.enter_array();
+  skip_elements(at, skip);
+  out += '[';
+  for (bool first = true; at.next_element(); first = false) {
+    if (!first)
+      out += ',';
+    auto value = at.skip();
+    auto number = grow > 0 ? to_count(value) : std::nullopt;
+    if (number)
+      openai::append_number(out, *number + grow);
+    else
+      append_event_text(out, value);
+  }
+  out += ']';
+}
+
+void append_moved_logprobs(
+  std::string& out, json_cursor& at, std::uint64_t text_offset, std::size_t skip) {
   if (at.peek() != '{')
     return append_event_text(out, at.skip());
   object_writer object{out};
   at.enter_object();
   while (at.next_member()) {
     object.name(at.key());
-    if (at.key() == "text_offset" && at.peek() == '[')
-      append_offsets(out, at, text_offset);
+    if (at.peek() == '[')
+      append_column(out, at, at.key() == "text_offset" ? text_offset : 0, skip);
     else
       append_event_text(out, at.skip());
   }
   object.close();
 }
 
-void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top) {
+void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top, std::size_t skip) {
   auto told = read_columns(at);
   if (!told.tokens.starts_with('[') || !told.logprobs.starts_with('[')) {
     out += "null";
@@ -113,9 +122,10 @@ void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top) 
   json_cursor tokens{told.tokens};
   json_cursor logprobs{told.logprobs};
   json_cursor alternatives{told.alternatives.starts_with('[') ? told.alternatives : "[]"};
-  tokens.enter_array();
-  logprobs.enter_array();
-  alternatives.enter_array();
+  for (auto* column : {&tokens, &logprobs, &alternatives}) {
+    column->enter_array();
+    skip_elements(*column, skip);
+  }
   std::string text;
   out += R"({"content":[)";
   for (bool first = true; tokens.next_element() && logprobs.next_element(); first = false) {

@@ -12,8 +12,9 @@ namespace llumnix::relay {
 
 /// How to speak to an engine.
 struct engine_endpoint {
-  std::string address;    ///< HOST:PORT
-  bool token_ids = false; ///< tells token ids when asked for them, and takes them as a prompt
+  std::string address;         ///< HOST:PORT
+  bool token_ids = false;      ///< tells token ids when asked for them, and takes them as a prompt
+  bool continues_text = false; ///< goes on with a text when told to, and counts its tokens by chunk
   std::uint32_t context_tokens = 0; ///< that its model can hold; 0: not known
   time_point resting_until{};       ///< it asked to be left alone until then (`Retry-After`)
 };
@@ -49,6 +50,12 @@ public:
   bool any_token_ids() const {
     return std::any_of(
       engines_.begin(), engines_.end(), [](const auto& each) { return each.second.token_ids; });
+  }
+  /// Whether there are others than these.
+  bool any_beside(const std::vector<instance_id>& these) const {
+    return std::any_of(engines_.begin(), engines_.end(), [&](const auto& each) {
+      return std::find(these.begin(), these.end(), each.first) == these.end();
+    });
   }
   std::size_t size() const { return engines_.size(); }
 

@@ -15,14 +15,15 @@ public:
 
   /// A member was found.
   void begin() {
+    begin_ = at_.member_offset();
     if (open_)
-      cuts_.back().end = at_.member_offset();
+      cuts_.back().end = begin_;
     open_ = false;
   }
-  /// Its value was read. One left out holds no object.
+  /// Its value was read.
   void end(bool left_out) {
     if (left_out) {
-      cuts_.push_back({kept_ ? last_end_ : at_.member_offset(), at_.offset()});
+      cuts_.push_back({kept_ ? last_end_ : begin_, at_.offset()});
       open_ = !kept_;
     } else {
       kept_ = true;
@@ -33,6 +34,7 @@ public:
 private:
   std::vector<chunk_reader::cut>& cuts_;
   const json_cursor& at_;
+  std::size_t begin_ = 0; ///< of the member found last
   std::size_t last_end_ = 0;
   bool kept_ = false; ///< a member before
   bool open_ = false; ///< the last cut takes the comma behind it too, if there is one
@@ -65,16 +67,17 @@ void event_parser::read() {
     conclude();
 }
 
-/// True for a member that holds token ids.
+/// True for a member to be left out.
 bool event_parser::read_member(std::string_view key) {
   bool ids = key == "prompt_token_ids";
+  bool usage = key == "usage";
   if (ids)
     read_prompt_ids();
   else if (key == "choices")
     read_choices();
   else if (key == "id")
     read_text(facts_.id);
-  else if (key == "usage")
+  else if (usage)
     read_usage();
   else if (key == "error")
     read_error();
@@ -86,7 +89,7 @@ bool event_parser::read_member(std::string_view key) {
     code_ = at_.skip();
   else
     at_.skip();
-  return ids;
+  return ids || (usage && cut_usage_);
 }
 
 void event_parser::read_choices() {

@@ -14,9 +14,11 @@ namespace llumnix::relay {
 class event_parser {
 public:
   /// Of `facts` the choices may hold earlier ones: their buffers are used again. `cuts` becomes the
-  /// bytes of the members with token ids, each with a comma.
-  event_parser(json_cursor& at, chunk_facts& facts, std::vector<chunk_reader::cut>& cuts)
-    : at_{at}, facts_{facts}, cuts_{cuts} {}
+  /// bytes of the members with token ids, and with `cut_usage` of that with the usage, each with a
+  /// comma.
+  event_parser(
+    json_cursor& at, chunk_facts& facts, std::vector<chunk_reader::cut>& cuts, bool cut_usage)
+    : at_{at}, facts_{facts}, cuts_{cuts}, cut_usage_{cut_usage} {}
 
   /// Whether the event is none is told by the cursor's failure.
   void read();
@@ -49,6 +51,7 @@ private:
   json_cursor& at_;
   chunk_facts& facts_;
   std::vector<chunk_reader::cut>& cuts_;
+  bool cut_usage_;
   std::size_t choices_ = 0; ///< read so far
   bool has_choices_ = false;
   bool error_ = false;

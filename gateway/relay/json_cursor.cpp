@@ -3,8 +3,8 @@
 #include "gateway/openai/json_text.hpp"
 
 #include <array>
-#include <bit>
-#include <cstring>
+#include <cstddef>
+#include <experimental/simd>
 #include <simdjson.h>
 #include <utility>
 
@@ -13,21 +13,9 @@ namespace {
 
 constexpr auto not_json = "not valid JSON";
 
-/// Bytes of a string that need no closer look.
-constexpr auto plain = [] {
-  std::array<bool, 256> table{};
-  for (std::size_t i = 0x20; i < table.size(); ++i)
-    table[i] = i != '"' && i != '\\';
-  return table;
-}();
-
-/// The high bit of the first of eight bytes that is no plain one is set, and of no byte before it.
-constexpr std::uint64_t not_plain(std::uint64_t word) {
-  constexpr auto each = ~std::uint64_t{0} / 255;
-  constexpr auto high = each * 0x80;
-  auto is_zero = [](std::uint64_t x) { return (x - each) & ~x & high; };
-  auto control = (word - each * 0x20) & ~word & high;
-  return control | is_zero(word ^ each * '"') | is_zero(word ^ each * '\\');
+/// Bytes of a string that need a closer look.
+constexpr bool is_special(unsigned char byte) {
+  return byte < 0x20 || byte == '"' || byte == '\\';
 }
 
 bool is_digit(char byte) {
@@ -54,8 +42,7 @@ private:
 
 } // namespace
 
-json_cursor::json_cursor(std::string_view text)
-  : begin_{text.data()}, at_{begin_}, end_{begin_ + text.size()} {
+json_cursor::json_cursor(std::string_view text) : json_cursor{text, read_before{}} {
   if (simdjson::validate_utf8(text))
     return;
   while (auto length = openai::utf8_sequence({at_, static_cast<std::size_t>(end_ - at_)}))
@@ -216,17 +203,19 @@ void json_cursor::pass_string() {
 }
 
 void json_cursor::pass_plain() {
-  for (; end_ - at_ >= 8; at_ += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, at_, sizeof word);
-    auto found = not_plain(word);
-    if (found == 0)
-      continue;
-    if constexpr (std::endian::native == std::endian::little)
-      at_ += std::countr_zero(found) / 8;
-    break;
+  namespace simd = std::experimental;
+  using byte_t = unsigned char;
+  using block = simd::native_simd<byte_t>;
+  constexpr auto size = static_cast<std::ptrdiff_t>(block::size());
+  for (; end_ - at_ >= size; at_ += size) {
+    block bytes{reinterpret_cast<const byte_t*>(at_), simd::element_aligned};
+    auto special = bytes < byte_t{0x20} || bytes == byte_t{'"'} || bytes == byte_t{'\\'};
+    if (simd::any_of(special)) {
+      at_ += simd::find_first_set(special);
+      return;
+    }
   }
-  while (at_ < end_ && plain[static_cast<unsigned char>(*at_)])
+  while (at_ < end_ && !is_special(static_cast<unsigned char>(*at_)))
     ++at_;
 }
 

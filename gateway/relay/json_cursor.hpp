@@ -29,6 +29,10 @@ public:
 
   /// `text` must outlive the cursor.
   explicit json_cursor(std::string_view text);
+  /// The same for what a cursor has read before: it is not looked through for its encoding again.
+  struct read_before {};
+  json_cursor(std::string_view text, read_before)
+    : begin_{text.data()}, at_{begin_}, end_{begin_ + text.size()} {}
 
   /// The byte the next value begins with: one of `{["-0123456789tfn`, or anything else where no
   /// value comes.

@@ -72,11 +72,12 @@ std::uint32_t prompt_size::tokens() const {
     std::min<std::size_t>(sum, std::numeric_limits<std::uint32_t>::max()));
 }
 
-prompt_size measure_messages(std::string_view messages) {
+prompt_size measure_messages(json_cursor& at) {
   prompt_size size;
-  json_cursor at{messages};
-  if (at.peek() != '[')
+  if (at.peek() != '[') {
+    at.skip();
     return size;
+  }
   at.enter_array();
   while (at.next_element())
     if (at.peek() == '{')
@@ -86,9 +87,8 @@ prompt_size measure_messages(std::string_view messages) {
   return size;
 }
 
-prompt_size measure_prompt(std::string_view prompt) {
+prompt_size measure_prompt(json_cursor& at) {
   prompt_size size;
-  json_cursor at{prompt};
   if (at.peek() != '[') {
     add_text(size, at);
     return size;

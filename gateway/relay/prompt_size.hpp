@@ -2,9 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 namespace llumnix::relay {
+
+class json_cursor;
 
 /// What is in a request's prompt, as far as it can be told without a tokenizer.
 struct prompt_size {
@@ -17,9 +18,9 @@ struct prompt_size {
   std::uint32_t tokens() const;
 };
 
-/// Of `messages` or `prompt`, as text of valid JSON. What is neither a conversation nor a prompt
-/// counts as nothing: the engine says itself what it thinks of it.
-prompt_size measure_messages(std::string_view messages);
-prompt_size measure_prompt(std::string_view prompt);
+/// Of `messages` or `prompt`, the value that comes next, which is passed over. What is neither a
+/// conversation nor a prompt counts as nothing: the engine says itself what it thinks of it.
+prompt_size measure_messages(json_cursor& at);
+prompt_size measure_prompt(json_cursor& at);
 
 } // namespace llumnix::relay

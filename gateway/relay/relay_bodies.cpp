@@ -14,7 +14,7 @@ namespace {
 /// is left every byte stays. The last of it, from where a member could be added, is returned.
 template <class Drop>
 std::string_view copy_members(std::string& out, std::string_view body, Drop drop) {
-  json_cursor at{body};
+  json_cursor at{body, json_cursor::read_before{}};
   at.enter_object();
   auto from = at.offset(); // nothing behind it is copied
   out += body.substr(0, from);
@@ -36,12 +36,6 @@ void add_member(std::string& out, std::string_view name) {
     out += ',';
   openai::append_quoted(out, name);
   out += ':';
-}
-
-/// What makes an engine connect somewhere, or wait for somebody to do so.
-bool connects(std::string_view name) {
-  return name == "kv_transfer_params" || name == "ec_transfer_params"
-         || name.starts_with("bootstrap_");
 }
 
 template <std::size_t Count>
@@ -97,17 +91,28 @@ void add_logprobs(std::string& out, const relay_request& request) {
 
 } // namespace
 
-std::string first_body(std::string_view body, const relay_request& request, bool ask_ids) {
-  constexpr std::string_view asked = R"("return_token_ids":true)";
-  std::string out;
-  out.reserve(body.size() + asked.size() + 1);
-  auto rest = copy_members(out, body, connects);
-  if (ask_ids && !request.wants_token_ids) {
-    add_member(out, "return_token_ids");
-    out += "true";
+engine_body first_body(std::string_view body, const relay_request& request, bool ask_ids) {
+  const auto& layout = request.layout;
+  const auto& cuts = layout.cuts();
+  bool asks = ask_ids && !request.wants_token_ids;
+  auto changed = cuts.empty() ? body.size() : cuts.front().begin;
+  engine_body made{asks ? std::min(changed, layout.insertion()) : changed, {}};
+  auto from = made.kept;
+  auto copy_to = [&](std::size_t end) {
+    if (asks && end >= layout.insertion()) {
+      made.rest += body.substr(from, layout.insertion() - from);
+      made.rest += layout.empty() ? R"("return_token_ids":true)" : R"(,"return_token_ids":true)";
+      from = layout.insertion();
+      asks = false;
+    }
+    made.rest += body.substr(from, end - from);
+  };
+  for (const auto& cut : cuts) {
+    copy_to(cut.begin);
+    from = cut.end;
   }
-  out += rest;
-  return out;
+  copy_to(body.size());
+  return made;
 }
 
 std::string continuation_body(

@@ -29,7 +29,7 @@ std::string_view trimmed(std::string_view text) {
 
 } // namespace
 
-result<const chunk_facts*> chunk_reader::read(std::string_view data) {
+result<const chunk_facts*> chunk_reader::read(std::string_view data, bool hide_usage) {
   if (event_.capacity() > kept_capacity)
     *this = chunk_reader{};
   event_ = data;
@@ -41,13 +41,24 @@ result<const chunk_facts*> chunk_reader::read(std::string_view data) {
     return &facts_;
   }
   json_cursor at{event_};
-  event_parser{at, facts_, cuts_}.read();
-  if (!at.failed())
+  event_parser{at, facts_, cuts_, hide_usage}.read();
+  if (!at.failed()) {
+    if (hide_usage)
+      cut_out();
     return &facts_;
+  }
   event_.clear();
   cuts_.clear();
   return error{
     errc::bad_message, fmt::format("byte {} of an event: {}", at.offset(), at.problem())};
+}
+
+void chunk_reader::cut_out() {
+  if (facts_.kind != chunk_facts::type::tokens)
+    cuts_.clear();
+  for (auto at = cuts_.rbegin(); at != cuts_.rend(); ++at)
+    event_.erase(at->begin, at->end - at->begin);
+  cuts_.clear();
 }
 
 void chunk_reader::append_as_sent(std::string& out, const relay_request& request) const {

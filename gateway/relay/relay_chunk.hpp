@@ -42,8 +42,10 @@ struct chunk_facts {
 class chunk_reader {
 public:
   /// Understands one event. `bad_message` for what is no JSON object or no chunk of either
-  /// endpoint. The facts stay valid until the next call.
-  result<const chunk_facts*> read(std::string_view data);
+  /// endpoint. The facts stay valid until the next call. `hide_usage`: the client asked neither for
+  /// the usage on each chunk nor for token ids, so from here on the event is without both; one with
+  /// nothing but a usage stays as it is.
+  result<const chunk_facts*> read(std::string_view data, bool hide_usage = false);
 
   /// The event last read, as it was sent; empty if it was refused.
   std::string_view event() const { return event_; }
@@ -60,9 +62,11 @@ public:
   };
 
 private:
+  void cut_out();
+
   std::string event_;
   chunk_facts facts_;
-  std::vector<cut> cuts_; ///< the members with token ids, in order
+  std::vector<cut> cuts_; ///< the members to be left out, in order
 };
 
 /// Shows the stream of an engine that goes on (chunks of /v1/completions) as the stream that began:
@@ -74,23 +78,25 @@ public:
   translator(const relay_request& request, std::string_view first);
 
   /// Appends the event `from` has just read, with `text` in place of its text (parts may have been
-  /// shown before), and without the role. `counts`: what a usage in it is to say.
-  /// A chat's log-probabilities are rebuilt from those of completions; offsets of completions' are
-  /// moved by `text_offset` characters, and cached tokens told are at most those of the prompt. A
-  /// [DONE] stays one. `repeated`: its tokens were shown before, so ids and
-  /// log-probabilities are left out (null).
+  /// shown before), and without the role. `counts`: what a usage in it is to say. A chat's
+  /// log-probabilities are rebuilt from those of completions; offsets of completions' are moved by
+  /// `text_offset` characters, and cached tokens told are at most those of the prompt. A [DONE]
+  /// stays one. `repeated`: so many of its tokens were shown before, whose ids and
+  /// log-probabilities are left out; null where that is all of them.
   void append(
     std::string& out, const chunk_reader& from, std::string_view text, const openai::usage& counts,
-    std::uint64_t text_offset, bool repeated) const;
+    std::uint64_t text_offset, std::size_t repeated) const;
+
+  static constexpr std::size_t all = SIZE_MAX; ///< tokens of an event
 
 private:
   std::string_view as_first(std::string_view key, std::string_view value) const;
   void append_choices(
     std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-    bool repeated) const;
+    std::size_t repeated) const;
   void append_choice(
     std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-    bool repeated) const;
+    std::size_t repeated) const;
 
   openai::endpoint kind_;
   bool wants_token_ids_;

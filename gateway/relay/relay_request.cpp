@@ -2,7 +2,6 @@
 
 #include "gateway/openai/json_text.hpp"
 #include "gateway/relay/json_cursor.hpp"
-#include "gateway/relay/prompt_size.hpp"
 #include "gateway/relay/request_fields.hpp"
 
 #include <algorithm>
@@ -22,7 +21,7 @@ std::uint32_t clamped(std::int64_t value) {
 /// The last value of a member of `object`; empty if there is none.
 std::string_view member(std::string_view object, std::string_view name) {
   std::string_view found;
-  json_cursor at{object};
+  json_cursor at{object, json_cursor::read_before{}};
   at.enter_object();
   while (at.next_member()) {
     auto value = at.skip();
@@ -57,7 +56,7 @@ std::size_t longest_stop(request_fields& body, std::string& scratch) {
   };
   auto stop = body.find("stop");
   if (stop.starts_with('[')) {
-    json_cursor at{stop};
+    json_cursor at{stop, json_cursor::read_before{}};
     at.enter_array();
     while (at.next_element())
       take(at.skip());
@@ -92,13 +91,12 @@ void read_logprobs(request_fields& body, relay_request& request) {
     request.top_logprobs = *top < 0 ? most : clamped(*top);
 }
 
-prompt_size measure(request_fields& body, openai::endpoint kind) {
+void check_prompt(request_fields& body, openai::endpoint kind) {
   if (kind == openai::endpoint::chat)
-    return measure_messages(body.find("messages"));
+    return;
   auto prompt = body.find("prompt");
   if (!prompt.empty() && !prompt.starts_with('"') && !prompt.starts_with('['))
     body.wrong_type("prompt", "a string or an array");
-  return measure_prompt(body.find("prompt"));
 }
 
 /// Whether the output is to have a form; "text" is none.
@@ -156,7 +154,8 @@ std::uint32_t count_choices(request_fields& body, const prompt_size& size) {
 
 std::variant<relay_request, openai::api_error>
 request_reader::read(openai::endpoint kind, std::string_view body) {
-  request_fields fields{body};
+  request_fields fields{
+    body, kind == openai::endpoint::chat ? field_name{"messages"} : field_name{"prompt"}};
   relay_request request;
   request.kind = kind;
   if (auto model = fields.of_type("model", '"', "a string"); !model.empty())
@@ -166,12 +165,14 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
   read_stops(fields, request, scratch_);
   read_lengths(fields, request);
   read_logprobs(fields, request);
-  auto size = measure(fields, kind);
+  check_prompt(fields, kind);
+  const auto& size = fields.size();
   request.prompt_tokens = size.tokens();
   request.choices = count_choices(fields, size);
   request.single_use = find_single_use(fields, size);
   if (fields.failure())
     return std::move(*fields.failure());
+  request.layout = fields.layout();
   return request;
 }
 

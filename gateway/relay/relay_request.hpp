@@ -2,6 +2,7 @@
 
 #include "gateway/openai/api_error.hpp"
 #include "gateway/openai/generation_request.hpp"
+#include "gateway/relay/body_layout.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -47,6 +48,7 @@ struct relay_request {
   /// "repetition_detection", "kv_transfer_params": the first of them, in this order. Empty: all
   /// carries over (guides/vllm.md 6 and 7).
   std::string_view single_use;
+  body_layout layout; ///< of the body it was read from
 };
 
 /// Reads the bodies of requests that are passed on. Only what the gateway acts on is checked, and
@@ -61,12 +63,17 @@ private:
   std::string scratch_;
 };
 
+/// A body for an engine as far as it is the client's, and what follows that.
+struct engine_body {
+  std::size_t kept = 0; ///< bytes of the client's body, from its first on
+  std::string rest;
+};
+
 /// The body for the engine that begins: the client's bytes, and with `ask_ids` a last field
 /// "return_token_ids":true (a later duplicate wins in every engine we know). Fields that would let
-/// a client make an engine connect somewhere (`kv_transfer_params`, `ec_transfer_params`,
-/// `bootstrap_*`, spec/gateway.md 6) are cut out. `body`, here and below, is one that a
-/// `request_reader` took.
-std::string first_body(std::string_view body, const relay_request& request, bool ask_ids);
+/// a client make an engine connect somewhere (`connects`) are cut out. `body`, here and below, is
+/// the one that a `request_reader` took. It is not read again, and mostly not copied either.
+engine_body first_body(std::string_view body, const relay_request& request, bool ask_ids);
 
 /// The body for an engine that goes on, always of /v1/completions: `ids` are prompt and delivered
 /// tokens; what limits the output is reduced by `delivered`, of which the caller sees to it that

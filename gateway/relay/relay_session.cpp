@@ -2,6 +2,7 @@
 
 #include "gateway/openai/api_error.hpp"
 #include "gateway/relay/relay_table.hpp"
+#include "gateway/relay/text_bodies.hpp"
 #include "gateway/relay/whole_reply.hpp"
 #include "runtime/base/log.hpp"
 
@@ -19,6 +20,10 @@ constexpr auto retry_pause = 100ms;              // once every engine has failed
 constexpr std::chrono::seconds longest_rest{60}; // of an engine's own `Retry-After`
 constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
 constexpr std::size_t reply_max = 64 * 1024 * 1024;
+constexpr std::size_t refusal_max = 1024 * 1024; // of an answer that should have been a stream
+constexpr std::size_t event_max = 1024 * 1024;   // and the ids of the prompt:
+constexpr std::size_t id_bytes = 10;             // at most, for each token of the prompt
+constexpr std::size_t counted_body_max = 1024 * 1024;
 
 std::string_view header(const net::http_reply& reply, std::string_view name) {
   for (const auto& [key, value] : reply.headers)
@@ -31,7 +36,7 @@ std::string_view header(const net::http_reply& reply, std::string_view name) {
 
 /// Another engine may answer it differently.
 bool worth_a_retry(int status) {
-  return status == 429 || status >= 500;
+  return status == 408 || status == 429 || status >= 500;
 }
 
 std::chrono::seconds retry_after(const net::http_reply& reply) {
@@ -79,7 +84,7 @@ void relay_session::place() {
   auto exclude = table_.services().engines.resting(table_.now());
   exclude.insert(exclude.end(), failed_.begin(), failed_.end());
   table_.services().port.place_relayed(
-    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens()}, epoch_ > 0,
+    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
     std::move(exclude));
 }
 
@@ -109,52 +114,97 @@ void relay_session::ask(const stream_owner& owner) {
   const auto* engine = table_.services().engines.find(owner.instance);
   if (!engine)
     return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
-  if (
-    !resume_.from_scratch && request_.wish.kind == openai::endpoint::chat
-    && !request_.wish.max_tokens && engine->context_tokens == 0)
-    return fail(
-      {errc::unsupported,
-       "it is not known how long an output " + owner.instance + " may still give"});
+  if (auto obstacle = cannot_go_on(*engine); !obstacle.empty())
+    return lose_engine({errc::unsupported, owner.instance + " cannot go on: " + obstacle});
+  net::upstream_request question;
+  if (auto written = write_body(question, *engine); !written)
+    return fail(std::move(written.error()).while_doing(why_));
   phase_ = phase::asking;
   reply_ = {};
   events_.reset();
-  last_byte_ = table_.now();
-  net::upstream_request question;
+  last_progress_ = table_.now();
   question.address = engine->address;
-  question.target = resume_.from_scratch ? request_.path : "/v1/completions";
+  question.target = resume_.where == resumption::from::ids ? "/v1/completions" : request_.path;
   question.headers = request_.headers;
   question.headers.emplace_back("content-type", "application/json");
   question.headers.emplace_back(
     "x-request-id",
     epoch_ == 0 ? request_.id.text() : request_.id.text() + "-" + std::to_string(epoch_));
-  question.body = body_for_engine(*engine);
+  auto prompt_max = question.body_begin.text.size() + question.body.size(); // of a byte each
+  if (engine->context_tokens > 0)
+    prompt_max = std::min<std::size_t>(prompt_max, engine->context_tokens);
+  event_max_ = event_max + id_bytes * prompt_max;
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
   call_ = table_.services().pool.send(std::move(question), *this);
 }
 
-std::string relay_session::body_for_engine(const engine_endpoint& engine) {
-  if (!resume_.from_scratch)
-    return continuation_body(
-      request_.body, request_.wish, resume_.ids, resume_.kept, engine.context_tokens);
-  auto made = std::exchange(request_.first_body, {});
-  if (!made.empty() && (request_.asks_ids == engine.token_ids || !request_.wish.stream))
-    return made;
-  return first_body(request_.body, request_.wish, engine.token_ids && request_.wish.stream);
+/// Why this engine cannot go on with what was shown; empty where it can.
+std::string relay_session::cannot_go_on(const engine_endpoint& engine) const {
+  bool chat = request_.wish.kind == openai::endpoint::chat;
+  bool open_end = chat && !request_.wish.max_tokens;
+  if (resume_.where == resumption::from::ids && open_end && engine.context_tokens == 0)
+    return "it is not known how long its outputs may be";
+  if (resume_.where == resumption::from::text && chat && !engine.continues_text)
+    return "it is not known whether it goes on with a text";
+  return {};
+}
+
+/// Fails with what no engine can go on with.
+result<void>
+relay_session::write_body(net::upstream_request& question, const engine_endpoint& engine) {
+  const auto& wish = request_.wish;
+  const auto& body = *request_.body;
+  stream_.hide_usage(false);
+  if (resume_.where == resumption::from::scratch) {
+    write_first_body(question, engine);
+  } else if (resume_.where == resumption::from::ids) {
+    question.body = continuation_body(body, wish, resume_.ids, resume_.kept, engine.context_tokens);
+  } else {
+    bool counted = engine.continues_text && !wish.continuous_usage;
+    stream_.hide_usage(counted);
+    auto made = text_continuation_body(body, wish, resume_.text, resume_.kept, counted);
+    if (!made)
+      return std::move(made).error();
+    question.body = std::move(*made);
+  }
+  return {};
+}
+
+/// An engine that tells no token ids is asked to count them, so that another may go on by the text.
+void relay_session::write_first_body(
+  net::upstream_request& question, const engine_endpoint& engine) {
+  const auto& wish = request_.wish;
+  const auto& body = request_.body;
+  auto made = first_body(*body, wish, engine.token_ids && wish.stream);
+  auto begin = std::string_view{*body}.substr(0, made.kept);
+  bool counted = wish.stream && !engine.token_ids && engine.continues_text && !wish.continuous_usage
+                 && relay_stream::suits_text(wish) && body->size() <= counted_body_max;
+  stream_.hide_usage(counted);
+  if (counted) {
+    question.body = counted_body(std::string{begin} + made.rest);
+  } else {
+    question.body_begin = {body, begin};
+    question.body = std::move(made.rest);
+  }
 }
 
 void relay_session::on_head(const net::http_reply& head) {
   phase_ = phase::reading;
-  last_byte_ = table_.now();
+  last_progress_ = table_.now();
   reply_ = head;
+  if (auto coding = header(head, "content-encoding"); !coding.empty() && coding != "identity")
+    return lose_engine(
+      {errc::bad_message, "the engine compressed its answer, which nobody asked for"});
   if (
     head.status == 200 && request_.wish.stream
     && header(head, "content-type").starts_with("text/event-stream"))
-    events_.emplace();
+    events_.emplace(event_max_);
 }
 
 void relay_session::on_body(std::string_view piece) {
-  last_byte_ = table_.now();
   if (!events_) {
+    if (request_.wish.stream && reply_.body.size() + piece.size() > refusal_max)
+      return lose_engine({errc::bad_message, "the engine's answer is no stream, and too long"});
     reply_.body += piece;
     return;
   }
@@ -162,21 +212,35 @@ void relay_session::on_body(std::string_view piece) {
   auto fed = events_->feed(
     piece, [&](const net::stream_event& event) { alive = alive && on_event(event.data); });
   if (alive && !fed)
-    lose_engine({errc::bad_message, "the engine's stream is no event stream"});
+    lose_engine(
+      {errc::bad_message, "the engine's stream is no event stream: " + fed.error().context});
 }
 
 /// False when this engine's stream is over.
 bool relay_session::on_event(std::string_view data) {
   auto before = stream_.output_tokens();
+  auto said_before = stream_.progress();
   switch (stream_.on_event(table_.chunks(), data, out_)) {
     case relay_stream::verdict::go_on: break;
     case relay_stream::verdict::complete: complete(); return false;
     case relay_stream::verdict::failed: lose_engine(stream_.failure()); return false;
     case relay_stream::verdict::broken: fail(stream_.failure()); return false;
+    case relay_stream::verdict::refused:
+      reply_
+        = {stream_.refusal_status(), {{"content-type", "application/json"}}, std::string{data}};
+      call_.reset();
+      on_refusal();
+      return false;
   }
+  if (stream_.waiting() > event_max_ * std::min(request_.wish.choices, 16u)) {
+    lose_engine({errc::bad_message, "the engine goes on and on without a token"});
+    return false;
+  }
+  auto now = table_.now();
+  if (stream_.progress() != said_before)
+    last_progress_ = now;
   if (stream_.output_tokens() == before)
     return true;
-  auto now = table_.now();
   if (!first_token_)
     first_token_ = now;
   else
@@ -216,12 +280,16 @@ void relay_session::write_on() {
 }
 
 void relay_session::on_drained() {
-  if (std::exchange(held_, false) && call_)
-    call_->resume();
+  if (!std::exchange(held_, false) || !call_)
+    return;
+  last_progress_ = table_.now(); // it could say nothing meanwhile
+  call_->resume();
 }
 
 void relay_session::on_end(const error& failure) {
   call_.reset();
+  if (failure.code == errc::too_long)
+    return lose_engine({errc::bad_message, failure.context}); // no fault of the client's
   if (failure.code != errc::ok)
     return lose_engine(failure);
   if (events_)
@@ -230,25 +298,30 @@ void relay_session::on_end(const error& failure) {
 }
 
 void relay_session::on_whole_reply() {
-  if (!worth_a_retry(reply_.status)) {
-    if (request_.wish.stream && reply_.status < 400)
-      return lose_engine({errc::bad_message, "the engine did not answer with a stream"});
-    if (stream_.begun())
-      return fail(
-        {errc::internal, "the engine that was to go on answered " + std::to_string(reply_.status)});
-    if (reply_.status == 200) {
-      auto read = read_whole_reply(reply_.body);
-      if (!read)
-        return lose_engine(read.error());
-      usage_ = read->usage.value_or(openai::usage{});
-    }
-    answer_with(
-      std::move(reply_), reply_.status < 400 ? "stop" : "failed",
-      reply_.status < 400 ? error{errc::ok, {}}
-                          : error{errc::invalid_argument, "the engine refused the request"});
-    return;
-  }
+  auto status = reply_.status;
+  if (status >= 400)
+    return on_refusal();
+  if (request_.wish.stream)
+    return lose_engine({errc::bad_message, "the engine did not answer with a stream"});
+  if (status != 200)
+    return lose_engine({errc::bad_message, "the engine answered " + std::to_string(status)});
+  auto read = read_whole_reply(reply_.body);
+  if (!read)
+    return lose_engine(read.error());
+  usage_ = read->usage.value_or(openai::usage{});
+  answer_with(std::move(reply_), "stop", {errc::ok, {}});
+}
+
+/// `reply_` is an error, told by its status or, by engines that find it later, as an event where
+/// the first token belongs: the client's fault, or worth to ask another.
+void relay_session::on_refusal() {
   auto why = "the engine answered " + std::to_string(reply_.status);
+  if (!worth_a_retry(reply_.status)) {
+    if (stream_.begun())
+      return fail({errc::internal, why + " when it was to go on"});
+    return answer_with(
+      std::move(reply_), "failed", {errc::invalid_argument, "the engine refused the request"});
+  }
   if (auto pause = retry_after(reply_); pause > 0s)
     table_.services().engines.rest(owner_->instance, table_.now() + pause);
   refusal_ = std::exchange(reply_, {});
@@ -259,9 +332,10 @@ void relay_session::on_whole_reply() {
 }
 
 /// The engine that was asked is of no use: another one goes on from what the client has.
-void relay_session::lose_engine(const error& why) {
+void relay_session::lose_engine(error why) { // a copy: `resume` forgets failures
   call_.reset();
   held_ = false;
+  static_cast<void>(std::exchange(reply_, {})); // with its memory, which may be much
   if (events_)
     write_on(); // what came before is good
   if (phase_ == phase::over)
@@ -272,20 +346,27 @@ void relay_session::lose_engine(const error& why) {
   if (owner_)
     failed_.push_back(owner_->instance);
   owner_.reset();
+  why_ = why.context;
   auto next = stream_.resume();
   if (!next)
     return fail(std::move(next.error()).while_doing(why.context));
   resume_ = std::move(*next);
-  if (placements_ >= table_.services().config.max_placements)
+  if (placements_ >= table_.services().config.max_placements) {
+    if (refusal_ && !stream_.begun())
+      return answer_with(std::move(*refusal_), "failed", why);
     return fail(
       {why.code, "gave up after " + std::to_string(placements_) + " engines: " + why.context});
+  }
+  bool garbage = why.code == errc::bad_message && !stream_.begun();
+  if (garbage && !table_.may_retry())
+    return fail({why.code, why.context + ", and too many others failed too"});
   retry_or_give_up(why);
 }
 
 void relay_session::retry_or_give_up(const error& why) {
   ++epoch_;
   auto now = table_.now();
-  bool some_left = failed_.size() < table_.services().engines.size();
+  bool some_left = table_.services().engines.any_beside(failed_);
   if (!some_left && refusal_ && !stream_.begun())
     return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
   if (!some_left && now >= give_up_at_)
@@ -322,8 +403,8 @@ void relay_session::sweep(time_point now) {
     return leave("the client read nothing for too long");
   }
   if (
-    events_ && stream_.begun() && !held_ && config.engine_silence > 0ms
-    && now - last_byte_ > config.engine_silence)
+    phase_ == phase::reading && events_ && stream_.begun() && !held_ && config.engine_silence > 0ms
+    && now - last_progress_ > config.engine_silence)
     lose_engine({errc::timeout, "the engine fell silent"});
 }
 

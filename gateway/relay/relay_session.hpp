@@ -8,6 +8,7 @@
 #include "net/upstream_pool.hpp"
 #include "runtime/serving/stream_table.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -17,19 +18,18 @@
 namespace llumnix::relay {
 
 class relay_table;
+struct engine_endpoint;
 
 /// A request to be passed on, as its client meets it.
 struct passed_request {
   relay_request wish;
-  std::string body;
+  std::shared_ptr<const std::string> body;
   std::string path;
   net::header_list headers; ///< those of the client that engines may see
   request_ids::claim id;
   std::string client; ///< its address
   time_point arrived;
   std::shared_ptr<const void> held{}; ///< the body's share of what the server may hold
-  std::string first_body{};           ///< for the engine that begins, if it was made already
-  bool asks_ids = false;              ///< whether that is for engines that tell token ids
 };
 
 /// One request on its way through an engine that speaks HTTP, and through another if that one is
@@ -77,12 +77,15 @@ private:
 
   void place();
   void ask(const stream_owner& owner);
-  std::string body_for_engine(const struct engine_endpoint& engine);
+  std::string cannot_go_on(const engine_endpoint& engine) const;
+  result<void> write_body(net::upstream_request& question, const engine_endpoint& engine);
+  void write_first_body(net::upstream_request& question, const engine_endpoint& engine);
   bool on_event(std::string_view data);
   void on_whole_reply();
+  void on_refusal();
   void queue();
   void write_on();
-  void lose_engine(const error& why);
+  void lose_engine(error why);
   void retry_or_give_up(const error& why);
   void complete();
   void fail(const error& why);
@@ -113,11 +116,13 @@ private:
   net::http_reply reply_; ///< the engine's head, and the body of one that is not streamed
   std::optional<net::http_reply> refusal_;  ///< the last engine that refused said this
   std::optional<net::event_stream> events_; ///< of a streamed reply
+  std::size_t event_max_ = 0;               ///< bytes of one event
+  std::string why_;                         ///< the engine before was left
   std::optional<openai::usage> usage_;      ///< of a whole reply
   std::string out_;                         ///< for the client, since the last pause
   bool head_sent_ = false;
-  bool held_ = false; ///< the engine is slowed down, for the client is slow
-  time_point last_byte_;
+  bool held_ = false;        ///< the engine is slowed down, for the client is slow
+  time_point last_progress_; ///< of the engine: it said something
   time_point last_token_{};
   std::optional<time_point> first_token_;
 };

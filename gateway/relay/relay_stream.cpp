@@ -10,6 +10,28 @@ namespace llumnix::relay {
 
 namespace {
 
+constexpr std::uint32_t tokens_max = 1u << 24; // of a request without a limit: beyond any context
+constexpr std::uint32_t idle_events_max = 1u << 16; // in a row, however fast they come
+constexpr std::size_t text_max = std::size_t{256} << 20;
+
+bool says_something(const chunk_choice& choice) {
+  return !choice.text.empty() || !choice.ids.empty() || !choice.finish_reason.empty()
+         || choice.other_delta;
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
+/// The beginning of what an engine says, for people.
+std::string clipped(std::string_view text) {
+  constexpr std::size_t most = 300;
+  auto end = std::min(text.size(), most);
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+    --end; // inside a character
+  return std::string{text.substr(0, end)} + (end < text.size() ? "..." : "");
+}
+
 /// The byte `characters` further on in UTF-8 text, or nothing where it ends before.
 std::optional<std::size_t>
 advance(std::string_view text, std::size_t from, std::uint32_t characters) {
@@ -24,18 +46,27 @@ advance(std::string_view text, std::size_t from, std::uint32_t characters) {
 
 } // namespace
 
+std::optional<std::uint32_t> limit_of(const relay_request& request) {
+  if (request.max_tokens || request.kind == openai::endpoint::chat)
+    return request.max_tokens;
+  return default_max_tokens;
+}
+
 relay_stream::relay_stream(const relay_request& request)
   : request_{&request}, prompt_tokens_{request.prompt_tokens} {}
 
 relay_stream::verdict
 relay_stream::on_event(chunk_reader& reader, std::string_view data, std::string& out) {
-  auto read = reader.read(data);
+  auto read = reader.read(data, hides_usage_);
   if (!read)
     return fail(errc::bad_message, "the engine sent what is no chunk: " + read.error().context);
   const auto& facts = **read;
   switch (facts.kind) {
     case chunk_facts::type::error:
-      return fail(errc::internal, "the engine reports: " + facts.error_message);
+      refusal_status_ = facts.error_status;
+      return fail(
+        errc::internal, "the engine reports: " + clipped(facts.error_message),
+        begun_ ? verdict::failed : verdict::refused);
     case chunk_facts::type::done:
       if (finished_ < request_->choices)
         return fail(errc::disconnected, "the engine ended the stream before its output");
@@ -60,12 +91,48 @@ relay_stream::verdict relay_stream::on_tokens(
     if (choice.finish_reason == "abort")
       return fail(errc::disconnected, "the engine gave the request up");
   }
+  if (exceeds_limit(facts))
+    return fail(errc::bad_message, "the engine says more than it was asked for");
+  note_progress(facts);
+  if (idle_events_ > idle_events_max)
+    return fail(errc::bad_message, "the engine goes on and on and says nothing");
+  if (facts.kind == chunk_facts::type::usage) {
+    bool unwanted = hides_usage_ && !request_->include_usage;
+    bool shown_before = std::exchange(usage_shown_, begun_) && translator_;
+    if (unwanted || shown_before)
+      return verdict::go_on;
+  }
+  return translator_ ? continue_with(reader, facts, out) : begin_with(reader, facts, data, out);
+}
+
+/// Whether these tokens are more than the request allows. Where ids are not told a text may come in
+/// more pieces than it has tokens: there only what is far beyond is noticed.
+bool relay_stream::exceeds_limit(const chunk_facts& facts) const {
+  auto limit = std::uint64_t{request_->max_tokens.value_or(tokens_max)};
+  if (!request_->single_use.empty()) // it may be told its prompt, too (`echo`)
+    limit += 4 * std::uint64_t{request_->prompt_tokens} + 64;
+  limit *= request_->choices;
+  std::uint64_t more = 0;
+  for (const auto& choice : facts.choices)
+    more += choice.ids.size();
+  if (shown_.size() > text_max)
+    return true;
+  if (more > 0)
+    return (translator_ ? kept_ + told_ : ids_.size()) + more > limit;
+  return output_tokens_ > 2 * limit + 64;
+}
+
+void relay_stream::note_progress(const chunk_facts& facts) {
+  bool says = std::any_of(facts.choices.begin(), facts.choices.end(), says_something);
   if (facts.usage) {
     auto so_far = counts(*facts.usage);
     prompt_tokens_ = static_cast<std::uint32_t>(so_far.prompt_tokens);
-    output_tokens_ = std::max(output_tokens_, static_cast<std::uint32_t>(so_far.completion_tokens));
+    auto tokens = static_cast<std::uint32_t>(so_far.completion_tokens);
+    says |= tokens > output_tokens_;
+    output_tokens_ = std::max(output_tokens_, tokens);
   }
-  return translator_ ? continue_with(reader, facts, out) : begin_with(reader, facts, data, out);
+  progress_ += says;
+  idle_events_ = says ? 0 : idle_events_ + 1;
 }
 
 /// The engine that began: its bytes are passed on.
@@ -77,11 +144,9 @@ relay_stream::verdict relay_stream::begin_with(
     prompt_ids_ = *facts.prompt_ids;
     prompt_tokens_ = static_cast<std::uint32_t>(prompt_ids_.size());
   }
-  bool holds_token = facts.choices.empty() && begun_;
   for (const auto& choice : facts.choices)
-    holds_token |= !choice.role_only || !choice.ids.empty() || !choice.finish_reason.empty();
-  reader.append_as_sent(holds_token ? out += std::exchange(pending_, {}) : pending_, *request_);
-  begun_ |= holds_token;
+    begun_ |= !choice.role_only || !choice.ids.empty() || !choice.finish_reason.empty();
+  reader.append_as_sent(begun_ ? out += std::exchange(pending_, {}) : pending_, *request_);
   note_tokens(facts);
   return verdict::go_on;
 }
@@ -91,19 +156,37 @@ void relay_stream::note_tokens(const chunk_facts& facts) {
     other_delta_ |= choice.other_delta;
     finished_ += !choice.finish_reason.empty();
     end_shown_ |= !choice.finish_reason.empty();
-    if (choice.ids.empty() && !choice.text.empty()) {
-      ids_known_ = false;
-      ++output_tokens_;
-    }
     ids_.insert(ids_.end(), choice.ids.begin(), choice.ids.end());
-    if (ids_known_)
-      output_tokens_ = std::max(output_tokens_, static_cast<std::uint32_t>(ids_.size()));
+    count_text(facts, choice);
     shown_ += choice.text;
-    if (choice.text.empty() || !choice.finish_reason.empty())
-      continue; // what ends an output is no place to go on from: it may be a token without text
-    points_.push_back(
-      {static_cast<std::uint32_t>(ids_.size()), static_cast<std::uint32_t>(shown_.size())});
+    if (!choice.text.empty() && choice.finish_reason.empty())
+      add_point(); // what ends an output is no place to go on from: it may be a
+                   // token without text
   }
+}
+
+/// By ids where all are told; else by the usage, or by what this event says of it.
+void relay_stream::count_text(const chunk_facts& facts, const chunk_choice& choice) {
+  bool text_alone = choice.ids.empty() && !choice.text.empty();
+  if (text_alone) {
+    ids_known_ = false;
+    counted_ &= facts.usage.has_value();
+  }
+  if (!ids_known_) {
+    auto before = translator_ ? 0 : ids_.size() - choice.ids.size();
+    auto more = text_alone ? 1 : choice.ids.size();
+    text_tokens_
+      = facts.usage
+          ? static_cast<std::uint32_t>(counts(*facts.usage).completion_tokens)
+          : static_cast<std::uint32_t>(std::max<std::size_t>(text_tokens_, before) + more);
+  }
+  output_tokens_
+    = std::max(output_tokens_, ids_known_ ? static_cast<std::uint32_t>(ids_.size()) : text_tokens_);
+}
+
+void relay_stream::add_point() {
+  auto tokens = ids_known_ ? static_cast<std::uint32_t>(ids_.size()) : text_tokens_;
+  points_.push_back({tokens, static_cast<std::uint32_t>(shown_.size())});
 }
 
 result<resumption> relay_stream::resume() {
@@ -118,33 +201,63 @@ result<resumption> relay_stream::resume() {
                            + std::string{request_->single_use} + "' once tokens were delivered"};
   if (other_delta_)
     return error{
-      errc::unsupported,
-      "no engine can go on with a text that its engine parsed tools or reasoning out of"};
-  if (!ids_known_ || prompt_ids_.empty())
+      errc::unsupported, "no engine can go on with a text that its "
+                         "engine parsed tools or reasoning out of"};
+  if (auto obstacle = no_text_because(); !by_ids() && !obstacle.empty())
     return error{
-      errc::unsupported, "the engine told no token ids, so no other can go on from the last"};
+      errc::unsupported,
+      "the engine told no token ids, so no other can go on: " + std::string{obstacle}};
   if (!translator_)
     translator_.emplace(*request_, first_);
   auto from = place_to_go_on();
-  kept_ = from.tokens;
+  kept_ = text_tokens_ = from.tokens;
   told_ = 0;
+  idle_events_ = 0;
   compared_ = *advance(shown_, from.bytes, from.bytes == 0 ? 0 : request_->held_back);
+  offset_ = openai::count_characters(std::string_view{shown_}.substr(0, compared_));
   finished_ = 0;
-  resumption next{false, prompt_ids_, kept_};
+  if (!by_ids()) {
+    ids_known_ = false; // also where only those of the prompt are missing
+    return resumption{resumption::from::text, {}, shown_.substr(0, compared_), kept_};
+  }
+  resumption next{resumption::from::ids, prompt_ids_, {}, kept_};
   next.ids.insert(next.ids.end(), ids_.begin(), ids_.begin() + kept_);
   return next;
 }
 
+/// A stop string could begin before the place, tokens could not be told apart, and reasoning in a
+/// text is what templates leave out.
+bool relay_stream::suits_text(const relay_request& request) {
+  return request.single_use.empty() && request.choices == 1 && !request.wants_token_ids
+         && !request.logprobs && request.stop_reach == 0;
+}
+
+/// Why no engine can go on from the text; empty where one can.
+std::string_view relay_stream::no_text_because() const {
+  bool counts = limit_of(*request_) || request_->min_tokens > 0 || request_->include_usage;
+  if (request_->wants_token_ids)
+    return "the client asked for them";
+  if (request_->logprobs)
+    return "log-probabilities belong to tokens";
+  if (!suits_text(*request_))
+    return "a stop string may have begun in the text";
+  if (counts && !counted_)
+    return "it did not tell how many tokens its text has";
+  if (shown_.find("<think>") != std::string::npos || shown_.find("</think>") != std::string::npos)
+    return "its text holds reasoning";
+  return {};
+}
+
 /// The last point behind which a stop string that began before it would have been found already,
 /// and which leaves at least one token to ask for. At a point with `held_back` characters the
-/// tokens say so many more than was shown.
+/// tokens say so many more than was shown. A text ends there with no blank: templates cut them off,
+/// and the token after one is another than the token that begins with it.
 relay_stream::point relay_stream::place_to_go_on() const {
-  constexpr std::uint32_t default_of_completions = 16;
-  auto limit = request_->max_tokens.value_or(
-    request_->kind == openai::endpoint::completions ? default_of_completions
-                                                    : std::numeric_limits<std::uint32_t>::max());
+  auto limit = limit_of(*request_).value_or(std::numeric_limits<std::uint32_t>::max());
   for (auto at = points_.rbegin(); at != points_.rend(); ++at)
-    if (at->tokens < limit && advance(shown_, at->bytes, request_->stop_reach))
+    if (
+      at->tokens < limit && advance(shown_, at->bytes, request_->stop_reach)
+      && (by_ids() || !is_blank({&shown_[at->bytes - 1], 1})))
       return *at;
   return {};
 }
@@ -153,11 +266,19 @@ relay_stream::point relay_stream::place_to_go_on() const {
 relay_stream::verdict
 relay_stream::continue_with(chunk_reader& reader, const chunk_facts& facts, std::string& out) {
   if (facts.choices.empty()) {
-    translator_->append(out, reader, {}, counts(facts.usage.value_or(openai::usage{})), 0, true);
+    translator_->append(
+      out, reader, {}, counts(facts.usage.value_or(openai::usage{})), 0, translator::all);
     return verdict::go_on;
   }
   const auto& choice = facts.choices.front();
-  if (choice.ids.empty() && !choice.text.empty())
+  return by_ids() ? continue_by_ids(reader, facts, choice.text, out)
+                  : continue_by_text(reader, facts, choice.text, out);
+}
+
+relay_stream::verdict relay_stream::continue_by_ids(
+  chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out) {
+  const auto& choice = facts.choices.front();
+  if (choice.ids.empty() && !text.empty())
     return fail(errc::bad_message, "the engine that goes on tells no token ids");
   auto known = kept_ + told_ < ids_.size()
                  ? std::min<std::size_t>(ids_.size() - kept_ - told_, choice.ids.size())
@@ -165,27 +286,43 @@ relay_stream::continue_with(chunk_reader& reader, const chunk_facts& facts, std:
   if (!take_repeated(choice))
     return fail(
       errc::internal, "another engine computed other tokens than were delivered", verdict::broken);
-  std::string_view text = choice.text;
   if (!skip_shown(text))
     return fail(
       errc::internal, "another engine computed another text than was delivered", verdict::broken);
   bool repeated = known == choice.ids.size();
-  if (known > 0 && !repeated && (request_->wants_token_ids || request_->logprobs))
-    return fail(
-      errc::internal, "what another engine sends cannot be cut between two tokens",
-      verdict::broken);
   bool ends = !choice.finish_reason.empty();
-  auto offset = openai::count_characters(std::string_view{shown_});
   shown_ += text;
   if (!ends && !choice.text.empty() && compared_ == shown_.size() && kept_ + told_ == ids_.size())
-    points_.push_back(
-      {static_cast<std::uint32_t>(ids_.size()), static_cast<std::uint32_t>(shown_.size())});
+    add_point();
   finished_ += ends;
   bool ended_before = ends && std::exchange(end_shown_, true);
   if (!ended_before && (!text.empty() || ends || !repeated))
     translator_->append(
       out, reader, text, counts(facts.usage.value_or(openai::usage{prompt_tokens_, told_, 0})),
-      offset, repeated);
+      offset_, repeated ? translator::all : known);
+  return verdict::go_on;
+}
+
+relay_stream::verdict relay_stream::continue_by_text(
+  chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out) {
+  const auto& choice = facts.choices.front();
+  if (choice.other_delta)
+    return fail(
+      errc::unsupported, "the engine that goes on parses tools or reasoning out of the text");
+  count_text(facts, choice);
+  told_ += static_cast<std::uint32_t>(choice.ids.size());
+  if (!skip_shown(text))
+    return fail(
+      errc::internal, "another engine computed another text than was delivered", verdict::broken);
+  bool ends = !choice.finish_reason.empty();
+  shown_ += text;
+  if (!ends && !choice.text.empty() && compared_ == shown_.size())
+    add_point();
+  finished_ += ends;
+  bool ended_before = ends && std::exchange(end_shown_, true);
+  if (!ended_before && (!text.empty() || ends))
+    translator_->append(
+      out, reader, text, counts(facts.usage.value_or(openai::usage{})), offset_, translator::all);
   return verdict::go_on;
 }
 
@@ -206,13 +343,19 @@ bool relay_stream::take_repeated(const chunk_choice& choice) {
   return true;
 }
 
-/// Takes off the front of `text` what was shown before; false if it differs.
+/// Takes off the front of `text` what was shown before; false if it differs. Blanks may differ
+/// where only the text is known: what another engine makes of the place need not begin with the
+/// same.
 bool relay_stream::skip_shown(std::string_view& text) {
-  auto repeated = std::min(text.size(), shown_.size() - compared_);
-  if (std::string_view{shown_}.substr(compared_, repeated) != text.substr(0, repeated))
+  auto before = std::string_view{shown_}.substr(compared_);
+  auto most = std::min(text.size(), before.size());
+  auto same = static_cast<std::size_t>(
+    std::mismatch(text.begin(), text.begin() + most, before.begin()).first - text.begin());
+  bool differs = same < most;
+  if (differs && (by_ids() || !is_blank(before)))
     return false;
-  text.remove_prefix(repeated);
-  compared_ += repeated + text.size(); // what is left will have been shown
+  text.remove_prefix(same);
+  compared_ = (differs ? shown_.size() : compared_ + same) + text.size(); // as will have been shown
   return true;
 }
 
@@ -220,7 +363,8 @@ bool relay_stream::skip_shown(std::string_view& text) {
 openai::usage relay_stream::counts(const openai::usage& told) const {
   if (!translator_)
     return told;
-  return {prompt_ids_.size(), kept_ + told.completion_tokens, told.cached_tokens};
+  auto prompt = by_ids() ? prompt_ids_.size() : prompt_tokens_;
+  return {prompt, kept_ + told.completion_tokens, told.cached_tokens};
 }
 
 relay_stream::verdict relay_stream::fail(errc code, std::string why, verdict what) {

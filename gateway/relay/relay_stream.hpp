@@ -4,6 +4,7 @@
 #include "runtime/base/error.hpp"
 #include "runtime/base/result.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,11 +13,20 @@
 
 namespace llumnix::relay {
 
+/// Output tokens that a request allows; none where the model's context is all that ends it.
+std::optional<std::uint32_t> limit_of(const relay_request& request);
+
 /// How an engine goes on with a stream another one began.
 struct resumption {
-  bool from_scratch = true;  ///< nothing was shown: with the client's own body
-  std::vector<token_id> ids; ///< else: prompt, and output so far
-  std::uint32_t kept = 0;    ///< of the output, those in `ids`
+  enum class from : std::uint8_t {
+    scratch, ///< nothing was shown: with the client's own body
+    ids,     ///< from the tokens, as a completion
+    text     ///< from the text, by the API the client used
+  };
+  from where = from::scratch;
+  std::vector<token_id> ids; ///< from ids: prompt, and output so far
+  std::string text;          ///< from text: the output so far
+  std::uint32_t kept = 0;    ///< tokens of the output in either
 };
 
 /// A client's stream, put together from what one engine after the other sends: a plain value.
@@ -26,6 +36,9 @@ struct resumption {
 /// on from lies before what the client has seen if the text there cannot be cut cleanly: inside a
 /// character, where stop strings let an engine hold text back, or where the limit left no token to
 /// ask for. What is computed twice is compared with what was shown, and left out.
+///
+/// An engine that tells no token ids is gone on from by its text, where that is all there is to go
+/// on from: no stop strings, no log-probabilities, and its tokens were counted if they must be.
 class relay_stream {
 public:
   explicit relay_stream(const relay_request& request);
@@ -35,16 +48,30 @@ public:
     complete, ///< that was the end, and `out` has it
     failed,   ///< this engine is of no use any more; `failure` says why
     broken,   ///< no engine can mend it: what came does not go with what the client has seen
+    refused,  ///< an error where the first token belongs; `refusal_status` goes with it
   };
   /// Takes an event of the engine that speaks now, and appends what the client is to see.
   verdict on_event(chunk_reader& reader, std::string_view data, std::string& out);
   const error& failure() const { return failure_; }
+  /// As an HTTP status.
+  int refusal_status() const { return refusal_status_; }
 
   /// The engine is lost. Where the next one goes on; `unsupported` says why none can.
   result<resumption> resume();
+  /// Whether a stream of an engine that tells no ids could be gone on with by its text, as far as
+  /// the request is concerned; it then wants to be told how many tokens the text has.
+  static bool suits_text(const relay_request& request);
+  /// The engine asked now is to tell the usage on every chunk, though the client did not ask: it is
+  /// not to see it.
+  void hide_usage(bool hidden) { hides_usage_ = hidden; }
 
   /// Whether the client has been sent anything.
   bool begun() const { return begun_; }
+  /// Grows with every event that says something: text, tokens, an end. Engines that only keep the
+  /// line warm do not move it.
+  std::uint64_t progress() const { return progress_; }
+  /// Bytes that wait for the first token.
+  std::size_t waiting() const { return pending_.size(); }
   std::uint32_t prompt_tokens() const { return prompt_tokens_; }
   /// Told by ids, else by usage, else one for each event with text.
   std::uint32_t output_tokens() const { return output_tokens_; }
@@ -62,25 +89,42 @@ private:
   verdict begin_with(
     chunk_reader& reader, const chunk_facts& facts, std::string_view data, std::string& out);
   verdict continue_with(chunk_reader& reader, const chunk_facts& facts, std::string& out);
+  verdict continue_by_ids(
+    chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out);
+  verdict continue_by_text(
+    chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out);
   void note_tokens(const chunk_facts& facts);
+  void note_progress(const chunk_facts& facts);
+  void count_text(const chunk_facts& facts, const chunk_choice& choice);
+  void add_point();
+  bool exceeds_limit(const chunk_facts& facts) const;
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
+  bool by_ids() const { return ids_known_ && !prompt_ids_.empty(); }
+  std::string_view no_text_because() const;
   point place_to_go_on() const;
   openai::usage counts(const openai::usage& told) const;
 
   const relay_request* request_;
   error failure_;
+  int refusal_status_ = 0;
   std::string engine_id_; ///< of the reply of the engine that speaks now
   std::string pending_;   ///< events without a token: shown with the first that has one
   std::string first_;     ///< the first event, as sent
   std::optional<translator> translator_; ///< once another engine goes on
+  bool hides_usage_ = false;
   bool begun_ = false;
   bool ids_known_ = true;      ///< each token's id was told
+  bool counted_ = true;        ///< each text came with the number of tokens so far
   bool other_delta_ = false;   ///< the engine parsed tools or thoughts out of the text
   std::uint32_t finished_ = 0; ///< choices that have ended
   bool end_shown_ = false;     ///< the client has seen the end of one
+  bool usage_shown_ = false;   ///< and the usage behind it
+  std::uint64_t progress_ = 0;
+  std::uint32_t idle_events_ = 0; ///< since then
   std::uint32_t prompt_tokens_ = 0;
   std::uint32_t output_tokens_ = 0;
+  std::uint32_t text_tokens_ = 0; ///< of the text, where no ids are told
   std::vector<token_id> prompt_ids_;
   std::vector<token_id> ids_; ///< of the output
   std::string shown_;         ///< the text of the output
@@ -89,6 +133,7 @@ private:
   std::uint32_t kept_ = 0;   ///< output tokens its prompt held
   std::uint32_t told_ = 0;   ///< tokens it has told
   std::size_t compared_ = 0; ///< bytes of `shown_` before which nothing of its text lies
+  std::uint64_t offset_ = 0; ///< characters before its own
 };
 
 } // namespace llumnix::relay

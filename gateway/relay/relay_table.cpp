@@ -63,6 +63,26 @@ void relay_table::on_engine_lost(const instance_id& engine) {
     session->on_engine_lost(engine);
 }
 
+void relay_table::on_engine_lost(
+  const instance_id& engine, const std::vector<std::uint64_t>& numbers) {
+  for (auto number : numbers)
+    if (auto found = sessions_.find(number); found != sessions_.end())
+      found->second->on_engine_lost(engine);
+}
+
+std::vector<std::uint64_t> relay_table::served_by(const instance_id& engine) const {
+  std::vector<std::uint64_t> numbers;
+  for (const auto& [number, session] : sessions_)
+    if (is_served_by(engine, number))
+      numbers.push_back(number);
+  return numbers;
+}
+
+bool relay_table::is_served_by(const instance_id& engine, std::uint64_t number) const {
+  auto found = sessions_.find(number);
+  return found != sessions_.end() && found->second->info(services_.loop.now()).instance == engine;
+}
+
 void relay_table::give_up_all(const error& why) {
   for (auto* session : all())
     session->give_up(why);

@@ -37,6 +37,11 @@ public:
   void open(std::shared_ptr<net::exchange> client, passed_request request);
   /// An engine answers nobody any more: its requests go elsewhere.
   void on_engine_lost(const instance_id& engine);
+  /// The same of an engine whose name another may have now: those of its requests that are named.
+  void on_engine_lost(const instance_id& engine, const std::vector<std::uint64_t>& numbers);
+  /// The requests that an engine has now; looks at all there are.
+  std::vector<std::uint64_t> served_by(const instance_id& engine) const;
+  bool is_served_by(const instance_id& engine, std::uint64_t number) const;
   /// Ends all relays with an error; those opened from here on are not concerned.
   void give_up_all(const error& why);
   std::size_t size() const { return sessions_.size(); }

@@ -73,7 +73,7 @@ translator::translator(const relay_request& request, std::string_view first)
 
 void translator::append(
   std::string& out, const chunk_reader& from, std::string_view text, const openai::usage& counts,
-  std::uint64_t text_offset, bool repeated) const {
+  std::uint64_t text_offset, std::size_t repeated) const {
   out += "data: ";
   json_cursor at{from.event()};
   if (at.peek() != '{') { // [DONE]
@@ -117,7 +117,7 @@ std::string_view translator::as_first(std::string_view key, std::string_view val
 
 void translator::append_choices(
   std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-  bool repeated) const {
+  std::size_t repeated) const {
   at.enter_array();
   out += '[';
   for (bool first = true; at.next_element(); first = false) {
@@ -130,18 +130,23 @@ void translator::append_choices(
 
 void translator::append_choice(
   std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-  bool repeated) const {
+  std::size_t repeated) const {
   bool chat = kind_ == openai::endpoint::chat;
   object_writer object{out};
   at.enter_object();
   while (at.next_member()) {
     auto key = at.key();
-    if (key == "logprobs" && !repeated) {
+    if (key == "logprobs" && repeated != all) {
       object.name(key);
       if (chat)
-        append_chat_logprobs(out, at, top_logprobs_);
+        append_chat_logprobs(out, at, top_logprobs_, repeated);
       else
-        append_moved_logprobs(out, at, text_offset);
+        append_moved_logprobs(out, at, text_offset, repeated);
+      continue;
+    }
+    if (key == "token_ids" && wants_token_ids_ && repeated != all && at.peek() == '[') {
+      object.name(key);
+      append_column(out, at, 0, repeated);
       continue;
     }
     auto value = at.skip();
@@ -154,7 +159,7 @@ void translator::append_choice(
       object.add(key, "null");
     } else if (key == "token_ids") {
       if (wants_token_ids_)
-        object.add(key, repeated ? "null" : value);
+        object.add(key, repeated == all ? "null" : value);
     } else if (key == "prompt_token_ids") {
       if (wants_token_ids_ && !chat) // said before, and now only true of this engine's prompt
         object.add(key, "null");

@@ -9,7 +9,7 @@ namespace llumnix::relay {
 namespace {
 
 bool is_empty_container(std::string_view value) {
-  json_cursor at{value};
+  json_cursor at{value, json_cursor::read_before{}};
   if (at.peek() == '{')
     return at.enter_object() && !at.next_member();
   return at.peek() == '[' && at.enter_array() && !at.next_element();
@@ -17,14 +17,18 @@ bool is_empty_container(std::string_view value) {
 
 } // namespace
 
-request_fields::request_fields(std::string_view body) {
+request_fields::request_fields(std::string_view body, field_name prompt)
+  : body_{body}, prompt_{prompt} {
   json_cursor at{body};
   bool object = at.peek() == '{';
-  if (object && at.enter_object())
+  if (object && at.enter_object()) {
+    layout_.begin(at.offset());
     while (at.next_member())
       take(at);
-  else
+    layout_.end();
+  } else {
     at.skip();
+  }
   if (!at.finished())
     failure_ = openai::api_error{
       400,
@@ -36,12 +40,24 @@ request_fields::request_fields(std::string_view body) {
 }
 
 void request_fields::take(json_cursor& at) {
-  auto value = at.skip();
+  auto index = known_field(at.key());
+  bool guided = at.key().starts_with("guided_");
+  bool kept = !connects(at.key());
+  auto begin = at.member_offset();
+  auto value = index == prompt_.index ? measure(at) : at.skip();
+  layout_.add({begin, at.offset()}, kept);
   if (value == "null")
     value = {};
-  if (auto index = known_field(at.key()); index < values_.size())
+  if (index < values_.size())
     values_[index] = value;
-  guided_ |= at.key().starts_with("guided_") && !value.empty();
+  guided_ |= guided && !value.empty();
+}
+
+std::string_view request_fields::measure(json_cursor& at) {
+  at.peek();
+  auto begin = at.offset();
+  size_ = prompt_ == field_name{"messages"} ? measure_messages(at) : measure_prompt(at);
+  return body_.substr(begin, at.offset() - begin);
 }
 
 std::string_view request_fields::find(field_name name) const {

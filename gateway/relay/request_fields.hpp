@@ -1,7 +1,9 @@
 #pragma once
 
 #include "gateway/openai/api_error.hpp"
+#include "gateway/relay/body_layout.hpp"
 #include "gateway/relay/json_cursor.hpp"
+#include "gateway/relay/prompt_size.hpp"
 
 #include <algorithm>
 #include <array>
@@ -65,6 +67,7 @@ struct field_name {
       throw "not in known_fields";
   }
   std::string_view text() const { return known_fields[index]; }
+  friend bool operator==(field_name, field_name) = default;
 };
 
 /// The top level of a request's body: where the values of its known fields lie. Of a field given
@@ -72,8 +75,9 @@ struct field_name {
 /// asked after it reads as absent.
 class request_fields {
 public:
-  /// Fails with what is no JSON object. `body` must outlive this.
-  explicit request_fields(std::string_view body);
+  /// Fails with what is no JSON object. `body` must outlive this. `prompt` is the field whose size
+  /// is taken.
+  request_fields(std::string_view body, field_name prompt);
 
   /// The text of the field's value; empty if there is none, or if something failed before.
   std::string_view find(field_name name) const;
@@ -82,6 +86,9 @@ public:
   bool holds_something(field_name name) const;
   /// Whether there is a field whose name begins with "guided_".
   bool guided() const { return guided_ && !failure_; }
+  /// Of the field `prompt`; nothing where it is absent.
+  const prompt_size& size() const { return size_; }
+  const body_layout& layout() const { return layout_; }
 
   bool boolean(field_name name) { return boolean(name.text(), find(name), false); }
   /// `value` as a boolean, of the field that errors call `path`.
@@ -97,7 +104,12 @@ public:
 
 private:
   void take(json_cursor& at);
+  std::string_view measure(json_cursor& at);
 
+  std::string_view body_;
+  field_name prompt_;
+  prompt_size size_;
+  body_layout layout_;
   std::array<std::string_view, known_fields.size()> values_{};
   bool guided_ = false;
   std::optional<openai::api_error> failure_;

@@ -131,6 +131,10 @@ bool tells_token_ids(std::string_view owned_by, std::string_view version) {
   return !numbers || *numbers >= std::array<std::uint32_t, 3>{0, 10, 2};
 }
 
+bool goes_on_with_text(std::string_view owned_by) {
+  return owned_by == "vllm" || owned_by == "sglang";
+}
+
 std::string name_engine(std::string_view owned_by, std::string_view version) {
   std::string name = owned_by == "vllm"     ? "vLLM"
                      : owned_by == "sglang" ? "SGLang"

@@ -29,6 +29,10 @@ result<std::string> read_version(std::string_view body);
 /// and so is a vLLM believed to whose version is no number. `version`: empty if it has none.
 bool tells_token_ids(std::string_view owned_by, std::string_view version);
 
+/// Whether an engine goes on with a text when told to (`continue_final_message` of a chat) and
+/// tells on every chunk how many tokens it has (`continuous_usage_stats`): vLLM and SGLang do.
+bool goes_on_with_text(std::string_view owned_by);
+
 /// An engine's name for people: "vLLM 0.32.0", "SGLang", "OpenAI-compatible".
 std::string name_engine(std::string_view owned_by, std::string_view version);
 

@@ -31,8 +31,8 @@ struct fact {
 
 auto parts(const engine_report& report) {
   return std::tie(
-    report.id, report.ready, report.lost, report.kind, report.token_ids, report.aborts,
-    report.max_model_len, report.models, report.model_ids, report.status);
+    report.id, report.ready, report.lost, report.kind, report.token_ids, report.continues_text,
+    report.aborts, report.max_model_len, report.models, report.model_ids, report.status);
 }
 
 void take_load(instance_status& status, const engine_load& load) {
@@ -48,6 +48,13 @@ void take_load(instance_status& status, const engine_load& load) {
 }
 
 } // namespace
+
+std::string describe_engine(const engine_report& report) {
+  if (report.kind.empty())
+    return {};
+  return report.kind + (report.token_ids ? " (token ids" : " (text only")
+         + (report.aborts ? ", abort)" : ")");
+}
 
 /// Gathers one answer for an engine. Given up when destroyed.
 class engine_watch::question final : public net::upstream_watcher {
@@ -94,6 +101,7 @@ struct engine_watch::engine {
 
   void tick();
   void suspect();
+  void rename(const instance_id& id);
 
   // Called by the question.
   void hear();
@@ -188,6 +196,12 @@ void engine_watch::engine::suspect() {
     begin_look();
   else
     due_ = std::min(due_, *started_ + suspicions_apart);
+}
+
+void engine_watch::engine::rename(const instance_id& id) {
+  report_.id = id;
+  if (told_)
+    told_->id = id;
 }
 
 void engine_watch::engine::begin_look() {
@@ -368,6 +382,7 @@ void engine_watch::engine::describe() {
     return; // whose it is, is not known yet
   report_.kind = name_engine(owned_by_, version_);
   report_.token_ids = tells_token_ids(owned_by_, version_);
+  report_.continues_text = goes_on_with_text(owned_by_);
 }
 
 void engine_watch::engine::note_nonsense(const error& what) {
@@ -391,13 +406,27 @@ void engine_watch::engine::tell() {
 
 engine_watch::engine_watch(
   net::upstream_pool& pool, executor& loop, engine_watch_options options,
-  std::map<instance_id, std::string> engines, std::function<void(const engine_report&)> on_report)
-  : pool_{pool}, loop_{loop}, options_{options}, on_report_{std::move(on_report)} {
-  for (auto& [id, address] : engines)
-    engines_.emplace(id, std::make_unique<engine>(*this, id, std::move(address)));
-}
+  std::function<void(const engine_report&)> on_report)
+  : pool_{pool}, loop_{loop}, options_{options}, on_report_{std::move(on_report)} {}
 
 engine_watch::~engine_watch() = default;
+
+void engine_watch::add(const instance_id& id, std::string address) {
+  engines_[id] = std::make_unique<engine>(*this, id, std::move(address));
+}
+
+void engine_watch::remove(const instance_id& id) {
+  engines_.erase(id);
+}
+
+void engine_watch::rename(const instance_id& from, const instance_id& to) {
+  auto found = engines_.extract(from);
+  if (!found)
+    return;
+  found.key() = to;
+  found.mapped()->rename(to);
+  engines_.insert(std::move(found));
+}
 
 void engine_watch::tick() {
   for (auto& [id, each] : engines_)

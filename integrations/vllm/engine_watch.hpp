@@ -25,7 +25,8 @@ struct engine_report {
     kind; ///< for people: "vLLM 0.32.0", "SGLang", "OpenAI-compatible"; empty: not known yet
   bool token_ids
     = false; ///< tells token ids when asked (`return_token_ids`) and takes them as a prompt
-  bool aborts = false; ///< has an API to abort requests (`/inference/v1/abort_requests`)
+  bool continues_text = false; ///< goes on with a text when told to, and counts its tokens by chunk
+  bool aborts = false;         ///< has an API to abort requests (`/inference/v1/abort_requests`)
   std::uint32_t max_model_len = 0; ///< tokens; 0: not told
   /// The entries of its /v1/models, as sent ({"id":…}).
   std::vector<std::string> models;
@@ -33,6 +34,10 @@ struct engine_report {
   /// Load by its /metrics; `schedulable` says `ready`. Identity is left to the llumlet.
   instance_status status;
 };
+
+/// What an engine is and can, for people: "vLLM 0.32.0 (token ids, abort)", "SGLang (text only)";
+/// empty while it is not known.
+std::string describe_engine(const engine_report& report);
 
 struct engine_watch_options {
   std::chrono::milliseconds interval{1000}; ///< between two looks at an engine that is well
@@ -46,13 +51,20 @@ struct engine_watch_options {
 /// and how loaded it is. An engine that loads its model for an hour is waited for.
 class engine_watch {
 public:
-  /// `engines`: id and HOST:PORT. `on_report` is called on the loop after each look that found
-  /// something new, and at least every `interval` for an engine that answers.
+  /// `on_report` is called on the loop after each look that found something new, and at least every
+  /// `interval` for an engine that answers. It must not add or remove engines.
   engine_watch(
     net::upstream_pool& pool, executor& loop, engine_watch_options options,
-    std::map<instance_id, std::string> engines,
     std::function<void(const engine_report&)> on_report);
   ~engine_watch();
+
+  /// From now on looks after the engine at `address`, HOST:PORT, instead of any other of that id.
+  void add(const instance_id& id, std::string address);
+  /// Reports on it no more. Unknown ids are ignored.
+  void remove(const instance_id& id);
+  /// It is called `to` from now on, an id that no other has; what is known of it stays. Unknown ids
+  /// are ignored.
+  void rename(const instance_id& from, const instance_id& to);
 
   /// Call about ten times a second: looks at those that are due.
   void tick();

@@ -1,6 +1,6 @@
 #include "runtime/serving/flight_recorder.hpp"
 
-#include <algorithm>
+#include <map>
 #include <string_view>
 
 namespace llumnix {
@@ -19,49 +19,40 @@ bool is_related(std::string_view text_id, std::string_view id) {
 } // namespace
 
 void flight_recorder::note(const std::string& text_id, flight_event event) {
-  add(record_of(text_id), std::move(event));
+  add(running_[text_id], std::move(event));
 }
 
 void flight_recorder::end(const std::string& text_id, flight_event event) {
-  auto& record = record_of(text_id);
-  add(record, std::move(event));
+  auto running = running_.try_emplace(text_id).first;
+  add(running->second, std::move(event));
+  auto& record = ended_.emplace_back(std::move(running->second));
+  running_.erase(running);
+  record.text_id = text_id;
   record.ended = true;
-  ended_.emplace_back(text_id, record.life);
-  if (ended_.size() <= ended_max_)
-    return;
-  auto oldest = records_.find(ended_.front().first);
-  if (oldest != records_.end() && oldest->second.life == ended_.front().second)
-    records_.erase(oldest);
-  ended_.pop_front();
-}
-
-flight_record& flight_recorder::record_of(const std::string& text_id) {
-  auto [at, is_new] = records_.try_emplace(text_id);
-  auto& record = at->second;
-  if (is_new || record.ended) {
-    record = {};
-    record.text_id = text_id;
-    record.life = ++lives_;
-    record.events.reserve(2); // most are placed and finish
-  }
-  return record;
+  if (ended_.size() > ended_max_)
+    ended_.pop_front();
 }
 
 void flight_recorder::add(flight_record& record, flight_event event) {
+  if (record.events.empty())
+    record.events.reserve(2); // most are placed and finish
   if (record.events.size() == flight_record::max_events)
     record.events.erase(record.events.begin() + flight_record::max_events / 2);
   record.events.push_back(std::move(event));
 }
 
-std::vector<const flight_record*> flight_recorder::find(const std::string& id) const {
-  std::vector<const flight_record*> found;
-  for (const auto& [text_id, record] : records_)
+std::vector<flight_record> flight_recorder::find(const std::string& id) const {
+  std::map<std::string_view, const flight_record*> found;
+  for (const auto& [text_id, record] : running_)
     if (is_related(text_id, id))
-      found.push_back(&record);
-  std::sort(found.begin(), found.end(), [](const auto* a, const auto* b) {
-    return a->text_id < b->text_id;
-  });
-  return found;
+      found.emplace(text_id, &record);
+  for (auto record = ended_.rbegin(); record != ended_.rend(); ++record)
+    if (is_related(record->text_id, id))
+      found.emplace(record->text_id, &*record); // unless there is a later one
+  std::vector<flight_record> all;
+  for (const auto& [text_id, record] : found)
+    all.emplace_back(*record).text_id = text_id;
+  return all;
 }
 
 } // namespace llumnix

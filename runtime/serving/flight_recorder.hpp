@@ -25,7 +25,6 @@ struct flight_event {
 struct flight_record {
   std::string text_id;
   bool ended = false;
-  std::uint64_t life = 0;           ///< tells namesakes apart that used the id one after the other
   std::vector<flight_event> events; ///< oldest first; at most `max_events`, the middle is dropped
   static constexpr std::size_t max_events = 64;
 };
@@ -36,22 +35,20 @@ class flight_recorder {
 public:
   explicit flight_recorder(std::size_t ended_max) : ended_max_{ended_max} {}
 
-  /// Adds to the request's record; an ended record under the same id is begun anew.
+  /// Adds to the request's record; one that ended under the same id is another.
   void note(const std::string& text_id, flight_event event);
   /// The last event; from now on the record may be dropped to make room.
   void end(const std::string& text_id, flight_event event);
-  /// The records of a request: its own and those of its further choices ("ID.1") and namesakes
-  /// ("ID-2"), by id. Looks at every record.
-  std::vector<const flight_record*> find(const std::string& id) const;
-  std::size_t size() const { return records_.size(); }
+  /// The latest records of a request: its own and those of its further choices ("ID.1") and
+  /// namesakes ("ID-2"), by id. Looks at every record.
+  std::vector<flight_record> find(const std::string& id) const;
+  std::size_t size() const { return running_.size() + ended_.size(); }
 
 private:
-  flight_record& record_of(const std::string& text_id);
   static void add(flight_record& record, flight_event event);
 
-  std::unordered_map<std::string, flight_record> records_;
-  std::deque<std::pair<std::string, std::uint64_t>> ended_; ///< id and life, oldest first
-  std::uint64_t lives_ = 0;
+  std::unordered_map<std::string, flight_record> running_; ///< by text id, which they do not hold
+  std::deque<flight_record> ended_;                        ///< oldest first
   std::size_t ended_max_;
 };
 

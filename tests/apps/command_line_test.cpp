@@ -1,5 +1,6 @@
 #include "apps/cli_common.hpp"
 #include "apps/commands.hpp"
+#include "apps/reference_flags.hpp"
 
 #include <doctest/doctest.h>
 
@@ -13,13 +14,16 @@ struct program {
   program() {
     app.require_subcommand(1);
     for (auto add :
-         {add_up_command, add_serve_command, add_status_command, add_actors_command,
-          add_requests_command, add_why_command, add_load_command, add_config_command})
+         {add_up_command, add_serve_command, add_gateway_command, add_status_command,
+          add_actors_command, add_requests_command, add_why_command, add_load_command,
+          add_config_command})
       add(app, chosen);
   }
 
   /// What the user is told; empty when the command line is right.
   std::string told(std::vector<std::string> arguments) {
+    if (arguments.front() == "gateway")
+      arguments = without_go_style(arguments);
     std::reverse(arguments.begin(), arguments.end()); // as CLI11 wants them
     try {
       app.parse(arguments);
@@ -44,6 +48,12 @@ TEST_CASE("a right command line chooses an action and does nothing yet") {
     {"serve", "--name", "a", "--roles", "gateway,cms", "--seeds", "127.0.0.1:1,127.0.0.1:2",
      "--drain", "0ms"},
     {"serve", "--ready-fd", "3", "--incarnation", "2"},
+    {"serve", "--roles", "gateway,cms", "--engine", "http://127.0.0.1:1,http://127.0.0.1:2"},
+    {"gateway"},
+    {"gateway", "-port=80", "--host", "::1", "-forward-tokens", "--port", "81"},
+    {"gateway", "--discovery-redis-password=", "--discovery-redis-username", "-a", "--set",
+     "http.key=k"},
+    {"gateway", "--extra-args", "port=1,host='a,b'", "--log-level", "warn", "-v", "2"},
     {"status", "--admin", "127.0.0.1:1", "--key", "k", "--json"},
     {"status", "--admin", "http://127.0.0.1:8090"},
     {"status", "--admin", "http://[::1]:8090/behind/a/proxy/"},
@@ -70,6 +80,11 @@ TEST_CASE("a wrong command line is explained, with the nearest name") {
     {{"up", "--enginse", "3"}, "unknown option --enginse; did you mean --engines?"},
     {{"up", "--enginse=3"}, "unknown option --enginse; did you mean --engines?"},
     {{"up", "--qqqqqq"}, "unknown option --qqqqqq"},
+    {{"gateway", "--prot", "1"}, "unknown option --prot; did you mean --port?"},
+    {{"gateway", "-tokeniser-path", "x"},
+     "unknown option --tokeniser-path; did you mean --tokenizer-path?"},
+    {{"gateway", "--port"}, "--port wants a value: --port N"},
+    {{"gateway", "--port", "1", "more"}, "unexpected argument more"},
     {{"serve", "--redy-fd", "3"}, "unknown option --redy-fd"}, // hidden options are not suggested
     {{"why", "--jsn", "x"}, "unknown option --jsn; did you mean --json?"},
     {{"status", "more"}, "unexpected argument more"},

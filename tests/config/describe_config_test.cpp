@@ -33,8 +33,8 @@ TEST_CASE("every member of the configuration is a knob, and no two knobs are one
                            + member_count<admin_config>() + member_count<gateway_config>()
                            + member_count<scheduler_config>() + member_count<llumlet_config>()
                            + member_count<engine_config>() + member_count<cms_config>()
-                           + member_count<redis_config>();
-  static_assert(member_count<redis_config>() == 4 && member_count<cluster_config>() == 9);
+                           + member_count<redis_config>() + member_count<discovery_config>();
+  static_assert(member_count<redis_config>() == 4 && member_count<cluster_config>() == 10);
   CHECK(knobs().size() == members);
   cluster_config config;
   std::set<const void*> places;

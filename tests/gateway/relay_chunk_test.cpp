@@ -77,7 +77,7 @@ std::string event(std::string_view data) {
 /// The event `data` of a continuation shown in the stream that began with `first`.
 std::string shown(
   const relay_request& request, std::string_view first, std::string_view data,
-  std::string_view text, bool repeated = false) {
+  std::string_view text, std::size_t repeated = 0) {
   chunk_reader reader;
   understood(reader, data);
   std::string out;
@@ -515,7 +515,7 @@ TEST_CASE("garbled events do no harm") {
         FAIL(garbled << " became " << out);
       for (auto kind : {endpoint::chat, endpoint::completions}) {
         out.clear();
-        translator{asked(kind, true, 2), garbled}.append(out, reader, "t", {1, 2, 3}, 7, false);
+        translator{asked(kind, true, 2), garbled}.append(out, reader, "t", {1, 2, 3}, 7, 0);
         if (!nlohmann::json::accept(data_of(out)))
           FAIL(garbled << " became " << out);
       }
@@ -610,7 +610,7 @@ TEST_CASE("log-probabilities take the form of the stream that began") {
   auto choice = [](std::string_view logprobs) {
     return with_choice(R"("index":0,"text":"ab","logprobs":)" + std::string{logprobs});
   };
-  auto chat = [&](std::string_view logprobs, std::uint32_t top, bool repeated = false) {
+  auto chat = [&](std::string_view logprobs, std::uint32_t top, std::size_t repeated = 0) {
     auto out = shown(asked(endpoint::chat, false, top), "{}", choice(logprobs), "", repeated);
     constexpr std::string_view before
       = R"(data: {"choices":[{"index":0,"delta":{"content":""},"logprobs":)";
@@ -630,7 +630,11 @@ TEST_CASE("log-probabilities take the form of the stream that began") {
        R"({"token":"a","logprob":-0.50,"bytes":[97]},{"token":"\n","logprob":-2,"bytes":[10]}]},)"
        R"({"token":"é","logprob":-1e-1,"bytes":[195,169],"top_logprobs":[)"
        R"({"token":"é","logprob":-1e-1,"bytes":[195,169]},{"token":"x","logprob":-4,"bytes":[120]}]}]})");
-  CHECK(chat(two, 2, true) == "null");
+  CHECK(
+    chat(two, 1, 1)
+    == R"({"content":[{"token":"é","logprob":-1e-1,"bytes":[195,169],"top_logprobs":[)"
+       R"({"token":"é","logprob":-1e-1,"bytes":[195,169]}]}]})");
+  CHECK(chat(two, 2, translator::all) == "null");
   CHECK(chat("null", 2) == "null");
   using row = std::pair<std::string_view, std::string_view>;
   for (
@@ -655,14 +659,18 @@ TEST_CASE("log-probabilities take the form of the stream that began") {
      row{"{}", "null"}, row{"[1]", "null"}, row{"5", "null"}})
     CHECK(chat(told, 1) == expected);
 
-  auto text = [&](std::string_view logprobs, bool repeated = false) {
+  auto text = [&](std::string_view logprobs, std::size_t repeated = 0) {
     return shown(asked(endpoint::completions), "{}", choice(logprobs), "ab", repeated);
   };
   CHECK(
     text(two)
     == event(choice(R"({"text_offset":[100,101],"token_logprobs":[-0.50,-1e-1],"tokens":["a","é"],)"
                     R"("top_logprobs":[{"a":-0.50,"\n":-2,"c":-3},{"\u00e9":-1e-1,"x":-4}]})")));
-  CHECK(text(two, true) == event(choice("null")));
+  CHECK(
+    text(two, 1)
+    == event(choice(R"({"text_offset":[101],"token_logprobs":[-1e-1],"tokens":["é"],)"
+                    R"("top_logprobs":[{"\u00e9":-1e-1,"x":-4}]})")));
+  CHECK(text(two, translator::all) == event(choice("null")));
   CHECK(
     text(R"({"text_offset":[5,null,-1,1.5,"2"],"x":1})")
     == event(choice(R"({"text_offset":[105,null,-1,1.5,"2"],"x":1})")));
@@ -670,14 +678,52 @@ TEST_CASE("log-probabilities take the form of the stream that began") {
     CHECK(text(same) == event(choice(same)));
 }
 
+TEST_CASE("a usage that the client did not ask for is left out, but not where it is all") {
+  using row = std::pair<std::string_view, std::string_view>;
+  chunk_reader reader;
+  for (
+    auto [data, left] :
+    {row{
+       R"({"id":"x","choices":[{"index":0,"text":"a"}],"usage":{"completion_tokens":3}})",
+       R"({"id":"x","choices":[{"index":0,"text":"a"}]})"},
+     row{
+       R"({"usage": {"completion_tokens":3} , "choices":[{"token_ids":[1],"index":0,"text":"a"}]})",
+       R"({"choices":[{"index":0,"text":"a"}]})"},
+     row{
+       R"({"a":1,"usage":null,"prompt_token_ids":[2],"choices":[{"index":0,"delta":{}}],"b":2})",
+       R"({"a":1,"choices":[{"index":0,"delta":{}}],"b":2})"},
+     row{
+       R"({"choices":[],"usage":{"completion_tokens":3}})",
+       R"({"choices":[],"usage":{"completion_tokens":3}})"}}) {
+    CAPTURE(data);
+    auto read = reader.read(data, true);
+    REQUIRE(read.has_value());
+    CHECK((*read)->usage.has_value() == (data.find("null") == std::string_view::npos));
+    CHECK(reader.event() == left);
+    std::string out;
+    reader.append_as_sent(out, asked(endpoint::chat));
+    CHECK(out == event(left));
+    out.clear();
+    translator{asked(endpoint::completions), "{}"}.append(
+      out, reader, "z", {1, 2, 3}, 0, translator::all);
+    CHECK(
+      (out.find("usage") == std::string::npos) == (left.find("usage") == std::string_view::npos));
+  }
+}
+
 TEST_CASE("tokens shown before are left out") {
+  CHECK(
+    shown(
+      asked(endpoint::completions, true), "{}",
+      R"({"choices":[{"index":0,"text":"ab","token_ids":[68,69,70]}]})", "b", 2)
+    == event(R"({"choices":[{"index":0,"text":"b","token_ids":[70]}]})"));
   constexpr std::string_view data
     = R"({"choices":[{"index":0,"text":"a","logprobs":{},"token_ids":[68]}]})";
   CHECK(
-    shown(asked(endpoint::completions, true), "{}", data, "", true)
+    shown(asked(endpoint::completions, true), "{}", data, "", translator::all)
     == event(R"({"choices":[{"index":0,"text":"","logprobs":null,"token_ids":null}]})"));
   CHECK(
-    shown(asked(endpoint::chat), "{}", data, "", true)
+    shown(asked(endpoint::chat), "{}", data, "", translator::all)
     == event(R"({"choices":[{"index":0,"delta":{"content":""},"logprobs":null}]})"));
 }
 

@@ -34,7 +34,8 @@ relay_request completion(std::string_view body) {
 }
 
 std::string first(endpoint kind, std::string_view body, bool ask_ids) {
-  return first_body(body, accepted(kind, body), ask_ids);
+  auto made = first_body(body, accepted(kind, body), ask_ids);
+  return std::string{body.substr(0, made.kept)} + made.rest;
 }
 
 const std::vector<token_id> some_ids{0, 260, 74, 4294967295};

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,13 +15,15 @@ namespace {
 using nlohmann::json;
 
 /// A second engine to compare with: its next token is a function of all tokens before it, ids 0 to
-/// 25 are letters, 26 to 28 the three bytes of a euro sign, which always come together; id 99 ends.
+/// 24 are letters, 25 a blank, 26 to 28 the three bytes of a euro sign, which always come together;
+/// id 99 ends.
 struct toy_engine {
   std::vector<token_id> prompt{7, 8, 9};
   std::uint32_t ends_after = 1000; ///< output tokens of the whole run, then id 99
   std::vector<std::string> stop;
   bool chat = false;
   bool tell_ids = true;
+  bool count = false; ///< the usage so far on each event
   bool usage_at_end = false;
   std::uint32_t tokens_per_event = 1;
 
@@ -40,10 +43,22 @@ struct toy_engine {
     std::string text;
     for (auto id : ids)
       if (id < 26)
-        text += static_cast<char>('a' + id);
+        text += id == 25 ? ' ' : static_cast<char>('a' + id);
       else if (id == 28)
         text += euro;
     return text;
+  }
+
+  static std::vector<token_id> encode(const std::string& text) {
+    std::vector<token_id> ids;
+    for (std::size_t i = 0; i < text.size(); ++i)
+      if (text[i] == ' ')
+        ids.push_back(25);
+      else if (text[i] >= 'a' && text[i] <= 'y')
+        ids.push_back(static_cast<token_id>(text[i] - 'a'));
+      else
+        ids.insert(ids.end(), {26, 27, 28}), i += 2;
+    return ids;
   }
 
   /// The events of a run of at most `max_tokens` from `ids` (prompt and `kept` of the output),
@@ -105,19 +120,24 @@ struct toy_engine {
         choice["token_ids"] = fresh;
       if (tell_ids && !in_chat)
         choice["prompt_token_ids"] = events.empty() ? json(ids) : json();
-      events.push_back(json{
+      json event{
         {"id", id},
         {"object", in_chat ? "chat.completion.chunk" : "text_completion"},
         {"created", in_chat || !as_completion ? 5 : 77},
         {"model", "m"},
-        {"choices",
-         {choice}}}.dump());
+        {"choices", {choice}}};
+      if (count)
+        event["usage"] = {
+          {"prompt_tokens", ids.size()},
+          {"completion_tokens", out.size()},
+          {"total_tokens", ids.size() + out.size()}};
+      events.push_back(event.dump());
     }
     if (usage_at_end)
       events.push_back(json{
         {"id", id},
         {"object", in_chat ? "chat.completion.chunk" : "text_completion"},
-        {"created", 5},
+        {"created", in_chat || !as_completion ? 5 : 77},
         {"model", "m"},
         {"choices", json::array()},
         {"usage",
@@ -146,6 +166,7 @@ struct client_view {
   std::vector<token_id> ids;
   std::vector<std::string> finish;
   json usage;
+  int ends = 0; ///< events with a usage alone
   bool done = false;
   std::vector<json> heads; ///< id, object, created, model of each chunk
 
@@ -163,6 +184,7 @@ struct client_view {
       }
       auto chunk = json::parse(data);
       heads.push_back({chunk["id"], chunk["object"], chunk["created"], chunk["model"]});
+      ends += chunk["choices"].empty();
       if (chunk.contains("usage") && !chunk["usage"].is_null())
         usage = {
           chunk["usage"]["prompt_tokens"], chunk["usage"]["completion_tokens"],
@@ -211,7 +233,7 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
   chunk_reader reader;
   for (bool chat : {false, true})
     for (const std::vector<std::string>& stop :
-         {std::vector<std::string>{}, {"qzqz"}, {"ab", "xyz"}})
+         {std::vector<std::string>{}, {"qyqy"}, {"ab", "xyw"}})
       for (std::uint32_t ends_after : {1000u, 13u})
         for (std::uint32_t per_event : {1u, 3u})
           for (bool wants_ids : {false, true}) {
@@ -242,20 +264,18 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
                   if (last != verdict::go_on || !next)
                     break;
                   auto events
-                    = next->from_scratch
+                    = next->where == resumption::from::scratch
                         ? engine.run(engine.prompt, 0, max_tokens, "chatcmpl-r-2", false)
                         : engine.run(
                           next->ids, next->kept, max_tokens - next->kept, "cmpl-r-2", true);
                   last = feed(stream, reader, events, limit, out);
                 }
-                // Several tokens in one event cannot be cut apart where each of them is shown.
-                if (last == verdict::broken && per_event > 1 && wants_ids)
-                  continue;
                 client_view seen;
                 seen.take(out);
                 bool same = last == verdict::complete && seen.text == expected.text
                             && seen.finish == expected.finish && seen.usage == expected.usage
-                            && seen.done && seen.ids == (wants_ids ? expected.ids : none)
+                            && seen.ends == expected.ends && seen.done
+                            && seen.ids == (wants_ids ? expected.ids : none)
                             && std::ranges::all_of(
                               seen.heads, [&](const json& head) { return head == seen.heads[0]; });
                 if (!same)
@@ -265,6 +285,238 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
                             << cut << " then " << second << ": " << out);
               }
           }
+}
+
+TEST_CASE(
+  "a stream without token ids cut anywhere and gone on with by its text is the unbroken one") {
+  chunk_reader reader;
+  for (bool chat : {false, true})
+    for (bool include_usage : {false, true})
+      for (std::uint32_t ends_after : {1000u, 33u}) {
+        toy_engine engine;
+        engine.chat = chat;
+        engine.ends_after = ends_after;
+        engine.tell_ids = false;
+        engine.count = engine.usage_at_end = true; // we asked for both
+        engine.prompt = {24, 2};                   // of this come blanks
+        constexpr std::uint32_t max_tokens = 60;
+        auto request = request_of(engine, max_tokens, false);
+        request.include_usage = include_usage;
+        auto run = [&](const std::vector<token_id>& ids, std::uint32_t kept, const char* id) {
+          return engine.run(ids, kept, max_tokens - kept, id, !chat);
+        };
+        auto whole = run(engine.prompt, 0, "r");
+        client_view expected;
+        {
+          relay_stream stream{request};
+          stream.hide_usage(true);
+          std::string out;
+          REQUIRE(feed(stream, reader, whole, whole.size(), out) == verdict::complete);
+          expected.take(out);
+          REQUIRE(expected.text.find(' ') != std::string::npos);
+          REQUIRE(expected.usage.is_null() == !include_usage);
+        }
+        for (std::size_t cut = 0; cut < whole.size(); ++cut)
+          for (std::size_t second : {std::size_t{1000}, std::size_t{0}, std::size_t{7}}) {
+            relay_stream stream{request};
+            stream.hide_usage(true);
+            std::string out;
+            auto last = feed(stream, reader, whole, cut, out);
+            for (auto limit : {second, std::size_t{1000}}) {
+              auto next = stream.resume();
+              if (last != verdict::go_on || !next)
+                break;
+              stream.hide_usage(true);
+              auto ids = engine.prompt;
+              for (auto id : toy_engine::encode(next->text))
+                ids.push_back(id);
+              if (next->where != resumption::from::scratch)
+                CHECK(next->kept + engine.prompt.size() == ids.size());
+              last = feed(stream, reader, run(ids, next->kept, "r-2"), limit, out);
+            }
+            client_view seen;
+            seen.take(out);
+            bool same = last == verdict::complete && seen.text == expected.text
+                        && seen.finish == expected.finish && seen.usage == expected.usage
+                        && seen.ends == expected.ends
+                        && std::ranges::all_of(
+                          seen.heads, [&](const json& head) { return head == seen.heads[0]; });
+            if (!same)
+              FAIL_CHECK(
+                "chat " << chat << " usage " << include_usage << " ends after " << ends_after
+                        << " cut " << cut << " then " << second << ": " << out);
+          }
+      }
+}
+
+TEST_CASE("blanks may differ where an engine goes on by text, other text may not") {
+  struct row {
+    const char* shown; ///< before the cut
+    const char* text;  ///< that the next engine is given
+    const char* told;
+    const char* together; ///< empty: that cannot be
+  };
+  chunk_reader reader;
+  auto chunk = [](const char* id, const std::string& text, int tokens) {
+    return json{
+      {"id", id},
+      {"created", 1},
+      {"choices", {{{"index", 0}, {"text", text}, {"finish_reason", nullptr}}}},
+      {"usage", {{"prompt_tokens", 2}, {"completion_tokens", tokens}}}}
+      .dump();
+  };
+  for (const auto& [shown, text, told, together] :
+       {row{"ab", "ab", "c", "abc"}, row{"ab \n", "ab", " \nc", "ab \nc"},
+        row{"ab ", "ab", "c", "ab c"}, row{"ab ", "ab", " c", "ab c"},
+        row{"ab \n", "ab", " c", "ab \nc"}, row{" ", "", " c", " c"}, row{" ", "", "c", " c"}}) {
+    CAPTURE(shown);
+    CAPTURE(told);
+    relay_request request;
+    request.stream = true;
+    request.max_tokens = 50;
+    relay_stream stream{request};
+    std::string out;
+    int tokens = 0;
+    for (const char* at = shown; *at != 0; ++at)
+      CHECK(stream.on_event(reader, chunk("1", {*at}, ++tokens), out) == verdict::go_on);
+    auto next = stream.resume();
+    REQUIRE(next.has_value());
+    CHECK(next->where == resumption::from::text);
+    CHECK(next->text == text);
+    CHECK(next->kept == std::string_view{text}.size());
+    CHECK(stream.on_event(reader, chunk("2", told, 1), out) == verdict::go_on);
+    CHECK(stream.output_tokens() == std::max<std::size_t>(tokens, next->kept + 1));
+    client_view seen;
+    std::string all;
+    for (std::size_t from = 0; (from = out.find("data: ", from)) != std::string::npos; ++from) {
+      auto data = json::parse(out.substr(from + 6, out.find("\n\n", from) - from - 6));
+      const auto& choice = data["choices"][0];
+      all += choice.contains("delta") ? choice["delta"].value("content", "")
+                                      : choice["text"].get<std::string>();
+    }
+    CHECK(all == together);
+  }
+}
+
+TEST_CASE("by text no engine goes on where the text is not all") {
+  struct row {
+    const char* what;
+    std::function<void(relay_request&)> change;
+    bool counted;
+    const char* why; ///< null: it goes on
+  };
+  chunk_reader reader;
+  for (const auto& [what, change, counted, why] :
+       {row{"counted", [](auto&) {}, true, nullptr},
+        row{"not counted", [](auto&) {}, false, "how many tokens"},
+        row{"nor limited", [](auto& x) { x.max_tokens.reset(); }, false, nullptr},
+        row{
+          "usage", [](auto& x) { x.max_tokens.reset(), x.include_usage = true; }, false,
+          "how many tokens"},
+        row{
+          "completion",
+          [](auto& x) { x.max_tokens.reset(), x.kind = openai::endpoint::completions; }, false,
+          "how many tokens"},
+        row{
+          "least", [](auto& x) { x.max_tokens.reset(), x.min_tokens = 3; }, false,
+          "how many tokens"},
+        row{"ids", [](auto& x) { x.wants_token_ids = true; }, true, "asked for them"},
+        row{"log-probabilities", [](auto& x) { x.logprobs = true; }, true, "log-probabilities"},
+        row{"stop strings", [](auto& x) { x.stop_reach = 2; }, true, "a stop string"},
+        row{"seed", [](auto& x) { x.single_use = "seed"; }, true, "'seed'"}}) {
+    CAPTURE(what);
+    relay_request request;
+    request.stream = true;
+    request.max_tokens = 50;
+    change(request);
+    relay_stream stream{request};
+    std::string out;
+    json chunk{
+      {"id", "1"},
+      {"choices", {{{"index", 0}, {"delta", {{"content", "ab"}}}, {"finish_reason", nullptr}}}}};
+    if (counted)
+      chunk["usage"] = {{"prompt_tokens", 2}, {"completion_tokens", 1}};
+    REQUIRE(stream.on_event(reader, chunk.dump(), out) == verdict::go_on);
+    auto next = stream.resume();
+    REQUIRE(next.has_value() == !why);
+    if (why) {
+      CHECK(next.error().code == errc::unsupported);
+      CHECK(next.error().context.find(why) != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("an engine that says more than it was asked for is left, and no more is shown") {
+  chunk_reader reader;
+  for (bool ids : {true, false}) {
+    toy_engine engine;
+    engine.tell_ids = ids;
+    auto request = request_of(engine, 10, false);
+    relay_stream stream{request};
+    std::string out;
+    auto events = engine.run(engine.prompt, 0, 300, "cmpl-r", false);
+    CHECK(feed(stream, reader, events, 1000, out) == verdict::failed);
+    client_view seen;
+    seen.take(out);
+    CHECK(stream.failure().code == errc::bad_message);
+    CHECK(seen.heads.size() <= (ids ? 10u : 150u)); // pieces are no tokens
+    if (!ids)
+      continue;
+    auto next = stream.resume(); // the last token is asked for again, to hear that it is the last
+    REQUIRE(next.has_value());
+    CHECK(next->kept < 10);
+  }
+}
+
+TEST_CASE("of what an engine complains about at length the beginning is told") {
+  chunk_reader reader;
+  toy_engine engine;
+  auto request = request_of(engine, 10, false);
+  relay_stream stream{request};
+  std::string out;
+  REQUIRE(
+    feed(stream, reader, engine.run(engine.prompt, 0, 10, "r", false), 2, out) == verdict::go_on);
+  std::string euros;
+  for (int i = 0; i < 1000; ++i)
+    euros += "\u20ac";
+  CHECK(
+    stream.on_event(reader, json{{"error", {{"message", "x" + euros}}}}.dump(), out)
+    == verdict::failed);
+  CHECK(stream.failure().context == "the engine reports: x" + euros.substr(0, 297) + "...");
+}
+
+TEST_CASE("what only keeps the line warm is no progress") {
+  chunk_reader reader;
+  toy_engine engine;
+  engine.chat = true;
+  auto request = request_of(engine, 10, false);
+  relay_stream stream{request};
+  std::string out;
+  auto events = engine.run(engine.prompt, 0, 10, "r", false);
+  CHECK(stream.on_event(reader, events[0], out) == verdict::go_on); // the role
+  CHECK(stream.progress() == 0);
+  CHECK(stream.waiting() > 0);
+  CHECK(stream.on_event(reader, events[1], out) == verdict::go_on);
+  CHECK(stream.progress() == 1);
+  CHECK(stream.waiting() == 0);
+  const auto* empty
+    = R"({"id":"r","choices":[{"index":0,"delta":{"content":""},"finish_reason":null}]})";
+  CHECK(stream.on_event(reader, empty, out) == verdict::go_on);
+  CHECK(stream.progress() == 1);
+  for (const auto& warm : {std::string{empty}, events[0]}) { // nor for ever, however fast it comes
+    CAPTURE(warm);
+    relay_stream other{request};
+    auto last = feed(other, reader, events, 3, out);
+    for (int i = 0; i < 100'000 && last == verdict::go_on; ++i)
+      last = other.on_event(reader, warm, out);
+    CHECK(last == verdict::failed);
+    CHECK(other.waiting() == 0);
+    auto next = other.resume();
+    REQUIRE(next.has_value());
+    out.clear();
+    auto rest = engine.run(next->ids, next->kept, 10 - next->kept, "r-2", true);
+    CHECK(feed(other, reader, rest, 1000, out) == verdict::complete); // another one mends it
+  }
 }
 
 TEST_CASE("what an engine must not say ends it, and is not shown") {
@@ -338,7 +590,7 @@ TEST_CASE("an engine that tells no ids can be followed only before the first tok
 TEST_CASE("an engine that computes something else is not believed where the client has seen it") {
   chunk_reader reader;
   toy_engine engine;
-  engine.stop = {"qzqzqzqz"};
+  engine.stop = {"qyqyqyqy"};
   auto request = request_of(engine, 40, true);
   auto events = engine.run(engine.prompt, 0, 40, "cmpl-r", false);
   relay_stream stream{request};
@@ -346,7 +598,7 @@ TEST_CASE("an engine that computes something else is not believed where the clie
   REQUIRE(feed(stream, reader, events, 30, out) == verdict::go_on);
   auto next = stream.resume();
   REQUIRE(next.has_value());
-  REQUIRE_FALSE(next->from_scratch);
+  REQUIRE(next->where == resumption::from::ids);
   auto other = next->ids;
   other.back() ^= 1;
   CHECK(

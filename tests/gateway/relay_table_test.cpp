@@ -4,7 +4,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llumnix::testing {
@@ -30,9 +33,10 @@ struct fake_engines final : net::upstream_pool {
 
 struct fake_port final : stream_port {
   void place(inference_request, bool, std::vector<instance_id>) override {}
-  void
-  place_relayed(inference_request head, relayed_request, bool, std::vector<instance_id>) override {
+  void place_relayed(
+    inference_request head, relayed_request load, bool, std::vector<instance_id>) override {
     placed.push_back(std::move(head));
+    loads.push_back(std::move(load));
   }
   void abort(const stream_owner&, std::uint64_t, std::uint32_t) override {}
   void withdraw(std::uint64_t stream, std::uint32_t) override { withdrawn.push_back(stream); }
@@ -41,6 +45,7 @@ struct fake_port final : stream_port {
   void closed(const stream_end& end) override { ended.push_back(end); }
 
   std::vector<inference_request> placed;
+  std::vector<relayed_request> loads; ///< of those placed
   std::vector<std::uint64_t> withdrawn;
   std::vector<stream_end> ended;
 };
@@ -52,23 +57,47 @@ const std::string event
 struct table_rig {
   table_rig() { engines.put("e:1", {.address = "e:1"}); }
 
-  std::shared_ptr<fake_exchange> open(bool stream, std::string first_body = {}) {
+  std::shared_ptr<fake_exchange> open(bool stream) {
+    const std::string body = R"({"model":"m"})";
+    auto wish
+      = std::get<relay::relay_request>(relay::request_reader{}.read(openai::endpoint::chat, body));
+    wish.stream = stream;
+    return open(wish, body);
+  }
+  std::shared_ptr<fake_exchange> open(const relay::relay_request& wish, std::string body) {
     auto client = std::make_shared<fake_exchange>(loop);
     relay::passed_request request;
-    request.wish.model = "m";
-    request.wish.stream = stream;
-    request.body = R"({"model":"m"})";
-    request.path = "/v1/chat/completions";
+    request.wish = wish;
+    request.body = std::make_shared<const std::string>(std::move(body));
+    request.path = wish.kind == openai::endpoint::chat ? "/v1/chat/completions" : "/v1/completions";
     request.id = ids.take({}, random);
     request.arrived = loop.now();
-    request.first_body = std::move(first_body);
     table.open(client, std::move(request));
     return client;
   }
   /// The placement asked for last is granted.
-  void place() {
+  void place(const char* engine = "e:1") {
     const auto& head = port.placed.back();
-    table.on_placed(head.stream.stream, head.epoch, {{"head", 1}, "e:1"}, loop.now());
+    table.on_placed(head.stream.stream, head.epoch, {{"head", 1}, engine}, loop.now());
+  }
+  /// The engine asked last.
+  net::upstream_watcher& engine() { return *pool.watchers.back(); }
+  void answer(net::http_reply reply) {
+    auto body = std::exchange(reply.body, {});
+    auto asked = pool.watchers.size();
+    auto before = port.placed.size() + port.ended.size();
+    engine().on_head(reply);
+    if (port.placed.size() + port.ended.size() == before)
+      engine().on_body(body);
+    if (port.placed.size() + port.ended.size() == before)
+      engine().on_end({errc::ok, {}});
+    REQUIRE(pool.watchers.size() == asked);
+  }
+  /// The engine asked last says this in a stream.
+  void say(const std::string& events) {
+    engine().on_head({200, {{"content-type", "text/event-stream"}}, {}});
+    engine().on_body(events);
+    engine().on_pause();
   }
   void begin_stream() {
     place();
@@ -145,17 +174,420 @@ TEST_CASE_FIXTURE(
   CHECK(port.ended[0].failure == error{errc::cancelled, "the client read nothing for too long"});
 }
 
-TEST_CASE_FIXTURE(table_rig, "a body made beforehand is sent if it suits the engine, once") {
-  const std::string made = R"({"made":1})";
+TEST_CASE_FIXTURE(
+  table_rig, "an error where the first token belongs is like a reply with its status") {
   struct row {
-    bool stream, tells_ids, sent;
+    const char* code;
+    int status; ///< for the client; 0: another engine is asked
   };
-  for (auto [stream, tells_ids, sent] :
-       {row{true, false, true}, row{true, true, false}, row{false, true, true}}) {
-    engines.put("e:1", {.address = "e:1", .token_ids = tells_ids});
-    open(stream, made); // made for an engine that tells no ids
+  for (auto [code, status] :
+       {row{"400", 400}, row{"404", 404}, row{"422", 422}, row{"408", 0}, row{"429", 0},
+        row{"500", 0}, row{"\"x\"", 0}})
+    for (bool event : {true, false}) {
+      CAPTURE(code);
+      CAPTURE(event);
+      engines.put("e:2", {.address = "e:2"});
+      loop.time += std::chrono::seconds{1}; // for the retry budget
+      auto client = open(true);
+      place();
+      auto before = port.placed.size();
+      auto said = R"({"error":{"message":"no such token","code":)" + std::string{code} + "}}";
+      if (event)
+        say("data: " + said + "\n\ndata: [DONE]\n\n");
+      else
+        answer(
+          {code[0] == '"' ? 500 : std::atoi(code), {{"content-type", "application/json"}}, said});
+      CHECK(client->status == status);
+      CHECK(port.placed.size() - before == (status == 0));
+      if (status > 0) {
+        CHECK(client->body == said);
+        CHECK(client->header("content-type") == "application/json");
+        CHECK(port.ended.back().failure.code == errc::invalid_argument);
+        continue;
+      }
+      place("e:2"); // which says the same: the client may hear it
+      if (event)
+        say("data: " + said + "\n\n");
+      else
+        answer(
+          {code[0] == '"' ? 500 : std::atoi(code), {{"content-type", "application/json"}}, said});
+      CHECK(client->status == (code[0] == '"' ? 500 : std::atoi(code)));
+      CHECK(client->body == said);
+    }
+}
+
+TEST_CASE_FIXTURE(table_rig, "whoever is told that engines failed is told why") {
+  struct row {
+    std::string events;
+    const char* message;
+    int status;
+  };
+  config.max_placements = 1;
+  for (const auto& [events, message, status] :
+       {row{"data: {\"error\":{\"message\":\"boom\"}}\n\n", "boom", 500},
+        row{
+          "data: {}\n\n",
+          "gave up after 1 engines: the engine sent what is no chunk: byte 2 of an event: "
+          "no chunk of a stream",
+          502},
+        row{
+          "data: [DONE]\n\n",
+          "gave up after 1 engines: the engine ended the stream before its output", 502}}) {
+    auto client = open(true);
     place();
-    CHECK((pool.asked.back().body == made) == sent);
+    say(events);
+    CHECK(client->status == status);
+    CHECK(client->json()["error"]["message"] == message);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "replies that are none of the API's are asked of another engine") {
+  engines.put("e:2", {.address = "e:2"});
+  const std::string json = "application/json";
+  struct row {
+    const char* what;
+    bool stream;
+    net::http_reply reply;
+    const char* why; ///< null: it is the client's
+  };
+  for (const auto& [what, stream, reply, why] :
+       {row{"no content", false, {204, {}, {}}, "the engine answered 204"},
+        row{"elsewhere", false, {302, {{"location", "/"}}, {}}, "the engine answered 302"},
+        row{
+          "not a stream", true, {200, {{"content-type", json}}, "{}"}, "not answer with a stream"},
+        row{"without end", true, {200, {}, std::string(1 << 21, 'x')}, "too long"},
+        row{"a failure without end", true, {500, {}, std::string(1 << 21, 'x')}, "too long"},
+        row{"packed", false, {200, {{"Content-Encoding", "gzip"}}, "{}"}, "compressed"},
+        row{"a packed refusal", true, {400, {{"content-encoding", "gzip"}}, "{}"}, "compressed"},
+        row{
+          "a packed stream",
+          true,
+          {200, {{"content-type", "text/event-stream"}, {"content-encoding", "br"}}, "{}"},
+          "compressed"},
+        row{"not packed", false, {200, {{"content-encoding", "identity"}}, "{}"}, nullptr},
+        row{"a page", false, {200, {}, "<html>"}, "no JSON object"},
+        row{"good", false, {200, {{"content-type", json}}, R"({"id":"x"})"}, nullptr},
+        row{"refused", true, {400, {{"content-type", json}}, R"({"error":{}})"}, nullptr}}) {
+    CAPTURE(what);
+    auto client = open(stream);
+    place();
+    auto before = port.placed.size();
+    answer(reply);
+    CHECK(port.placed.size() - before == (why ? 1 : 0));
+    CHECK(client->status == (why ? 0 : reply.status));
+    if (why)
+      CHECK(port.loads.back().why.find(why) != std::string::npos);
+    else
+      CHECK(client->body == reply.body);
+    table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "an engine's answer that is too long is no fault of the client's") {
+  auto client = open(false);
+  config.max_placements = 1;
+  place();
+  engine().on_head({200, {}, {}});
+  engine().on_end({errc::too_long, "too long"});
+  CHECK(client->status == 502);
+}
+
+TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend the retry budget") {
+  const std::string busy = "data: {\"error\":{\"message\":\"busy\",\"code\":503}}\n\n";
+  struct row {
+    const char* what;
+    std::function<void()> fail;
+    bool bounded;
+    int status;
+  };
+  config.engine_retries = 0;
+  config.engine_retries_floor = 3;
+  for (const auto& [what, fail, bounded, status] :
+       {row{
+          "a status",
+          [&] {
+            answer({503, {}, {}});
+          },
+          true, 503},
+        row{"an event", [&] { say(busy); }, true, 503},
+        row{"garbage", [&] { say("data: x\n\n"); }, true, 502},
+        row{
+          "death",
+          [&] {
+            engine().on_end({errc::disconnected, "cut"});
+          },
+          false, 0}}) {
+    CAPTURE(what);
+    for (int i = 1; i < 9; ++i)
+      engines.put("e:" + std::to_string(i), {.address = "e"});
+    loop.time += std::chrono::seconds{10}; // the floor is full again
+    int retries = 0;
+    for (int i = 0; i < 10; ++i) {
+      auto client = open(true);
+      place();
+      auto before = port.placed.size();
+      fail();
+      auto placed_anew = port.placed.size() > before;
+      retries += placed_anew;
+      CHECK(client->status == (placed_anew ? 0 : status));
+    }
+    CHECK(retries == (bounded ? 3 : 10));
+    table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "an engine that only keeps the line warm is silent") {
+  struct row {
+    const char* what;
+    std::string events;
+  };
+  config.engine_silence = std::chrono::milliseconds{1000};
+  engines.put("e:2", {.address = "e:2"});
+  for (const auto& [what, events] :
+       {row{"nothing", ""}, row{"comments", ": still here\n\n"}, row{"empty events", "\n\n"},
+        row{
+          "roles",
+          "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\","
+          "\"content\":\"\"}}]}\n\n"},
+        row{
+          "empty texts",
+          "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}]}\n\n"}}) {
+    CAPTURE(what);
+    auto client = open(true);
+    place();
+    say(event);
+    auto before = port.placed.size();
+    for (int i = 0; i < 3; ++i) { // tokens come: all is well
+      loop.time += std::chrono::milliseconds{900};
+      table.sweep(loop.now());
+      CHECK(client->status == 200);
+      engine().on_body(event);
+    }
+    CHECK_FALSE(client->ended);
+    for (int i = 0; i < 3 && port.placed.size() == before; ++i) {
+      loop.time += std::chrono::milliseconds{400};
+      engine().on_body(events);
+      engine().on_pause();
+      table.sweep(loop.now());
+    }
+    CHECK(port.placed.size() == before + 1);
+    CHECK(port.loads.back().why == "the engine fell silent");
+    table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "what an engine sends before the first token is bounded") {
+  engines.put("e:2", {.address = "e:2"});
+  const std::string role = "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":"
+                           "\"assistant\",\"content\":\"\"}}]}\n\n";
+  for (const auto& piece :
+       {std::string{": x\n\n"}, std::string{"\n\n"}, role, "data: " + std::string(50, 'x'),
+        std::string{"id: x\n"}}) {
+    CAPTURE(piece);
+    open(true);
+    place();
+    auto before = port.placed.size();
+    engine().on_head({200, {{"content-type", "text/event-stream"}}, {}});
+    std::string many;
+    while (many.size() < 64 * 1024)
+      many += piece;
+    std::size_t sent = 0;
+    for (; sent < (std::size_t{8} << 20) && port.placed.size() == before; sent += many.size())
+      engine().on_body(many);
+    CHECK(port.placed.size() == before + 1);
+    CHECK(sent < (std::size_t{2} << 20));
+    table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "the ids of a long prompt fit into one event") {
+  relay::relay_request wish;
+  wish.stream = true;
+  for (auto [context, fits] :
+       {std::pair{0u, true}, std::pair{1u << 20, true}, std::pair{10u, false}}) {
+    CAPTURE(context);
+    engines.put("e:1", {.address = "e:1", .token_ids = true, .context_tokens = context});
+    auto client = open(wish, R"({"x":")" + std::string(400'000, 'x') + "\"}");
+    place();
+    std::string ids = "1";
+    for (int i = 0; i < 400'000; ++i)
+      ids += ",100000";
+    say(
+      R"(data: {"id":"c","prompt_token_ids":[)" + ids
+      + R"(],"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]})" + "\n\n" + event);
+    CHECK((client->status == 200) == fits);
+    table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "what was held for a slow client is not the engine's silence") {
+  config.engine_silence = std::chrono::milliseconds{1000};
+  auto client = open(true);
+  place();
+  say(event);
+  client->stall();
+  std::string much;
+  while (much.size() < 512 * 1024)
+    much += event;
+  engine().on_body(much);
+  engine().on_pause();
+  loop.time += std::chrono::milliseconds{5000};
+  table.sweep(loop.now());
+  client->drain();
+  table.sweep(loop.now());
+  CHECK_FALSE(client->ended);
+}
+
+TEST_CASE_FIXTURE(table_rig, "while no engine has it, none is silent") {
+  engines.put("e:2", {.address = "e:2"});
+  config.engine_silence = std::chrono::milliseconds{1000};
+  open(true);
+  begin_stream();
+  engine().on_end({errc::disconnected, "cut"});
+  auto placed = port.placed.size();
+  loop.time += std::chrono::milliseconds{3000};
+  table.sweep(loop.now());
+  CHECK(port.placed.size() == placed); // it was asked for already
+}
+
+TEST_CASE_FIXTURE(table_rig, "whoever places a request anew is told why") {
+  engines.put("e:2", {.address = "e:2"});
+  open(true);
+  CHECK(port.loads.back().why.empty());
+  place();
+  engine().on_end({errc::unreachable, "no connection"});
+  CHECK(port.loads.back().why == "no connection");
+  place("e:2");
+  table.on_engine_lost("e:2");
+  loop.time += std::chrono::milliseconds{200}; // both failed: after a pause all are asked again
+  table.sweep(loop.now());
+  CHECK(port.loads.back().why == "engine e:2 answers nobody any more");
+}
+
+TEST_CASE_FIXTURE(table_rig, "what no engine can go on with is named at the end") {
+  relay::relay_request wish;
+  wish.stream = true;
+  wish.single_use = "seed";
+  auto client = open(wish, "{}");
+  begin_stream();
+  engine().on_end({errc::disconnected, "the connection was cut"});
+  REQUIRE(port.ended.size() == 1);
+  CHECK(port.ended[0].failure.code == errc::unsupported);
+  for (const auto& said :
+       {port.ended[0].failure.context,
+        client->events().back()["error"]["message"].get<std::string>()}) {
+    CHECK(said.find("the connection was cut") != std::string::npos);
+    CHECK(said.find("'seed'") != std::string::npos);
+  }
+}
+
+TEST_CASE_FIXTURE(
+  table_rig, "engines that tell no ids are asked to count, and gone on from by text") {
+  const std::string chat_body
+    = R"({"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":9,"x":[1.0]})";
+  const std::string completion_body = R"({"prompt":"so \"it","max_tokens":9,"min_tokens":4})";
+  auto counted = [](const char* text, int tokens) {
+    return R"(data: {"id":"c","created":1,"choices":[{"index":0,"delta":{"content":")"
+           + std::string{text} + R"("}}],"usage":{"prompt_tokens":5,"completion_tokens":)"
+           + std::to_string(tokens) + "}}\n\n";
+  };
+  for (bool chat : {true, false}) {
+    CAPTURE(chat);
+    engines.put("e:1", {.address = "e:1", .continues_text = true});
+    engines.put("e:2", {.address = "e:2", .continues_text = true});
+    relay::relay_request wish;
+    wish.kind = chat ? openai::endpoint::chat : openai::endpoint::completions;
+    wish.stream = true;
+    wish.max_tokens = 9;
+    wish.min_tokens = chat ? 0 : 4;
+    auto client = open(wish, chat ? chat_body : completion_body);
+    place();
+    auto asked = nlohmann::json::parse(pool.asked.back().body);
+    CHECK(asked["stream_options"]["continuous_usage_stats"] == true);
+    CHECK(asked["stream_options"]["include_usage"] == true);
+    say(counted("a\\\"", 2) + counted("b\\n", 3));
+    engine().on_end({errc::disconnected, "cut"});
+    place("e:2");
+    CHECK(pool.asked.back().target == (chat ? "/v1/chat/completions" : "/v1/completions"));
+    asked = nlohmann::json::parse(pool.asked.back().body);
+    CHECK(asked["max_tokens"] == 7); // from before the line's end
+    if (chat) {
+      CHECK(asked["x"] == nlohmann::json::parse("[1.0]"));
+      CHECK(asked["continue_final_message"] == true);
+      CHECK(asked["add_generation_prompt"] == false);
+      REQUIRE(asked["messages"].size() == 2);
+      CHECK(asked["messages"][1] == nlohmann::json{{"role", "assistant"}, {"content", "a\""}});
+    } else {
+      CHECK(asked["prompt"] == "so \"ita\"");
+      CHECK(asked["min_tokens"] == 2);
+    }
+    say(counted("b", 1) + counted("\\n", 2) + counted("c", 3));
+    std::string text;
+    for (const auto& each : client->events()) {
+      CHECK_FALSE(each.contains("usage"));
+      const auto& choice = each["choices"][0];
+      text += choice.contains("delta") ? choice["delta"]["content"].get<std::string>()
+                                       : choice["text"].get<std::string>();
+    }
+    CHECK(text == "a\"b\nc");
+    CHECK(table.list(loop.now()).back().output_tokens == 5);
+    table.give_up_all(draining);
+    loop.run();
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "by text only such an engine goes on as can, from texts alone") {
+  struct row {
+    const char* body;
+    bool knows;      ///< the other engine
+    const char* why; ///< null: it goes on
+  };
+  config.wait_for_instance = std::chrono::milliseconds{0};
+  for (auto [body, knows, why] :
+       {row{R"({"messages":[{}]})", true, nullptr},
+        row{R"({"messages":[{}]})", false, "it is not known whether it goes on with a text"},
+        row{R"({"messages":[{}],"continue_final_message":true})", true, "'continue_final_message'"},
+        row{R"({"messages":[{}],"truncate_prompt_tokens":7})", true, "'truncate_prompt_tokens'"},
+        row{R"({"messages":[{}],"add_generation_prompt":false})", true, "'add_generation_prompt'"},
+        row{R"({"messages":[{}],"input_ids":[1]})", true, "'input_ids'"},
+        row{R"({"messages":[{}],"input_ids":null})", true, nullptr},
+        row{R"({"messages":"x"})", true, "no text"}}) {
+    CAPTURE(body);
+    engines.put("e:1", {.address = "e:1", .continues_text = true});
+    engines.put("e:2", {.address = "e:2", .continues_text = knows});
+    relay::relay_request wish;
+    wish.stream = true;
+    auto client = open(wish, body);
+    begin_stream();
+    engine().on_end({errc::disconnected, "cut"});
+    auto asked = pool.asked.size();
+    place("e:2");
+    CHECK(client->ended == (why != nullptr));
+    CHECK(pool.asked.size() - asked == (why ? 0 : 1));
+    if (why)
+      CHECK(
+        client->events().back()["error"]["message"].get<std::string>().find(why)
+        != std::string::npos);
+    table.give_up_all(draining);
+    loop.run();
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "the client's body is not copied, also where ids are asked for") {
+  struct row {
+    bool stream, tells_ids;
+    std::string_view rest;
+  };
+  for (auto [stream, tells_ids, rest] :
+       {row{true, false, ""}, row{true, true, R"(,"return_token_ids":true})"},
+        row{false, true, ""}}) {
+    engines.put("e:1", {.address = "e:1", .token_ids = tells_ids});
+    open(stream);
+    place();
+    const auto& asked = pool.asked.back();
+    CHECK(asked.body_begin.text.data() == asked.body_begin.owner->data());
+    CHECK(asked.body_begin.text == (rest.empty() ? R"({"model":"m"})" : R"({"model":"m")"));
+    CHECK(asked.body == rest);
   }
 }
 

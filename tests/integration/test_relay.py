@@ -257,6 +257,66 @@ class Faults(RelayTest):
             self.assertEqual({k.lower(): v for k, v in headers.items()}["retry-after"], "7")
 
 
+class Texts(RelayTest):
+    """Engines that tell no token ids: another goes on from the text."""
+
+    def test_what_an_engine_is_and_can_is_shown(self):
+        for options, shown in (((), "vLLM 0.32.0 (token ids)"), (("--enable-scale-out",), "vLLM 0.32.0 (token ids, abort)"),
+                               (("--owned-by", "sglang"), "SGLang (text only)"),
+                               (("--owned-by", "x"), "OpenAI-compatible (text only)")):
+            with self.subTest(shown), Engines(count=1, options=options) as x:
+                until(lambda: [each["engine"] for each in x.cluster.instances().values()] == [shown], 10, shown)
+
+    def test_streams_go_on_from_their_text(self):
+        with Engines(options=("--owned-by", "sglang", "--token-ms", 2)) as x:
+            for kind, parameters in (("cut", {}), ("error_event", {}), ("garble", {}), ("no_done", {})):
+                for engine in x.engines:
+                    engine.call("/control/fault", method="DELETE")
+                    engine.fault(kind, after_tokens=9, times=-1, **parameters)
+                options = {"stream_options": {"include_usage": True}}
+                streams = [Stream(x.url, chat(f"text {kind}", 30), CHAT), Stream(x.url, completion(f"text {kind}", 30), COMPLETIONS),
+                           Stream(x.url, chat(f"usage {kind}", 30, **options), CHAT),
+                           Stream(x.url, completion(f"usage {kind}", 30, **options), COMPLETIONS),
+                           Stream(x.url, chat(f"least {kind}", max_tokens=None, max_completion_tokens=30, min_tokens=20), CHAT)]
+                self.run_streams(*streams)
+                for stream in streams:
+                    with self.subTest(kind, path=stream.path):
+                        self.assert_whole(stream)
+                        usage = stream.usage and stream.usage["completion_tokens"]
+                        self.assertEqual(usage, 30 if "stream_options" in stream.body else None)
+
+    def test_kill_9_of_an_engine(self):
+        with Engines(options=("--owned-by", "sglang", "--token-ms", 10)) as x:
+            async def kill():
+                streams = [Stream(x.url, (chat if i % 2 else completion)(f"kill {i}", 100), CHAT if i % 2 else COMPLETIONS)
+                           for i in range(12)]
+                runs = [asyncio.create_task(stream.run(60)) for stream in streams]
+                await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
+                x.engines[0].process.kill()
+                await asyncio.gather(*runs)
+                return streams
+            for stream in asyncio.run(kill()):
+                self.assert_whole(stream)
+
+    def test_what_the_text_does_not_say_ends_with_a_reason(self):
+        with Engines(options=("--owned-by", "sglang", "--token-ms", 2)) as x:
+            for number, (body, why) in enumerate((
+                    (chat("stop", 30, stop=["zzzz"]), "a stop string may have begun"),
+                    (chat("names", 30, logprobs=True), "log-probabilities"),
+                    (chat("seed", 30, temperature=0.7, seed=1), "'seed'"),
+                    (completion([42, 75, 90], 30), "its prompt is no text"))):
+                with self.subTest(why):
+                    for engine in x.engines:
+                        engine.call("/control/fault", method="DELETE")
+                        engine.fault("cut", after_tokens=5, times=1)
+                    stream = Stream(x.url, body, CHAT if "messages" in body else COMPLETIONS, f"text-{number}")
+                    self.run_streams(stream)
+                    self.assertFalse(stream.done)
+                    self.assertIn(why, stream.error["message"])
+                    end = x.cluster.why(f"text-{number}")["events"][-1]
+                    self.assertIn(why, json.dumps(end))
+
+
 class Lives(RelayTest):
     def test_kill_9_of_an_engine_under_streams(self):
         with Engines(count=3, options=("--token-ms", 10)) as x:

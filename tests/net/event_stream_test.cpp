@@ -61,6 +61,17 @@ TEST_CASE("an event is bounded, a stream is not") {
   REQUIRE(!endless.has_value());
   CHECK(endless.error().code == errc::too_long);
 
+  for (const char* warm : {": x\n\n", "\n", "\r\n", ":\n", "id: 1\n\n", "event: x\n\n"}) {
+    CAPTURE(warm); // some between two events are good, without end they are not
+    event_stream keeps{64};
+    for (int i = 0; i < 100; ++i)
+      REQUIRE(keeps.feed(std::string{warm} + "data: small\n\n", ignore).has_value());
+    result<void> outcome;
+    for (int i = 0; i < 100 && outcome; ++i)
+      outcome = keeps.feed(warm, ignore);
+    CHECK(!outcome.has_value());
+  }
+
   event_stream lines{64};
   result<void> outcome;
   for (int i = 0; i < 100 && outcome; ++i)

@@ -223,6 +223,32 @@ TEST_CASE("a large request is written as the server takes it, and its answer awa
   CHECK(pool.connections() == 1);
 }
 
+TEST_CASE("a body may begin within a text that somebody keeps") {
+  auto kept = std::make_shared<std::string>(std::size_t{4} << 20, 'k');
+  (*kept)[0] = '<';
+  for (std::size_t begins : {std::size_t{5}, std::size_t{40'000}, kept->size()})
+    for (std::size_t rest : {std::size_t{0}, std::size_t{3}, std::size_t{50'000}}) {
+      CAPTURE(begins);
+      CAPTURE(rest);
+      raw_host host;
+      asking asked;
+      pool_on_loop pool;
+      auto request = post_to(host.address(), std::string(rest, 'r'));
+      request.body_begin = {kept, std::string_view{*kept}.substr(0, begins)};
+      pool.send(std::move(request), asked.heard, asked.call);
+      auto peer = host.accept();
+      auto head = peer.until("\r\n\r\n");
+      CHECK(
+        head.find("content-length: " + std::to_string(begins + rest) + "\r\n")
+        != std::string::npos);
+      auto body = kept->substr(0, begins) + std::string(rest, 'r');
+      CHECK(peer.until(body) == body);
+      peer.send(sized(0));
+      CHECK(asked.heard.outcome() == errc::ok);
+    }
+  CHECK(kept.use_count() == 1);
+}
+
 TEST_CASE("an answer before the request is written is told, and the connection dropped") {
   for (bool kept : {false, true})
     for (bool leaves : {false, true}) {

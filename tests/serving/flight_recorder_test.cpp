@@ -12,10 +12,10 @@ flight_event event(std::string kind) {
   return x;
 }
 
-std::vector<std::string> ids(const std::vector<const flight_record*>& records) {
+std::vector<std::string> ids(const std::vector<flight_record>& records) {
   std::vector<std::string> names;
-  for (const auto* record : records)
-    names.push_back(record->text_id);
+  for (const auto& record : records)
+    names.push_back(record.text_id);
   return names;
 }
 
@@ -30,7 +30,7 @@ TEST_CASE("a recorder keeps what runs and a bounded number of what ended") {
   }
   CHECK(records.find("a").empty());
   CHECK(records.find("b").size() == 1);
-  CHECK(records.find("c").front()->events.size() == 2);
+  CHECK(records.find("c").front().events.size() == 2);
   CHECK(records.find("running").size() == 1);
   CHECK(records.size() == 3);
 }
@@ -41,7 +41,16 @@ TEST_CASE("an id used again begins a new record, which outlives the old one's tu
   records.note("a", event("placed"));
   records.end("b", event("finished"));
   REQUIRE(records.find("a").size() == 1);
-  CHECK(records.find("a").front()->events.front().kind == "placed");
+  CHECK(records.find("a").front().events.front().kind == "placed");
+}
+
+TEST_CASE("of several that used an id the latest is found") {
+  flight_recorder records{10};
+  for (const char* outcome : {"first", "second"})
+    records.end("a", event(outcome));
+  REQUIRE(records.find("a").size() == 1);
+  CHECK(records.find("a").front().events.front().kind == "second");
+  CHECK(records.find("a").front().ended);
 }
 
 TEST_CASE("choices and namesakes are found with their request, strangers are not") {
@@ -56,7 +65,7 @@ TEST_CASE("a record of a restless request stays bounded and keeps its beginning 
   flight_recorder records{10};
   for (int i = 0; i < 1000; ++i)
     records.note("r", event(std::to_string(i)));
-  const auto& events = records.find("r").front()->events;
+  auto events = records.find("r").front().events;
   CHECK(events.size() == flight_record::max_events);
   CHECK(events.front().kind == "0");
   CHECK(events.back().kind == "999");

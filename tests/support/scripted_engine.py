@@ -72,6 +72,7 @@ class Settings:
     load_seconds: float = 0.0  # 503 so long
     keep_alive_s: float = 5.0  # an idle connection is closed then, as vLLM's server does
     enable_scale_out: bool = False  # /inference/v1/*
+    owned_by: str = "vllm"  # anything else, "sglang" say, is an engine that tells no version and no token ids
 
 
 class ScriptedEngine:
@@ -190,13 +191,16 @@ class ScriptedEngine:
         await reply.start(200, length=0)
 
     async def _version(self, request, reply, record):
+        if self.settings.owned_by != "vllm":
+            return await reply.document(404, error("Not Found", "Not Found", 404))
         await reply.document(200, {"version": VERSION})
 
     async def _load(self, request, reply, record):
         await reply.document(200, {"server_load": len(self.batch.running) + len(self.batch.waiting)})
 
     async def _models(self, request, reply, record):
-        await reply.document(200, models(self.settings.model, self.settings.max_model_len))
+        await reply.document(200, models(self.settings.model, self.settings.max_model_len,
+                                         self.settings.owned_by))
 
     async def _metrics(self, request, reply, record):
         page = self.batch.page().encode()
@@ -233,6 +237,7 @@ class ScriptedEngine:
             self._check_scale_out()
         job = understand(request.path, _json_of(request), self.settings.model, self.settings.max_model_len,
                          request.header("x-request-id"))
+        job.return_ids = job.return_ids and self.settings.owned_by == "vllm"
         self.request_count += 1
         running, fault = Running(job, record), self._next_fault()
         record.update(id=job.id, fault=fault and fault.kind)

@@ -1,6 +1,6 @@
 """How the scripted engine misbehaves. A fault befalls one generation request once `after_tokens` tokens were sent.
 
-What follows on the right are parameters with their defaults. `before_head` (cut, hang, freeze, exit) strikes before
+What follows on the right are parameters with their defaults. `before_head` (cut, hang, freeze, exit, raw) strikes before
 anything is answered. On a reply that is not streamed, a fault strikes when that many tokens were generated, and what
 spoils an event spoils the document.
 
@@ -22,6 +22,10 @@ spoils an event spoils the document.
   http10        HTTP/1.0, body until the connection ends
   stop_aborted  finish_reason "abort"
   exit          the process is gone, as by kill -9 (only `python3 scripted_engine.py`)
+  token_ids     from then on each chunk tells these ids instead of its own   ids (absent: none are told)
+  raw           any bytes: `start`, then `text` again and again     start="", text="", bytes=0 (of text; -1: without end),
+                in the body, or with before_head on the wire        then="cut" ("hang"; "go_on": and all is well);
+                $ID in them is the id of the reply
 """
 
 import asyncio
@@ -35,7 +39,8 @@ KINDS = {
     "status": {"status", "message", "type", "retry_after", "body"},
     "error_event": {"status", "message", "type", "done"},
     "cut": {"reset", "before_head"}, "hang": {"before_head"}, "exit": {"before_head"}, "freeze": {"ms", "before_head"},
-    "wrong_id": {"id"}, "endless": {"bytes"}, "slow_head": {"ms"},
+    "wrong_id": {"id"}, "endless": {"bytes"}, "slow_head": {"ms"}, "token_ids": {"ids"},
+    "raw": {"start", "text", "bytes", "then", "before_head"},
     **dict.fromkeys(("garble", "half_event", "no_done", "gzip", "early_eof", "bad_chunk", "duplicate", "http10",
                      "stop_aborted"), set()),
 }
@@ -122,10 +127,40 @@ class Fault:
                 await self._begin(reply, running)
                 await reply.raw(b"oops\r\nno chunk\r\n")
                 raise Hangup
+            case "token_ids":
+                reply.alter = self._tell_other_ids
+            case "raw":
+                await self._say_raw(reply, running)
 
     def _error(self, status):
         kind = self["type"] or ("InternalServerError" if status == 500 else "ServiceUnavailableError")
         return error(self["message"] or "scripted", kind, status)
+
+    def _tell_other_ids(self, document):
+        for choice in document.get("choices", []):
+            if choice.get("token_ids"):
+                choice["token_ids"] = self["ids"]
+            if "ids" not in self.parameters:
+                choice.pop("token_ids", None)
+
+    async def _say_raw(self, reply, running):
+        if not self["before_head"]:
+            await self._begin(reply, running)
+        write = reply.raw if self["before_head"] else reply.send
+        start, text = ((self[name] or "").replace("$ID", running.job.id).encode("latin-1") for name in ("start", "text"))
+        left = self.parameters.get("bytes", 0)
+        if start:
+            await write(start)
+        piece = text * max(1, len(PIECE) // max(1, len(text)))
+        while text and left:
+            await write(piece if left < 0 else piece[:left])
+            left -= min(left, len(piece)) if left > 0 else 0
+            await asyncio.sleep(0)  # others are served, too
+        match self.parameters.get("then", "cut"):
+            case "cut":
+                raise Hangup
+            case "hang":
+                await asyncio.get_running_loop().create_future()
 
     async def _begin(self, reply, running):
         """A reply that is not streamed has said nothing yet."""

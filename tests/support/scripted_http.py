@@ -157,6 +157,7 @@ class Reply:
         self.compressed = False  # gzip, asked for or not
         self.slow_head_s = 0.0  # over which the head is stretched
         self.short = False  # ends before the length it said, or without the last chunk
+        self.alter = None  # called with each chunk's document before it is written
         self.spoil = None  # what befalls the next event, or the whole document: garble, half_event or duplicate
 
     @property
@@ -229,6 +230,8 @@ class Reply:
     async def event(self, document):
         """A chunk of a stream."""
         spoil, self.spoil = self.spoil, None
+        if self.alter and isinstance(document, dict):
+            self.alter(document)
         data = dumps(document) if isinstance(document, dict) else document
         event = b"data: %s\n\n" % data
         if spoil == "garble":

@@ -241,7 +241,14 @@ class Chat(Job):
         messages = self.body.get("messages")
         if not isinstance(messages, list):
             raise invalid("missing", "body.messages", "Field required")
-        return [chat_ids(messages, self.body.get("add_generation_prompt", True))]
+        goes_on = bool(self.body.get("continue_final_message"))
+        answers = self.body.get("add_generation_prompt", True)
+        if goes_on and answers:
+            raise Refused("Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
+                          kind=BAD_REQUEST)
+        if goes_on and messages[-1]["role"] != "assistant":
+            raise Refused("the final message is not the assistant's")  # the real one goes on with any
+        return [chat_ids(messages, answers)]
 
     def read_max_tokens(self):
         name = "max_completion_tokens" if self.body.get("max_completion_tokens") is not None else "max_tokens"
@@ -384,9 +391,9 @@ def expected(path, body, max_model_len=MAX_MODEL_LEN):
 
 # --- the smaller routes
 
-def models(model, max_model_len):
+def models(model, max_model_len, owned_by="vllm"):
     return {"object": "list", "data": [{
-        "id": model, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": model, "parent": None,
+        "id": model, "object": "model", "created": int(time.time()), "owned_by": owned_by, "root": model, "parent": None,
         "max_model_len": max_model_len, "permission": [{
             "id": f"modelperm-{uuid.uuid4().hex}", "object": "model_permission", "created": int(time.time()),
             "allow_create_engine": False, "allow_sampling": True, "allow_logprobs": True, "allow_search_indices": False,

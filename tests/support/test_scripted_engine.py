@@ -657,6 +657,31 @@ class FaultTest(EngineTest):
         for answer in (await self.faulty("bad_chunk"), await self.whole("bad_chunk")):
             self.assertEqual((answer.status, answer.ended), (200, "ValueError"))
 
+    async def test_token_ids(self):
+        answer = await self.faulty("token_ids", ids=[-1])
+        self.assertEqual(answer.ids()[2:], [generate(encode("Hi"), 12, ignore_eos=True).ids[2]] + [-1] * 9)
+        answer = await self.faulty("token_ids")
+        self.assertEqual((len(answer.ids()), "token_ids" in answer.choices()[-1], answer.ended), (3, False, "whole"))
+
+    async def test_raw(self):
+        said = {"start": "data: ", "text": "\0\xff", "bytes": 200_001}
+        for answer in (await self.faulty("raw", **said), await self.whole("raw", **said)):
+            self.assertEqual(answer.ended, "cut")
+            self.assertTrue(answer.body.endswith(b"data: " + b"\0\xff" * 100_000 + b"\0"))
+        answer = await self.faulty("raw", start=": well\n\n", then="go_on")
+        self.assertEqual((answer.ended, len(answer.ids())), ("whole", 12))
+        answer = await self.faulty("raw", start="HTTP/1.1 299 Ok\r\ncontent-length: 9\r\n\r\n", before_head=True)
+        self.assertEqual((answer.status, answer.ended), (299, "cut"))
+
+    async def test_raw_without_end(self):
+        FaultTest.TESTED.add("raw")
+        self.engine.fault("raw", text="x", bytes=-1)
+        client = await self.client()
+        client.send("POST", COMPLETIONS, completion())
+        self.assertEqual(len(await client.reader.readexactly(4 << 20)), 4 << 20)
+        client.close()
+        await self.until(lambda: self.engine.requests()[-1]["outcome"] == "disconnected")
+
     async def test_duplicate(self):
         ids = (await self.faulty("duplicate")).ids()
         self.assertEqual((len(ids), ids[3]), (13, ids[4]))

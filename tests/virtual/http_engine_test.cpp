@@ -12,7 +12,7 @@ const node_life head{"head", 1};
 const std::string address = "127.0.0.1:8001";
 
 llumlet_actor_config without_engine() {
-  return {{}, head, describe_http_engine(address, "scripted", 1.5), {}, {}};
+  return {{}, head, describe_http_engine(engine_at(address), "scripted", 1.5), {}, {}};
 }
 
 engine_news_msg news(bool healthy, std::int32_t update, std::int32_t running = 0) {
@@ -52,7 +52,7 @@ TEST_CASE("an engine behind HTTP is described by its address") {
        {row{"127.0.0.1:8001", "127.0.0.1", 8001}, row{"gpu-1:80", "gpu-1", 80},
         row{"[::1]:9", "::1", 9}}) {
     CAPTURE(place);
-    auto x = describe_http_engine(place, "vllm 0.9.1", 12.5);
+    auto x = describe_http_engine(engine_at(place), "vllm 0.9.1", 12.5);
     CHECK(x.instance_id == place);
     CHECK(x.unit_id == place);
     CHECK(x.ip == host);
@@ -84,9 +84,14 @@ TEST_CASE("a llumlet without an engine tells what it is told, and nothing by its
   CHECK(heard[0].status.num_running_requests == 4);
   auto first = heard[0].status.timestamp_ms;
 
-  caf::anon_send(llumlet, news(false, 2));
+  CHECK(heard[0].engine.empty()); // nobody knows what it is
+
+  auto known = news(false, 2);
+  known.engine = "vLLM 0.32.0 (token ids)";
+  caf::anon_send(llumlet, known);
   x.run();
   REQUIRE(heard.size() == 2);
+  CHECK(heard[1].engine == known.engine);
   CHECK_FALSE(heard[1].status.schedulable);
   CHECK(heard[1].status.timestamp_ms == first + 1); // in the same millisecond
 
@@ -98,6 +103,7 @@ TEST_CASE("a llumlet without an engine tells what it is told, and nothing by its
   caf::anon_send(llumlet, cms_of("other", x.listener(late)));
   x.run();
   REQUIRE(late.size() == 1);
+  CHECK(late[0].engine == known.engine);
   CHECK(late[0].status.timestamp_ms == first + 1);
   CHECK_FALSE(late[0].status.schedulable);
 
@@ -152,7 +158,7 @@ TEST_CASE("a gateway without loops tells a hub where a relayed request may be se
   auto gateway = x.system->spawn(make_gateway, config);
   std::vector<placed_msg> placed;
   std::vector<submit_msg> submitted;
-  auto metadata = describe_http_engine(address, "scripted", 1.5);
+  auto metadata = describe_http_engine(engine_at(address), "scripted", 1.5);
   peer_up_msg up;
   up.card.self.life = head;
   up.card.hubs.push_back(caf::actor_cast<stream_hub_actor>(x.listener(placed)));
@@ -162,11 +168,11 @@ TEST_CASE("a gateway without loops tells a hub where a relayed request may be se
   view_change_msg view;
   view.put.push_back({metadata, head, "scripted", instance_state::ready});
   caf::anon_send(gateway, view);
-  admit_msg admit;
+  admission admit;
   admit.request.stream = {"head", 1, 0, relay_bit | 5};
   admit.request.text_id = "r1";
   admit.relayed = {10, 0};
-  caf::anon_send(gateway, admit);
+  caf::anon_send(gateway, stream_words_msg{{admit}});
   x.run();
   REQUIRE(placed.size() == 1);
   CHECK(placed[0].stream == admit.request.stream);
@@ -175,7 +181,7 @@ TEST_CASE("a gateway without loops tells a hub where a relayed request may be se
 
   admit.request.stream.stream = 6; // the same with a body is for the llumlet
   admit.relayed.reset();
-  caf::anon_send(gateway, admit);
+  caf::anon_send(gateway, stream_words_msg{{admit}});
   x.run();
   CHECK(placed.size() == 2);
   CHECK(submitted.size() == 1);

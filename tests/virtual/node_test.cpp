@@ -261,7 +261,7 @@ TEST_CASE("of two live nodes with one name the newer is taken, and both sides sa
   CHECK(logged.count(" W node name-taken: e0 is taken over by incarnation 9 from new:1") == 1);
   CHECK(
     logged.count(
-      " W node name-taken: head does not know us any more: e0 is incarnation 9 at new:1 there; "
+      " W node name-taken: head has another node of our name: e0 is incarnation 9 at new:1 there; "
       "give one of the two another --name")
     == 1);
   CHECK(town.peers(older).empty());
@@ -296,15 +296,14 @@ TEST_CASE("a node whose name a newer one has already is turned away, and both si
     CHECK(town.peers(late).empty());
     CHECK(
       logged.count(
-        "name-taken: e0 (incarnation " + std::to_string(incarnation) + ") at " + address
+        " W node name-taken: e0 (incarnation " + std::to_string(incarnation) + ") at " + address
         + " is turned away: incarnation 9 at new:1 has its name")
       == 1);
     CHECK(logged.warnings() == before + 2);
-    town.kill(late);
   }
   CHECK(
-    logged.count(
-      "name-taken: head:1 does not know us any more: e0 is incarnation 9 at new:1 here; give one")
+    logged.count("name-taken: head:1 has another node of our name: e0 is incarnation 9 at new:1 "
+                 "here; give one")
     == 2);
 }
 
@@ -316,7 +315,7 @@ TEST_CASE("two heads with one name tell each other, and a node that dials itself
   auto& second = town.start({"head", 2}, "head:2", {"gateway"}, {"head:1"});
   town.wait(10s);
   CHECK(town.peers(second).empty());
-  CHECK(logged.count("name-taken: head:1 does not know us any more: this is head too") == 1);
+  CHECK(logged.count("name-taken: head:1 has another node of our name: this is head too") == 1);
   CHECK(logged.count("name-taken: head (incarnation 2) at head:2 is turned away") == 1);
   CHECK(logged.warnings() == 2);
   auto& third = town.start({"solo", 1}, "solo:1", {"gateway"}, {"solo:2"});
@@ -339,6 +338,117 @@ TEST_CASE("words in another node's name change nothing") {
   town.wait(100ms);
   CHECK(town.peers(head) == names{"e0/2"});
   CHECK(logged.warnings() == 0);
+}
+
+namespace {
+
+/// Roles whose actors do nothing but be there; `started` counts how often each was.
+struct helpers {
+  role_spec role(const std::string& name) {
+    auto start = [this, name](caf::local_actor& parent, const node_actor&) {
+      ++started[name];
+      actors[name] = parent.spawn([this, name](caf::event_based_actor*) -> caf::behavior {
+        return {[this, name](const peer_up_msg& msg) { heard[name].push_back(msg.card); }};
+      });
+      return caf::actor_cast<caf::strong_actor_ptr>(actors[name]);
+    };
+    auto announce = [name](node_card& card, const caf::strong_actor_ptr& actor) {
+      instance_metadata metadata;
+      metadata.instance_id = name;
+      card.instances.push_back({metadata, "scripted", caf::actor_cast<llumlet_actor>(actor)});
+    };
+    return {name, start, announce, name};
+  }
+
+  std::map<std::string, int> started;
+  std::map<std::string, caf::actor> actors; ///< the latest of each
+  std::map<std::string, std::vector<node_card>> heard;
+};
+
+/// The instances on a card; "(a)" is being started again.
+names instances(const node_card& card) {
+  names all;
+  for (const auto& each : card.instances)
+    all.push_back(each.metadata.instance_id);
+  for (const auto& id : card.starting)
+    all.push_back("(" + id + ")");
+  return all;
+}
+
+} // namespace
+
+TEST_CASE("roles come and go while a node runs, and its peers see it") {
+  captured_log logged;
+  helpers some;
+  neighborhood town;
+  auto& head = town.head();
+  auto& engine = town.engine(1, "e:1");
+  auto seen = [&] { return instances(head.ups.back().card); };
+  auto change = [&](names stop, const names& start) {
+    role_changes_msg msg{std::move(stop), {}};
+    for (const auto& name : start)
+      msg.start.push_back(some.role(name));
+    caf::anon_send(engine.node, msg);
+    town.run();
+  };
+  change({}, {"a", "b"});
+  CHECK(seen() == names{"a", "b"});
+  REQUIRE(some.heard["a"].size() == 2); // whom the node knew, then itself
+  CHECK(some.heard["a"].front().self.life.node == "head");
+  CHECK(instances(some.heard["a"].back()) == names{"a", "b"});
+
+  SUBCASE("one that fails is started again, and was there all the time") {
+    caf::anon_send_exit(some.actors["a"], caf::exit_reason::unhandled_exception);
+    town.run();
+    CHECK(seen() == names{"b", "(a)"});
+    town.wait(200ms);
+    CHECK(some.started["a"] == 2);
+    CHECK(seen() == names{"a", "b"});
+    CHECK(logged.count(" W node child-down: a ended: ") == 1);
+  }
+  SUBCASE("one that is ended is not, and nobody is alarmed") {
+    auto before = town.system->registry().running();
+    change({"a", "nobody"}, {});
+    CHECK(seen() == names{"b"});
+    town.wait(1s);
+    CHECK(town.system->registry().running() == before - 1);
+    CHECK(some.started["a"] == 1);
+    CHECK(seen() == names{"b"});
+    CHECK(logged.warnings() == 0);
+  }
+  SUBCASE("one that is ended while it waits to be started again stays away") {
+    caf::anon_send_exit(some.actors["a"], caf::exit_reason::unhandled_exception);
+    town.run();
+    change({"a"}, {});
+    CHECK(seen() == names{"b"});
+    town.wait(1s);
+    CHECK(some.started["a"] == 1);
+    caf::anon_send_exit(
+      some.actors["b"], caf::exit_reason::unhandled_exception); // who comes after it is found
+    town.wait(1s);
+    CHECK(some.started["b"] == 2);
+    CHECK(seen() == names{"b"});
+  }
+  SUBCASE("one is replaced by another of its name") {
+    auto before = some.actors["a"];
+    auto told = head.ups.size();
+    change({"a"}, {"a"});
+    CHECK(head.ups.size() == told + 1);
+    CHECK(seen() == names{"b", "a"});
+    CHECK(some.actors["a"] != before);
+    town.wait(1s);
+    CHECK(some.started["a"] == 2);
+    CHECK(logged.warnings() == 0);
+  }
+  SUBCASE("all end with the node") {
+    auto before = town.system->registry().running();
+    some.actors.clear();
+    town.stop(engine);
+    town.run();
+    CHECK(town.system->registry().running() <= before - 4); // the node, its witness, a and b
+    change({}, {"c"});
+    CHECK(some.started["c"] == 0);
+  }
 }
 
 } // namespace llumnix::testing

@@ -57,18 +57,10 @@ TEST_CASE("every message survives the wire") {
   auto request = some_request();
   stream_owner owner{{"engine-0", 5}, "engine-0"};
   CHECK(over_the_wire(system, submit_msg{request}).request == request);
-  CHECK(
-    over_the_wire(system, admit_msg{request, true, {"a"}}).exclude
-    == std::vector<instance_id>{"a"});
-  CHECK_FALSE(over_the_wire(system, admit_msg{request, true, {"a"}}).relayed.has_value());
-  CHECK(
-    over_the_wire(system, admit_msg{request, false, {}, relayed_request{7, 8}}).relayed
-    == relayed_request{7, 8});
   CHECK(over_the_wire(system, abort_msg{owner, request.stream, 4}).owner == owner);
   CHECK(over_the_wire(system, grant_msg{owner, request.stream, 4, 9}).credit == 9);
   CHECK(over_the_wire(system, holds_msg{owner, request.stream, 4}).epoch == 4);
   CHECK(over_the_wire(system, holds_answer_msg{request.stream, 4, true}).holds);
-  CHECK(over_the_wire(system, withdraw_msg{request.stream, 4}).stream == request.stream);
   CHECK(over_the_wire(system, tokens_msg{{"e", 1}, "i", {'a', '\0', 'b'}}).batch.size() == 3);
   CHECK(
     over_the_wire(system, refused_msg{request.stream, 1, "i", {errc::draining, "d"}}).why.code
@@ -77,17 +69,15 @@ TEST_CASE("every message survives the wire") {
     over_the_wire(system, unplaceable_msg{request.stream, 1, {errc::timeout, "t"}}).why.context
     == "t");
   CHECK(over_the_wire(system, release_msg{{"r", "s"}}).request_ids.size() == 2);
-  CHECK(
-    over_the_wire(system, stream_closed_msg{{request.stream, "r", "stop", {errc::ok, {}}, 1, 2, 3}})
-      .end.output_tokens
-    == 2);
-  place_msg place{request.stream, 1, {"r", 10, {"x"}}, {"s"}};
-  CHECK(over_the_wire(system, place).query.exclude.size() == 1);
+  place_msg place{{{request.stream, 1, {"r", 10, {"x"}}}, {request.stream, 2, {}}}, {"s"}};
+  CHECK(over_the_wire(system, place).questions[0].query.exclude.size() == 1);
+  CHECK(over_the_wire(system, place).questions[1].epoch == 2);
   CHECK(over_the_wire(system, place).released == place.released);
   placed_msg placed{request.stream, 1, owner, {}};
   placed.reasons.metrics = {{"i", {{"m", 0.5}}}};
   placed.reasons.dropped = {{"j", 2, "metric", "m", 1.5, 1.0}};
   CHECK(over_the_wire(system, placed).reasons.metrics == placed.reasons.metrics);
+  CHECK(over_the_wire(system, placements_msg{{placed, {}}}).placed[0].owner == owner);
   CHECK(over_the_wire(system, placed).reasons.dropped.front().threshold == 1.0);
 
   instance_status status;
@@ -112,6 +102,8 @@ TEST_CASE("every message survives the wire") {
   card.self = {{"e", 1}, "127.0.0.1:1", {"llumlet"}};
   card.instances.push_back({metadata, "modeled", {}});
   card.instances.clear();
+  card.starting = {"i"};
+  CHECK(over_the_wire(system, peer_up_msg{card}).card.starting == card.starting);
   CHECK(over_the_wire(system, peer_up_msg{card}).card.self.address == "127.0.0.1:1");
   CHECK(over_the_wire(system, peer_down_msg{{"e", 1}}).life.incarnation == 1);
   CHECK(over_the_wire(system, goodbye_msg{{"e", 1}}).from == node_life{"e", 1});

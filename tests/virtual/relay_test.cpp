@@ -1,107 +1,13 @@
-#include "actors/stream_hub_actor.hpp"
-#include "tests/virtual/scene.hpp"
+#include "tests/virtual/scripted_desk.hpp"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-
-#include <optional>
 
 namespace llumnix::testing {
 
 namespace {
 
-/// A loop's relays without their connections: asks, and writes down what it hears.
-class scripted_desk final : public relay_desk {
-public:
-  explicit scripted_desk(hub_loop& loop) : loop_{loop} { loop_.relays = this; }
-  ~scripted_desk() override { loop_.relays = nullptr; }
-
-  struct relay {
-    inference_request head;
-    relayed_request load;
-    std::optional<stream_owner> owner;
-    error failure{errc::ok, {}};
-    std::uint32_t placed = 0; ///< times it was told of an instance
-    instance_id at() const { return owner ? owner->instance : instance_id{}; }
-  };
-
-  relay& open(const std::string& id, relayed_request load = {100, 0}) {
-    auto number = relay_bit | ++numbers_;
-    auto& x = relays_[number];
-    x.head.stream = {"head", 1, 0, number};
-    x.head.text_id = id;
-    x.head.model = "m";
-    x.load = load;
-    loop_.port.place_relayed(x.head, load, false, {});
-    return x;
-  }
-  /// Its engine failed it after so many tokens.
-  void replay(relay& x, std::uint32_t delivered, std::vector<instance_id> exclude) {
-    ++x.head.epoch;
-    x.owner.reset();
-    x.load.delivered_tokens = delivered;
-    loop_.port.place_relayed(x.head, x.load, true, std::move(exclude));
-  }
-  void withdraw(relay& x) { loop_.port.withdraw(x.head.stream.stream, x.head.epoch); }
-  void close(relay& x, const std::string& outcome = "stop") {
-    loop_.port.closed(
-      {.stream = x.head.stream,
-       .text_id = x.head.text_id,
-       .outcome = outcome,
-       .failure = x.failure,
-       .prompt_tokens = 1,
-       .output_tokens = 2,
-       .placements = 1});
-    relays_.erase(x.head.stream.stream);
-  }
-
-  void on_placed(
-    std::uint64_t number, std::uint32_t epoch, const stream_owner& owner, time_point) override {
-    auto found = relays_.find(number);
-    if (found == relays_.end() || found->second.head.epoch != epoch)
-      return;
-    found->second.owner = owner;
-    ++found->second.placed;
-  }
-  void
-  on_unplaceable(std::uint64_t number, std::uint32_t epoch, const error& why, time_point) override {
-    auto found = relays_.find(number);
-    if (found != relays_.end() && found->second.head.epoch == epoch)
-      found->second.failure = why;
-  }
-  void place_again(time_point) override {
-    for (auto& [number, x] : relays_)
-      if (!x.owner)
-        loop_.port.place_relayed(x.head, x.load, true, {});
-  }
-  void sweep(time_point) override { ++sweeps; }
-  std::vector<stream_info> list(time_point) const override {
-    std::vector<stream_info> all;
-    for (const auto& [number, x] : relays_)
-      all.push_back(
-        {.text_id = x.head.text_id,
-         .stream = x.head.stream,
-         .instance = x.at(),
-         .state = x.owner ? "running" : "queued",
-         .client = {}});
-    return all;
-  }
-
-  std::uint32_t sweeps = 0;
-
-private:
-  hub_loop& loop_;
-  std::map<std::uint64_t, relay> relays_;
-  std::uint64_t numbers_ = 0;
-};
-
 const std::vector<std::string> engines{"127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1:8003"};
-
-cluster_config lite_mode() {
-  auto config = small_engines();
-  config.scheduler.full_mode = false;
-  return config;
-}
 
 /// A gateway in front of engines over HTTP, which are what the test says of them.
 struct front : virtual_cluster {

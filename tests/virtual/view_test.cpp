@@ -147,4 +147,49 @@ TEST_CASE("a llumlet tells who waited once, and all of the last ten seconds to a
   x.run();
 }
 
+TEST_CASE("an instance that its node has no more is forgotten; one that starts again is not") {
+  stage x;
+  std::vector<view_change_msg> heard;
+  auto cms = x.system->spawn(
+    make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+  caf::anon_send(cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(heard)), true});
+  auto card_with = [](const ids& there, ids starting = {}) {
+    peer_up_msg up;
+    up.card.self.life = engine_life;
+    for (const auto& id : there) {
+      auto described = metadata();
+      described.instance_id = id;
+      up.card.instances.push_back({described, "scripted", {}});
+    }
+    up.card.starting = std::move(starting);
+    return up;
+  };
+  auto removed = [&] {
+    ids all;
+    for (const auto& change : std::exchange(heard, {}))
+      all.insert(all.end(), change.removed.begin(), change.removed.end());
+    return all;
+  };
+  caf::anon_send(cms, card_with({"engine-0", "engine-1", "engine-2"}));
+  caf::anon_send(cms, status(1, {}));
+  x.run();
+  CHECK(removed().empty());
+  caf::anon_send(cms, card_with({"engine-1"}, {"engine-2"}));
+  caf::anon_send(cms, status(2, {})); // late
+  x.run();
+  CHECK(removed() == ids{"engine-0"});
+  x.pass(1000ms);
+  CHECK(removed().empty());
+  auto other = card_with({});
+  other.card.self.life = {"engine-0", 2}; // another life says nothing of what this one has
+  caf::anon_send(cms, other);
+  x.run();
+  CHECK(removed().empty());
+  caf::anon_send(cms, card_with({}));
+  x.run();
+  CHECK(removed() == ids{"engine-1", "engine-2"});
+  caf::anon_send_exit(cms, caf::exit_reason::user_shutdown);
+  x.run();
+}
+
 } // namespace llumnix::testing

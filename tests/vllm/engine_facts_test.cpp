@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llumnix {
@@ -105,6 +106,9 @@ TEST_CASE("token ids are believed to vLLM from 0.10.2 on") {
     CAPTURE(version);
     CHECK(tells_token_ids(owned_by, version) == tells);
   }
+  for (auto [owned_by, goes_on] :
+       {std::pair{"vllm", true}, {"sglang", true}, {"somebody", false}, {"", false}})
+    CHECK(goes_on_with_text(owned_by) == goes_on);
   CHECK(name_engine("vllm", "0.32.0") == "vLLM 0.32.0");
   CHECK(name_engine("sglang", "") == "SGLang");
   CHECK(name_engine("somebody", "") == "OpenAI-compatible");

@@ -209,7 +209,8 @@ TEST_CASE("an engine that drips its answer is cut off in time") {
   dripping pool;
   std::vector<engine_report> reports;
   engine_watch watch{
-    pool, loop, {}, {{"a", "a"}}, [&](const engine_report& report) { reports.push_back(report); }};
+    pool, loop, {}, [&](const engine_report& report) { reports.push_back(report); }};
+  watch.add("a", "a");
   int known = 0;
   for (int i = 0; i < 600; ++i) {
     watch.tick();

@@ -145,6 +145,18 @@ TEST_CASE("an engine is what it says it is") {
   }
 }
 
+TEST_CASE("what an engine is and can is said in a few words") {
+  engine_report report;
+  CHECK(describe_engine(report).empty()); // not known yet
+  report.kind = "SGLang";
+  CHECK(describe_engine(report) == "SGLang (text only)");
+  report.aborts = true;
+  CHECK(describe_engine(report) == "SGLang (text only, abort)");
+  report.kind = "vLLM 0.32.0";
+  report.token_ids = true;
+  CHECK(describe_engine(report) == "vLLM 0.32.0 (token ids, abort)");
+}
+
 TEST_CASE("metrics that are missing or mad leave an engine well") {
   const scripted_answer bad_rows[] = {
     {404, "{}"},
@@ -304,6 +316,45 @@ TEST_CASE("engines are watched apart") {
   CHECK_FALSE(rig.last("b").ready);
   CHECK(rig.last("c").ready);
   CHECK(rig.pool.most_open == 1);
+}
+
+TEST_CASE("engines come, are renamed and go while others are watched") {
+  watch_rig rig{{}, {"a"}};
+  rig.engine("b") = make_vllm();
+  rig.pass(100ms);
+  rig.watch->add("b", "b");
+  rig.pass(100ms);
+  CHECK(rig.last("b").ready);
+
+  rig.watch->rename("b", "b, once");
+  rig.watch->rename("nobody", "x");
+  rig.pass(1s);
+  CHECK(rig.last("b, once").ready);
+  CHECK(rig.last("b, once").kind == "vLLM 0.32.0"); // it was not asked anew
+  CHECK(rig.count("/version") == 2);
+
+  SUBCASE("another engine has the name") {
+    rig.engine("c") = make_vllm("0.9.0");
+    rig.watch->add("b", "c");
+    rig.pass(100ms);
+    CHECK(rig.last("b").kind == "vLLM 0.9.0");
+    rig.watch->add("b", "b"); // and yet another
+    rig.pass(100ms);
+    CHECK(rig.last("b").kind == "vLLM 0.32.0");
+    CHECK(rig.last("b").status.update_id == 1);
+  }
+  SUBCASE("it is told of no more") {
+    rig.engine("b").now = scripted_engine::mood::silent;
+    rig.pass(1s);
+    auto before = rig.reports.size();
+    rig.watch->remove("b, once"); // a question to it is open
+    rig.watch->remove("b, once");
+    rig.pass(3s);
+    for (auto i = before; i < rig.reports.size(); ++i)
+      CHECK(rig.reports[i].id == "a");
+    CHECK(rig.reports.size() > before);
+    CHECK(rig.pool.most_open == 1);
+  }
 }
 
 } // namespace llumnix::testing

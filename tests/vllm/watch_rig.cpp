@@ -102,16 +102,14 @@ void scripted_pool::deliver() {
 }
 
 watch_rig::watch_rig(engine_watch_options options, std::vector<std::string> ids) {
-  std::map<instance_id, std::string> addresses;
+  watch = std::make_unique<engine_watch>(pool, loop, options, [this](const engine_report& report) {
+    reports.push_back(report);
+    told_at.push_back(loop.time);
+  });
   for (const auto& id : ids) {
-    addresses[id] = id;
     engine(id) = make_vllm();
+    watch->add(id, id);
   }
-  watch = std::make_unique<engine_watch>(
-    pool, loop, options, std::move(addresses), [this](const engine_report& report) {
-      reports.push_back(report);
-      told_at.push_back(loop.time);
-    });
 }
 
 void watch_rig::pass(std::chrono::milliseconds time) {

@@ -1,0 +1,333 @@
+#include "apps/reference_flags.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <set>
+
+namespace llumnix {
+
+namespace {
+
+using words = std::vector<std::string>;
+using pairs = std::vector<std::pair<std::string, std::string>>;
+using namespace std::chrono_literals;
+
+struct applied {
+  explicit applied(const given_flags& flags, const words& settings = {}) {
+    set_reference_defaults(config);
+    for (const auto& setting : settings)
+      REQUIRE(apply_setting(setting, config).empty());
+    effects = apply_reference_flags(flags, config);
+  }
+  /// "--flag: what is wrong", each on its own.
+  words problems() const {
+    words all;
+    for (const auto& each : effects.problems)
+      all.push_back(each.path + ": " + each.message);
+    return all;
+  }
+
+  cluster_config config;
+  flag_effects effects;
+};
+
+std::string knob(const cluster_config& config, const std::string& path) {
+  auto lines = describe(config);
+  auto at = lines.find("\n" + path + " ");
+  REQUIRE(at != lines.npos);
+  auto value = lines.find_first_not_of(' ', at + path.size() + 1);
+  return lines.substr(value, lines.find(' ', value) - value);
+}
+
+} // namespace
+
+TEST_CASE("extra-args are split where the reference splits them") {
+  struct row {
+    std::string text;
+    pairs flags;
+    std::size_t warnings = 0;
+  };
+  for (const auto& [text, flags, warnings] : {
+         row{"", {}},
+         row{" , ,,", {}},
+         row{"a=1", {{"a", "1"}}},
+         row{"a=1,b=2", {{"a", "1"}, {"b", "2"}}},
+         row{" a = 1 , b=2 ", {{"a", "1"}, {"b", "2"}}},
+         row{"a=", {{"a", ""}}},
+         row{"=1", {{"", "1"}}},
+         row{"a=b=c", {{"a", "b=c"}}},
+         row{"a", {}, 1},
+         row{"a,b=1", {{"b", "1"}}, 1},
+         row{"a='1,2',b=3", {{"a", "1,2"}, {"b", "3"}}},
+         row{"a=\"1,2\",b=3", {{"a", "1,2"}, {"b", "3"}}},
+         row{"a='x\"y',b=\"p'q\"", {{"a", "x\"y"}, {"b", "p'q"}}},
+         row{"a=' 1 '", {{"a", "1"}}},   // trimmed after the quotes are gone
+         row{"a= '1'", {{"a", "'1'"}}},  // no quote right behind the '='
+         row{"a='1'x", {{"a", "'1'x"}}}, // no pair
+         row{"a='1\"", {{"a", "'1\""}}},
+         row{"a='", {{"a", "'"}}},
+         row{"a=''", {{"a", ""}}},
+         row{"a='1,b=2", {{"a", "'1,b=2"}}}, // never closed: all of it
+         row{"a=[1,2],b=3", {{"a", "[1,2]"}, {"b", "3"}}},
+         row{"a=[1,[2,3],4],b=3", {{"a", "[1,[2,3],4]"}, {"b", "3"}}},
+         row{"a=[{\"p\":\"x,y\"},2],b=3", {{"a", "[{\"p\":\"x,y\"},2]"}, {"b", "3"}}},
+         row{"a=['],b=3", {{"a", "[']"}, {"b", "3"}}}, // quotes in brackets are plain text
+         row{"a=1],b=3", {{"a", "1]"}, {"b", "3"}}},
+         row{"a=[1,b=3", {{"a", "[1,b=3"}}},
+         row{"a=1\\,2,b=3", {{"a", "1\\,2"}, {"b", "3"}}}, // the backslash stays
+         row{"a=\\'1,b=3", {{"a", "\\'1"}, {"b", "3"}}},
+         row{"a='1\\',2',b=3", {{"a", "1\\',2"}, {"b", "3"}}},
+         row{"a=1\\", {{"a", "1\\"}}},
+         row{"a=\\[1,b=2", {{"a", "\\[1"}, {"b", "2"}}},
+       }) {
+    CAPTURE(text);
+    auto read = read_extra_args(text);
+    CHECK(read.flags == flags);
+    CHECK(read.warnings.size() == warnings);
+  }
+}
+
+TEST_CASE("durations are read as Go writes them") {
+  using row = std::pair<const char*, std::chrono::microseconds>;
+  for (auto [text, value] :
+       {row{"1s", 1s}, row{"1m30s", 90s}, row{"500ms", 500ms}, row{"1.5h", 90min}, row{"0", 0s},
+        row{"0s", 0s}, row{"+2s", 2s}, row{"0.1s", 100ms}, row{"1h0m0.5s", 3600500ms},
+        row{"1us", 1ms}, row{"1000us", 1ms}, row{"1\u00b5s", 1ms}, row{"2000000ns", 2ms},
+        row{".5s", 500ms}, row{"1.s", 1s}}) {
+    CAPTURE(text);
+    milliseconds read{-1};
+    CHECK(parse_go_duration(text, read));
+    CHECK(read == value);
+  }
+  for (auto text :
+       {"", "1", "s", "1x", "1s1", "-1s", "1 s", "1s ", "1..5s", "99999999999999999h", "+", "nan",
+        "infs", "1e3s"}) {
+    CAPTURE(text);
+    milliseconds read{};
+    CHECK_FALSE(parse_go_duration(text, read));
+  }
+}
+
+TEST_CASE("flags in the manner of Go are taken") {
+  struct row {
+    words given, own;
+  };
+  for (const auto& [given, own] : {
+         row{{"gateway"}, {"gateway"}},
+         row{{"--port", "80"}, {"--flag", "port=80"}},
+         row{{"-port", "80"}, {"--flag", "port=80"}},
+         row{{"--port=80"}, {"--flag", "port=80"}},
+         row{{"-port=80"}, {"--flag", "port=80"}},
+         row{
+           {"--discovery-redis-password=", "--port=1"},
+           {"--flag", "discovery-redis-password=", "--flag", "port=1"}},
+         row{{"--discovery-redis-password", "-a=b"}, {"--flag", "discovery-redis-password=-a=b"}},
+         row{{"--forward-tokens"}, {"--flag", "forward-tokens=true"}},
+         row{{"--forward-tokens=false"}, {"--flag", "forward-tokens=false"}},
+         row{
+           {"--forward-tokens", "--port", "1"},
+           {"--flag", "forward-tokens=true", "--flag", "port=1"}},
+         row{{"-v", "4"}, {"--flag", "v=4"}},
+         row{{"-v=4"}, {"--flag", "v=4"}},
+         row{{"--extra-args", "a=1,b=2"}, {"--flag", "extra-args=a=1,b=2"}},
+         row{{"--port"}, {"--port"}},
+         row{{"--set", "a.b=c", "--port", "1"}, {"--set", "a.b=c", "--flag", "port=1"}},
+         row{{"-set", "a.b=c"}, {"--set", "a.b=c"}},
+         row{{"-help"}, {"--help"}},
+         row{{"-h"}, {"-h"}},
+         row{{"--prot", "1"}, {"--prot", "1"}},
+         row{{"---port", "1"}, {"---port", "1"}},
+         row{{"-", "=", ""}, {"-", "=", ""}},
+         row{{"--", "--port", "1"}, {"--", "--port", "1"}},
+       }) {
+    CAPTURE(given);
+    CHECK(without_go_style(given) == own);
+  }
+}
+
+TEST_CASE("the reference's flags set knobs") {
+  struct row {
+    given_flags flags;
+    std::string path, value;
+  };
+  for (const auto& [flags, path, value] : {
+         row{{}, "http.listen", "0.0.0.0:8001"},
+         row{{{"port", "80"}}, "http.listen", "0.0.0.0:80"},
+         row{{{"host", "127.0.0.1"}}, "http.listen", "127.0.0.1:8001"},
+         row{{{"host", "::1"}, {"port", "0"}}, "http.listen", "[::1]:0"},
+         row{{{"host", "[::1]"}}, "http.listen", "[::1]:8001"},
+         row{{}, "scheduler.full_mode", "false"},
+         row{{}, "node.roles", "gateway,scheduler,cms,console"},
+         row{{}, "discovery.redis", "redis:6379"},
+         row{
+           {{"discovery-redis-host", "r"}, {"discovery-redis-port", "1"}},
+           "discovery.redis",
+           "r:1"},
+         row{{{"discovery-redis-username", "u"}}, "discovery.redis_username", "u"},
+         row{{{"discovery-redis-socket-timeout", "0.25"}}, "discovery.timeout", "250ms"},
+         row{{{"discovery-redis-status-ttl-ms", "1500"}}, "discovery.record_expiry", "1500ms"},
+         row{{{"discovery-redis-refresh-interval-ms", "200"}}, "discovery.redis_interval", "200ms"},
+         row{{{"llm-backend-discovery", "etcd"}}, "discovery.etcd", "etcd:2379"},
+         row{
+           {{"llm-backend-discovery", "etcd"}, {"discovery-etcd-endpoints", "http://a:1,b:2"}},
+           "discovery.etcd",
+           "a:1,b:2"},
+         row{
+           {{"llm-backend-discovery", "etcd"}, {"discovery-etcd-dial-timeout", "5.0"}},
+           "discovery.timeout",
+           "5s"},
+         row{
+           {{"llm-backend-discovery", "etcd"}, {"discovery-etcd-lease-ttl", "30"}},
+           "discovery.record_expiry",
+           "30s"},
+         row{
+           {{"llm-backend-discovery", "etcd"}, {"discovery-etcd-refresh-interval-sec", "60"}},
+           "discovery.etcd_interval",
+           "1m"},
+         row{
+           {{"llm-backend-discovery", "endpoints"},
+            {"llm-backend-endpoints", "h1:8000, h2,,[::1]:9"}},
+           "gateway.engines",
+           "http://[::1]:9,http://h1:8000,http://h2:80"},
+         row{{{"max-queue-size", "7"}}, "gateway.max_queue", "7"},
+         row{{{"wait-scheduling-timeout", "1m30s"}}, "gateway.wait_for_instance", "90s"},
+         row{{{"scheduling-policy", "round-robin"}}, "scheduler.policy", "round-robin"},
+         row{{{"dispatch-top-k", "3"}}, "scheduler.dispatch_top_k", "3"},
+         row{
+           {{"dispatch-neutral-load-threshold", "0.5"}}, "scheduler.neutral_load_threshold", "0.5"},
+         row{{{"retry-max-count", "20"}}, "gateway.max_placements", "21"},
+         row{{{"retry-max-count", "0"}}, "gateway.max_placements", "8"},
+         row{
+           {{"port", "80"}, {"extra-args", "port=81,max-queue-size='9'"}},
+           "http.listen",
+           "0.0.0.0:81"},
+         row{{{"extra-args", "port=81,max-queue-size='9'"}}, "gateway.max_queue", "9"},
+         row{{{"extra-args", "port=x,nothing=1"}}, "http.listen", "0.0.0.0:8001"},
+       }) {
+    CAPTURE(path);
+    CAPTURE(value);
+    applied x{flags};
+    CHECK(x.problems() == words{});
+    CHECK(knob(x.config, path) == value);
+  }
+}
+
+TEST_CASE("settings stay where no flag says otherwise") {
+  applied by_file{{}, {"discovery.files=f"}};
+  CHECK(by_file.config.discovery.redis.empty());
+  applied by_list{{}, {"gateway.engines=http://a:1", "http.listen=127.0.0.1:5"}};
+  CHECK(by_list.config.discovery.redis.empty());
+  CHECK(by_list.config.http.listen == "127.0.0.1:5");
+  applied both{
+    {{"llm-backend-discovery", "redis"}, {"port", "6"}},
+    {"discovery.files=f", "http.listen=127.0.0.1:5"}};
+  CHECK(both.config.discovery.redis == "redis:6379");
+  CHECK(both.config.discovery.files == words{"f"});
+  CHECK(both.config.http.listen == "127.0.0.1:6");
+}
+
+TEST_CASE("every flag is accepted with the reference's own default, and changes nothing then") {
+  applied without{{}};
+  for (const auto& flag : reference_flags()) {
+    CAPTURE(flag.name);
+    given_flags flags{{std::string{flag.name}, std::string{flag.preset}}};
+    applied x{flags};
+    CHECK(x.problems() == words{});
+    CHECK(to_json_with_secrets(x.config) == to_json_with_secrets(without.config));
+    CHECK_FALSE(x.effects.debug);
+  }
+}
+
+TEST_CASE("what a flag cannot do is said, with its name") {
+  using row = std::pair<given_flags, std::string>;
+  for (const auto& [flags, message] : {
+         row{{{"port", "x"}}, "--port: x is no whole number"},
+         row{{{"port", ""}}, "--port: an empty value is no whole number"},
+         row{{{"port", "70000"}}, "--port: 70000 is no port; write 0 to 65535"},
+         row{{{"host", ""}}, "--host: an empty value is no address"},
+         row{{{"host", "a b"}}, "--host: a b is no address"},
+         row{{{"forward-tokens", "yes"}}, "--forward-tokens: yes is neither true nor false"},
+         row{
+           {{"discovery-redis-socket-timeout", "nan"}},
+           "--discovery-redis-socket-timeout: nan is no number"},
+         row{
+           {{"discovery-redis-socket-timeout", "-1"}},
+           "--discovery-redis-socket-timeout: -1 is no time in s"},
+         row{
+           {{"wait-scheduling-timeout", "5"}},
+           "--wait-scheduling-timeout: 5 is no duration; write it like 250ms, 10s or 1m30s"},
+         row{{{"max-queue-size", "-1"}}, "--max-queue-size: -1 is no whole number"},
+         row{{{"retry-max-count", "-1"}}, "--retry-max-count: -1 is below 0"},
+         row{
+           {{"llm-backend-discovery", "consul"}},
+           "--llm-backend-discovery: consul is none of redis, etcd, endpoints"},
+         row{
+           {{"llm-backend-discovery", "endpoints"}},
+           "--llm-backend-endpoints: names no engine; write HOST:PORT,HOST:PORT"},
+         row{
+           {{"llm-backend-discovery", "endpoints"}, {"llm-backend-endpoints", "type=prefill@a:1"}},
+           "--llm-backend-endpoints: takes no options of engines; write them to a file and --set "
+           "discovery.files=FILE"},
+         row{
+           {{"tokenizer-path", "/t"}},
+           "--tokenizer-path: this build has no tokenizers: engines tokenize themselves; leave "
+           "the flag out to go on"},
+         row{
+           {{"scheduler-endpoints", "s:1"}},
+           "--scheduler-endpoints: this build has no scheduler over HTTP: the gateway schedules "
+           "by itself; leave the flag out to go on"},
+         row{
+           {{"batch-request-timeout", "4m"}},
+           "--batch-request-timeout: this build has no batch service; leave the flag out to go on"},
+         row{
+           {{"extra-args", "route-policy=weight"}},
+           "--route-policy: this build has no routes to other services; leave the flag out to go "
+           "on"},
+         row{{{"nonsense", "1"}}, "--nonsense: is no flag"},
+       }) {
+    CAPTURE(message);
+    applied x{flags};
+    auto problems = x.problems();
+    REQUIRE(problems.size() == 1);
+    CHECK(problems.front().starts_with(message));
+  }
+}
+
+TEST_CASE("what has no effect is noted") {
+  using row = std::pair<given_flags, words>;
+  for (const auto& [flags, notes] : {
+         row{
+           {{"wait-queue-threads", "9"}},
+           {"--wait-queue-threads: requests are placed as they come, without workers"}},
+         row{{{"wait-queue-interval", "1000ms"}}, {}}, // the default, written otherwise
+         row{
+           {{"discovery-etcd-endpoints", "a:1"}},
+           {"--discovery-etcd-endpoints: is not used: engines are found by redis"}},
+         row{
+           {{"llm-backend-endpoints", "a:1"}},
+           {"--llm-backend-endpoints: is not used: engines are found by redis"}},
+         row{
+           {{"extra-args", "port,x=1,port=y"}},
+           {"--extra-args: port has no '=': passed over",
+            "--extra-args: there is no flag x: passed over",
+            "--extra-args: port: y is no whole number: passed over"}},
+       }) {
+    applied x{flags};
+    CHECK(x.problems() == words{});
+    CHECK(x.effects.notes == notes);
+  }
+  CHECK(applied{{{"v", "4"}}}.effects.debug);
+}
+
+TEST_CASE("flags are told apart") {
+  std::set<std::string_view> names;
+  for (const auto& flag : reference_flags()) {
+    CAPTURE(flag.name);
+    CHECK(names.insert(flag.name).second);
+    CHECK_FALSE(flag.meaning.empty());
+    CHECK(flag.word.empty() == (flag.fate == flag_fate::works));
+  }
+}
+
+} // namespace llumnix
