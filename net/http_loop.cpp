@@ -21,6 +21,7 @@ constexpr std::chrono::milliseconds tick_every{100};
 constexpr std::chrono::milliseconds linger_for{2000};
 constexpr std::size_t turned_away_politely
   = 128; // connections above the limit that still get an answer
+constexpr std::size_t accepted_at_once = 64;
 constexpr std::size_t spare_buffers = 64;
 constexpr std::size_t spare_buffer_bytes = 64 * 1024;
 
@@ -85,6 +86,8 @@ result<tcp::endpoint> http_loop::listen(const tcp::endpoint& where) {
     acceptor_->bind(where, ec);
   if (!ec)
     acceptor_->listen(asio::socket_base::max_listen_connections, ec);
+  if (!ec)
+    acceptor_->non_blocking(true, ec);
   auto bound = ec ? tcp::endpoint{} : acceptor_->local_endpoint(ec);
   if (ec)
     return {errc::unreachable, ec.message()};
@@ -133,9 +136,23 @@ void http_loop::on_accept(error_code ec, loop_socket socket) {
     accept_paused_ = true;
     return;
   }
+  take(std::move(socket));
+  // Those that wait come at once: with one for each turn, a busy loop would let them in slowly.
+  for (std::size_t taken = 1; taken < accepted_at_once; ++taken) {
+    loop_socket next{io_->get_executor()};
+    acceptor_->accept(next, peer_, ec);
+    if (ec) // there are no more, or it shows again
+      break;
+    take(std::move(next));
+  }
+  accept();
+}
+
+void http_loop::take(loop_socket socket) {
+  error_code ec;
   socket.non_blocking(true, ec);
   if (ec) // gone already
-    return accept();
+    return;
   auto others = connections_.fetch_add(1, std::memory_order_relaxed);
   connection_ptr connection{new http_connection{*this, std::move(socket), to_text(peer_)}};
   all_.push_back(*connection);
@@ -146,7 +163,6 @@ void http_loop::on_accept(error_code ec, loop_socket socket) {
     connection->turn_away();
   else
     connection->close();
-  accept();
 }
 
 // ---- time

@@ -108,6 +108,7 @@ private:
 
   void accept();
   void on_accept(boost::system::error_code ec, loop_socket socket);
+  void take(loop_socket socket);
   void tick();
   void tick_guests();
   void count_exchanges(std::ptrdiff_t change) {

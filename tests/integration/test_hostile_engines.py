@@ -10,9 +10,6 @@ from cluster import Stream, resident_kib
 from test_hostile_http import text_of, whole_of
 from test_relay import CHAT, COMPLETIONS, Engines, RelayTest, chat, completion
 
-# OPEN (fail until the gateway is mended; then this comment goes): test_bodies "no content", "elsewhere", "without end",
-# "a failure without end", "a refusal that is compressed"; test_both "headers without end", "interim replies without end",
-# "without end"; all of test_what_never_ends and test_more_tokens_than_were_asked_for; LongPrompts.
 
 MIB = 1 << 20
 def wire(start, *, then="hang", **more):
