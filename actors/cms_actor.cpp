@@ -318,7 +318,7 @@ inspected_msg cms_state::on_inspect() {
          {"used", status.num_used_gpu_tokens / block},
          {"free", (status.num_total_gpu_tokens - status.num_used_gpu_tokens) / block},
          {"reserved", 0},
-         {"block_tokens", x.metadata.block_size}}},
+         {"block_tokens", block}}},
        {"migrations",
         {{"in", status.num_migrate_in_reqs}, {"out", status.num_migrate_out_reqs}, {"slots", 0}}},
        {"status_age_ms", age}});

@@ -137,14 +137,14 @@ std::string status_text(const admin_document& cluster, bool colours) {
        plain(at(each, "address")), plain(at(each, "roles"))});
   text_table instances{
     {"INSTANCE", "NODE", "LIFE", "ROLE", "STATE", "RUNNING", "WAITING", "KV USED", "KV TOTAL",
-     "STATUS AGE"}};
+     "STATUS AGE", "ENGINE"}};
   for (auto& each : list(cluster, "instances"))
     instances.add(
       {plain(at(each, "id")), plain(at(each, "node")), plain(at(each, "incarnation")),
        plain(at(each, "role")), state_cell(at(each, "state")),
        plain(at(each, "scheduling/running")), plain(at(each, "scheduling/waiting")),
        plain(at(each, "kv_blocks/used")), plain(at(each, "kv_blocks/total")),
-       span(at(each, "status_age_ms"))});
+       span(at(each, "status_age_ms")), plain(at(each, "engine"))});
   return nodes.render(colours) + "\n"
          + (instances.empty() ? "No instance is known\n" : instances.render(colours));
 }

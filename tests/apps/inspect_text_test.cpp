@@ -19,7 +19,7 @@ TEST_CASE("status shows nodes and instances, and a dash for what is not known") 
     admin_document::parse(
       R"({"nodes":[{"node":"head","incarnation":1,"pid":7,"address":"127.0.0.1:1","roles":["gateway","cms"]}],
       "instances":[{"id":"engine-0","node":"engine-0","incarnation":2,"role":"neutral","state":"ready",
-        "scheduling":{"waiting":3,"running":4},"kv_blocks":{"total":792,"used":10},"status_age_ms":1500},
+        "scheduling":{"waiting":3,"running":4},"kv_blocks":{"total":792,"used":10},"status_age_ms":1500,"engine":"modeled x"},
         {"id":"engine-1","state":"lost"}],"leaders":{}})"),
     false);
   CHECK(
@@ -27,9 +27,12 @@ TEST_CASE("status shows nodes and instances, and a dash for what is not known") 
     == "NODE  LIFE  PID  ADDRESS      ROLES\n"
        "head     1    7  127.0.0.1:1  gateway,cms\n"
        "\n"
-       "INSTANCE  NODE      LIFE  ROLE     STATE  RUNNING  WAITING  KV USED  KV TOTAL  STATUS AGE\n"
-       "engine-0  engine-0     2  neutral  ready        4        3       10       792  1.5s\n"
-       "engine-1  -            -  -        lost         -        -        -         -  -\n");
+       "INSTANCE  NODE      LIFE  ROLE     STATE  RUNNING  WAITING  KV USED  KV TOTAL  STATUS AGE  "
+       "ENGINE\n"
+       "engine-0  engine-0     2  neutral  ready        4        3       10       792  1.5s        "
+       "modeled x\n"
+       "engine-1  -            -  -        lost         -        -        -         -  -           "
+       "-\n");
 }
 
 TEST_CASE("empty lists are said in words") {
