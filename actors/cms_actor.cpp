@@ -295,6 +295,13 @@ void cms_state::note_longest(const view_change_msg& change) {
     config.counters->longest_request.store(longest, std::memory_order_relaxed);
 }
 
+/// An engine behind HTTP has a llumlet that lives, whatever has become of the engine itself.
+instance_state cms_state::shown_state(const instance_view& x) const {
+  bool works = x.has_status && x.status.schedulable;
+  bool shared = claims.contains(x.metadata.instance_id);
+  return shared && !works && x.state == instance_state::ready ? instance_state::lost : x.state;
+}
+
 inspected_msg cms_state::on_inspect() {
   using nlohmann::json;
   json instances = json::array();
@@ -308,7 +315,7 @@ inspected_msg cms_state::on_inspect() {
        {"node", x.life.node},
        {"incarnation", x.life.incarnation},
        {"role", x.metadata.instance_type},
-       {"state", to_string(x.state)},
+       {"state", to_string(shown_state(x))},
        {"engine", x.engine},
        {"schedulable", x.has_status && status.schedulable},
        {"scheduling",

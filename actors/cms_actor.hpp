@@ -54,6 +54,7 @@ struct cms_state {
   bool spoken_for(const instance_card& instance, const node_life& by) const;
   bool pass_on(const instance_id& id, view_change_msg& change);
   bool mirrors(const instance_id& id) const;
+  instance_state shown_state(const instance_view& x) const;
   void tell(view_change_msg change);
   void hold_back(const view_change_msg& change);
   void flush();

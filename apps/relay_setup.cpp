@@ -223,10 +223,15 @@ void relay_setup::on_report(const engine_report& report) {
     });
   std::lock_guard guard{mutex_};
   auto& engine = engines_[report.id];
-  if (engine.status.update_id == 0 || engine.status.schedulable != report.ready)
-    log::gateway.info(
+  bool first = engine.status.update_id == 0;
+  if (first && report.ready)
+    log::gateway.info("engine", "{} is ready: {}", report.id, report.kind);
+  else if (first)
+    log::gateway.info("engine", "{} takes no work yet; it is asked again and again", report.id);
+  else if (engine.status.schedulable != report.ready)
+    log::gateway.warn(
       "engine", "{} {}", report.id,
-      report.ready ? "is ready: " + report.kind : std::string{"takes no work now"});
+      report.ready ? "takes work again: " + report.kind : std::string{"takes no work any more"});
   engine.status = report.status;
   engine.kind = describe_engine(report);
   if (engine.llumlet)

@@ -36,7 +36,7 @@ result<void> write_down(upstream_job& job, upstream_request& request, bool keep_
 } // namespace
 
 loop_upstream::loop_upstream(http_loop& loop, const upstream_options& options)
-  : loop_{&loop}, options_{options}, deadlines_{clock::now()} {
+  : loop_{&loop}, options_{options}, pace_{options.longest_pause}, deadlines_{clock::now()} {
   loop.take_in(*this);
 }
 
@@ -58,6 +58,7 @@ loop_upstream::send(upstream_request request, upstream_watcher& watcher) {
     .silence = request.silence,
     .max_body_bytes = request.max_body_bytes,
     .to_head = request.method == "HEAD",
+    .stream = request.stream,
     .held = false};
   auto host = host_of(request.address);
   if (!host) {
@@ -167,6 +168,41 @@ void loop_upstream::remove(upstream_connection& connection, bool kept) {
   --count_;
 }
 
+// ---- pauses
+
+bool loop_upstream::pause(upstream_connection& connection) {
+  if (pace_.pause().count() == 0)
+    return false;
+  connection.paused_until = clock::now() + pace_.pause();
+  bool first = paused_.empty();
+  paused_.push_back(connection);
+  if (first)
+    wait_for_paused();
+  return true;
+}
+
+void loop_upstream::wait_for_paused() {
+  if (!pause_timer_)
+    pause_timer_.emplace(loop_->io().get_executor());
+  pause_timer_->expires_at(paused_.front().paused_until);
+  pause_timer_->async_wait([this](const error_code& ec) {
+    if (!ec)
+      end_pauses();
+  });
+}
+
+// A few of those that come next go on as well, so that the timer does not go off for each.
+void loop_upstream::end_pauses() {
+  auto now = clock::now() + std::chrono::milliseconds{5};
+  while (!paused_.empty() && paused_.front().paused_until <= now) {
+    auto& connection = paused_.front();
+    paused_.pop_front();
+    connection.read();
+  }
+  if (!paused_.empty())
+    wait_for_paused();
+}
+
 // ---- time
 
 loop_upstream::clock::time_point loop_upstream::after(std::chrono::milliseconds time) {
@@ -174,6 +210,7 @@ loop_upstream::clock::time_point loop_upstream::after(std::chrono::milliseconds 
 }
 
 void loop_upstream::on_tick(clock::time_point now) {
+  pace_.update(now.time_since_epoch(), options_.demand ? options_.demand() : demand_());
   if (++ticks_ % 10 == 0)
     forget_hosts(now);
   deadline_wheel<upstream_connection>::list due;
@@ -187,6 +224,7 @@ void loop_upstream::on_tick(clock::time_point now) {
 
 void loop_upstream::on_loop_end() {
   close_all();
+  pause_timer_.reset();
   resolver_.reset();
   hosts_.clear();
   loop_ = nullptr;

@@ -1,10 +1,12 @@
 #pragma once
 
 #include "net/http_loop.hpp"
+#include "net/read_pace.hpp"
 #include "net/upstream_connection.hpp"
 #include "net/upstream_host.hpp"
 #include "net/upstream_pool.hpp"
 
+#include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/ip/basic_resolver.hpp>
 #include <boost/intrusive/list.hpp>
 
@@ -40,6 +42,8 @@ public:
   void look_up(upstream_connection& connection);
   /// Keeps an idle connection for the next request; the one that was idle longest may have to go.
   void keep(upstream_connection& connection);
+  /// Whether the loop is behind; then the connection is to read on in a little while.
+  bool pause(upstream_connection& connection);
   /// It is closing; `kept` if it was idle.
   void remove(upstream_connection& connection, bool kept);
   static clock::time_point after(std::chrono::milliseconds time);
@@ -55,6 +59,8 @@ private:
   void reuse(upstream_connection& connection, upstream_job job);
   void take_kept(upstream_connection& connection);
   void forget_hosts(clock::time_point now);
+  void wait_for_paused();
+  void end_pauses();
   void close_all();
 
   http_loop* loop_; // null once it has ended
@@ -64,6 +70,11 @@ private:
   unsigned ticks_ = 0;
   std::unordered_map<std::string, std::shared_ptr<upstream_host>> hosts_;
   std::optional<resolver> resolver_;
+  thread_demand demand_;
+  read_pace pace_;
+  std::optional<boost::asio::basic_waitable_timer<
+    clock, boost::asio::wait_traits<clock>, boost::asio::io_context::executor_type>>
+    pause_timer_;
   deadline_wheel<upstream_connection> deadlines_;
   boost::intrusive::list<upstream_connection, boost::intrusive::constant_time_size<false>> all_;
   boost::intrusive::list<
@@ -72,6 +83,12 @@ private:
       upstream_connection, upstream_connection::hook, &upstream_connection::among_idle>,
     boost::intrusive::constant_time_size<false>>
     idle_; // the one that waits longest in front
+  boost::intrusive::list<
+    upstream_connection,
+    boost::intrusive::member_hook<
+      upstream_connection, upstream_connection::hook, &upstream_connection::among_paused>,
+    boost::intrusive::constant_time_size<false>>
+    paused_; // in the order in which they go on
 };
 
 } // namespace llumnix::net

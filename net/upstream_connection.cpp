@@ -104,6 +104,7 @@ void upstream_connection::take_on(upstream_job job) {
   job_ = std::move(job);
   job_.ticket->connection_ = this;
   answered_ = false;
+  read_before_ = false;
   sent_ = 0;
   reader_.reset(job_.max_body_bytes, job_.to_head);
 }
@@ -125,6 +126,7 @@ void upstream_connection::close() {
   detach();
   forget_text();
   timer.unlink();
+  among_paused.unlink();
   error_code ignored;
   socket_.close(ignored);
   unlink();
@@ -279,13 +281,23 @@ void upstream_connection::renew() {
 }
 
 void upstream_connection::read() {
-  if (reading_ || job_.held || (phase_ != phase::busy && phase_ != phase::idle))
+  if (reading_ || job_.held || among_paused.is_linked())
+    return;
+  if (phase_ != phase::busy && phase_ != phase::idle)
     return;
   reading_ = true;
   socket_.async_wait(loop_socket::wait_read, [self = upstream_ptr{this}](error_code ec) {
     self->reading_ = false;
     self->on_readable(ec);
   });
+}
+
+// After a piece of the answer. Streams may wait a little for more, but for their first piece.
+void upstream_connection::read_on() {
+  bool first = !std::exchange(read_before_, true);
+  if (phase_ == phase::busy && job_.stream && !first && !job_.held && pool_.pause(*this))
+    return;
+  read();
 }
 
 void upstream_connection::on_readable(error_code ec) {
@@ -320,7 +332,7 @@ void upstream_connection::on_data(std::string_view data) {
       case reply_reader::status::need_more:
         if (told)
           job_.watcher->on_pause();
-        return read();
+        return read_on();
       case reply_reader::status::complete: return finish(data);
       case reply_reader::status::malformed: return end(errc::bad_message, "the answer is not HTTP");
       case reply_reader::status::too_long: return end(errc::too_long, "the answer is too long");

@@ -45,6 +45,7 @@ struct upstream_job {
   std::chrono::milliseconds silence{0};
   std::size_t max_body_bytes = 0;
   bool to_head = false; ///< a HEAD request, whose answer has no body
+  bool stream = false;
   bool held = false;
 
   /// Bytes of the request; 0 once it is not needed any more.
@@ -81,6 +82,8 @@ public:
   void on_deadline();
   /// Drops the connection; its watcher hears nothing.
   void close();
+  /// Waits for more of the answer, or for the end of an idle connection.
+  void read();
 
   // What the holder of the ticket does.
   void give_up();
@@ -95,6 +98,8 @@ public:
   using hook = boost::intrusive::list_member_hook<
     boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
   hook among_idle;
+  hook among_paused;
+  clock::time_point paused_until;
 
 private:
   enum class phase { resolving, connecting, busy, idle, failing, closed };
@@ -108,7 +113,7 @@ private:
   void on_connect(const boost::system::error_code& ec);
   bool met_itself();
   void renew();
-  void read();
+  void read_on();
   void on_readable(boost::system::error_code ec);
   void on_data(std::string_view data);
   void on_cut(const boost::system::error_code& ec);
@@ -129,6 +134,7 @@ private:
   bool reused_ = false;       // the job is not the first
   bool answered_ = false;     // something of the answer has come
   bool reading_ = false;      // a wait for input is pending
+  bool read_before_ = false;  // something of the answer was read before
   std::uint32_t attempt_ = 0; // to connect; also the endpoint that comes next
   std::size_t sent_ = 0;      // bytes of the request the kernel has taken
   clock::time_point connect_by_;

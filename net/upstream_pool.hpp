@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -50,6 +51,10 @@ struct upstream_options {
   std::chrono::milliseconds idle_timeout{4000}; ///< of a kept connection: below the 5 s of uvicorn
   std::size_t idle_max = 256;                   ///< kept connections, all addresses together
   std::size_t max_header_bytes = 64 * 1024;
+  /// While the loop is behind, streams are read only so often (`read_pace`); 0: always at once.
+  std::chrono::milliseconds longest_pause{40};
+  /// How much processor time the loop has wanted so far; what the system says unless it is given.
+  std::function<std::chrono::nanoseconds()> demand{};
 };
 
 /// A text that somebody keeps as long as this.
@@ -68,6 +73,7 @@ struct upstream_request {
   std::string body;         ///< the rest of it
   std::chrono::milliseconds silence{0};  ///< longest pause before and within the answer; 0: none
   std::size_t max_body_bytes = SIZE_MAX; ///< of the answer
+  bool stream = false; ///< the answer may come in larger pieces while the loop is behind
 };
 
 /// Keep-alive connections to the servers behind us, on one I/O loop, whose thread alone uses it. A

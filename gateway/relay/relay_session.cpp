@@ -135,6 +135,7 @@ void relay_session::ask(const stream_owner& owner) {
     prompt_max = std::min<std::size_t>(prompt_max, engine->context_tokens);
   event_max_ = event_max + id_bytes * prompt_max;
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
+  question.stream = request_.wish.stream;
   call_ = table_.services().pool.send(std::move(question), *this);
 }
 
