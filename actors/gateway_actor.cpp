@@ -309,6 +309,7 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
     schedulers.erase(node);
   else
     schedulers[node].is(card.self.life, card.scheduler.front());
+  had_scheduler = had_scheduler || !schedulers.empty();
   subscribe();
   view_changed = true;
 }

@@ -103,7 +103,7 @@ struct gateway_state {
   bool asks_scheduler() const { return !schedulers.empty() && config.knobs.forward_scheduler; }
   /// Whether it is a loss that there is no SCHEDULER to ask.
   bool wants_scheduler() const {
-    return config.knobs.forward_scheduler && config.scheduling.full_mode;
+    return config.knobs.forward_scheduler && (config.scheduling.full_mode || had_scheduler);
   }
   void tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts);
   bool watched() const;
@@ -125,6 +125,7 @@ struct gateway_state {
   std::map<stream_ref, waiting_request> waiting;
   std::size_t stuck = 0; ///< of `waiting`: those nobody could take; what is only being decided is
                          ///< not bounded by the queue
+  bool had_scheduler = false;
   std::uint64_t streams_open = 0;
   bool view_changed = false;
 };

@@ -122,7 +122,7 @@ std::string discovery_metrics_text(const std::vector<discovery_health>& sources,
   for (const auto& each : sources)
     out.add_of(instances, each.source, static_cast<double>(each.engines));
   constexpr auto errors = "discovery_errors_total";
-  out.describe(errors, "counter", "Times that a source could not be read.");
+  out.describe(errors, "counter", "Times that a source, or a record of it, could not be read.");
   for (const auto& each : sources)
     out.add_of(errors, each.source, static_cast<double>(each.errors));
   constexpr auto success = "discovery_last_success_timestamp_seconds";

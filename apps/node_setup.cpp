@@ -196,7 +196,8 @@ result<void> running_node::add_roles(node_actor_config& node) {
     node.roles.push_back(gateway_role(std::move(gateway)));
     for (std::uint32_t i = 0; i < loops_.size(); ++i)
       node.roles.push_back(stream_hub_role({life_, i, loops_[i]}));
-    metrics_ = std::make_unique<gateway_metrics>(config_.gateway.model, began_);
+    metrics_ = std::make_unique<gateway_metrics>(
+      has_http_engines(config_) ? std::string{} : config_.gateway.model, began_);
     if (has_http_engines(config_)) {
       auto relays = relay_setup::make(*http_, config_, *metrics_, life_, wall_, loops_);
       if (!relays)

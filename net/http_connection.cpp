@@ -116,20 +116,23 @@ void http_connection::on_end(bool orderly) {
 
 // The client sends no more: it has left, or it has only said so and still reads. Who has left
 // answers whatever is sent with a reset, so something is sent that means nothing: an interim reply
-// before the head (the one that every client takes), a comment in a stream of events. Where nothing
-// of the kind can be said, a client that sends no more counts as gone.
+// before the head (the one that every client takes), a comment in a stream of events. A client of
+// HTTP/1.0 knows no interim replies: it is believed to be there until it resets. Within a stream
+// where nothing of the kind can be said, a client that sends no more counts as gone.
 void http_connection::on_half_closed() {
-  if (streaming_ ? !event_stream_ : reader_.http_1_0())
+  if (streaming_ && !event_stream_)
     return lost();
   keep_alive_ = false;
   half_closed_ = true;
-  loop_.lend(out_);
-  if (streaming_)
-    write(":\n\n");
-  else
-    out_ += "HTTP/1.1 100 Continue\r\n\r\n";
   connection_ptr keep{this};
-  flush();
+  if (streaming_ || !reader_.http_1_0()) {
+    loop_.lend(out_);
+    if (streaming_)
+      write(":\n\n");
+    else
+      out_ += "HTTP/1.1 100 Continue\r\n\r\n";
+    flush();
+  }
   if (phase_ == phase::closed)
     return;
   socket_.async_wait(loop_socket::wait_error, [self = connection_ptr{this}](error_code ec) {

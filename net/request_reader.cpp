@@ -103,6 +103,10 @@ void head_parser::on_field_impl(http::field name, text name_text, text value, er
       if (++hosts_ > 1)
         complain("there is more than one host header", ec);
       break;
+    case http::field::content_length: // also the same one twice: somebody on the way may differ
+      if (++lengths_ > 1 || content.find(',') != std::string::npos)
+        complain("there is more than one content-length", ec);
+      break;
     case http::field::transfer_encoding:
       if (!equal_ignoring_case(content, "chunked") || version_ < 11)
         complain("the only transfer-encoding understood is chunked", ec);

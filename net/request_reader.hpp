@@ -49,6 +49,7 @@ private:
   std::string_view complaint_;
   int version_ = 11;
   int hosts_ = 0;
+  int lengths_ = 0;
   bool expects_continue_ = false;
   bool expects_else_ = false;
 };

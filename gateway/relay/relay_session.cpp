@@ -289,13 +289,20 @@ void relay_session::on_drained() {
 
 void relay_session::on_end(const error& failure) {
   call_.reset();
-  if (failure.code == errc::too_long)
-    return lose_engine({errc::bad_message, failure.context}); // no fault of the client's
-  if (failure.code != errc::ok)
-    return lose_engine(failure);
+  auto code = failure.code == errc::too_long ? errc::bad_message : failure.code; // not the client's
+  if (code != errc::ok)
+    return lose_engine({code, without_address(failure.context)});
   if (events_)
     return lose_engine({errc::disconnected, "the engine ended the stream before its output"});
   on_whole_reply();
+}
+
+/// What went wrong on the way to an engine, for clients: where that is is no business of theirs.
+std::string relay_session::without_address(const std::string& text) const {
+  const auto* engine = owner_ ? table_.services().engines.find(owner_->instance) : nullptr;
+  if (!engine || !text.starts_with(engine->address + ": "))
+    return text;
+  return "the engine: " + text.substr(engine->address.size() + 2);
 }
 
 void relay_session::on_whole_reply() {
@@ -421,6 +428,8 @@ void relay_session::complete() {
 void relay_session::fail(const error& why) {
   call_.reset();
   auto failure = openai::to_api_error(why);
+  if (head_sent_ && failure.status < 502) // whatever the request asks for, an engine failed it
+    failure = openai::to_api_error({errc::disconnected, why.context});
   if (!head_sent_)
     return answer_with(openai::error_reply(failure, request_.id.text()), "failed", why);
   openai::chunk_writer::write_error(out_, openai::render_error(failure));

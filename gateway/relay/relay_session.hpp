@@ -81,6 +81,7 @@ private:
   result<void> write_body(net::upstream_request& question, const engine_endpoint& engine);
   void write_first_body(net::upstream_request& question, const engine_endpoint& engine);
   bool on_event(std::string_view data);
+  std::string without_address(const std::string& text) const;
   void on_whole_reply();
   void on_refusal();
   void queue();

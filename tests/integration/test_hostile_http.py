@@ -236,6 +236,11 @@ class Leaving(RelayTest):
                     whole.socket.shutdown(socket.SHUT_WR)
                     status, _, text = whole.reply()
                     self.assertEqual((status, text_of(text)), (200, whole_of(body, path)))
+                with self.subTest(path=path, http="1.0"), Client(x.url) as old:
+                    old.send(request(body, path).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+                    old.socket.shutdown(socket.SHUT_WR)
+                    status, _, text = old.reply()
+                    self.assertEqual((status, text_of(text)), (200, whole_of(body, path)))
                 for after in (0, 5):  # tokens
                     with self.subTest(path=path, after=after):
                         asyncio.run(self.half_close_a_stream(x, path, make, after))

@@ -25,6 +25,8 @@ TEST_CASE("what is malformed is answered with 400 and closed, whole or byte by b
          post + "transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
          post + "content-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
          post + "content-length: 3, 4\r\n\r\nabcd",
+         post + "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
+         post + "content-length: 3, 3\r\n\r\nabc",
          post + "content-length: 3x\r\n\r\nabc",
          post + "content-length: -1\r\n\r\n",
          post + "content-length: +3\r\n\r\nabc",

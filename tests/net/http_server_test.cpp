@@ -37,8 +37,7 @@ TEST_CASE("a request arrives as it was meant, split at any byte") {
          "\r\nTransfer-Encoding: chunked\r\n\r\n"
          "2;ext=\"1\"\r\nhe\r\n03\r\nllo\r\n0\r\ntrailer: x\r\n\r\n",
          "POST http://b/a%20b/c?d=%20e HTTP/1.1\r\nHost: a\r\nX-Thing: v "
-         "w\r\nX-Empty:\r\nContent-Length: 5\r\n"
-         "Content-Length: 5\r\n\r\nhello",
+         "w\r\nX-Empty:\r\nContent-Length: 5\r\n\r\nhello",
        }) {
     raw_client client{*host.server}; // one connection for all, so each reply must leave it clean
     for (std::size_t cut = 1; cut < request.size(); ++cut) {

@@ -123,6 +123,8 @@ TEST_CASE_FIXTURE(
   CHECK(next.owner);
   start_head();
   run_for(3s);
+  CHECK(speakers("head") == "head lost"); // nobody has looked after the engines there yet
+  check_all();
   CHECK(speakers("head") == "head ready");
   CHECK(open(*from_side, "last", 100).owner);
 }
