@@ -165,6 +165,7 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
   read_stops(fields, request, scratch_);
   read_lengths(fields, request);
   read_logprobs(fields, request);
+  request.greedy = fields.has("temperature") && fields.number("temperature", 1) == 0;
   check_prompt(fields, kind);
   const auto& size = fields.size();
   request.prompt_tokens = size.tokens();

@@ -37,6 +37,7 @@ struct relay_request {
   /// Characters of the longest stop string, less one, also where stop strings are shown: as far
   /// back as one that ends in new text may begin.
   std::uint32_t stop_reach = 0;
+  bool greedy = false; ///< temperature 0: what is asked for once more is the same
   bool logprobs = false;
   std::uint32_t top_logprobs = 0;  ///< alternatives asked for at each token; all at the highest
   std::uint32_t prompt_tokens = 0; ///< ids given, or an estimate: a quarter of the prompt's bytes

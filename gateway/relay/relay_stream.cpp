@@ -160,8 +160,8 @@ void relay_stream::note_tokens(const chunk_facts& facts) {
     count_text(facts, choice);
     shown_ += choice.text;
     if (!choice.text.empty() && choice.finish_reason.empty())
-      add_point(); // what ends an output is no place to go on from: it may be a
-                   // token without text
+      add_point(choice); // what ends an output is no place to go on from: it may be a
+                         // token without text
   }
 }
 
@@ -184,9 +184,11 @@ void relay_stream::count_text(const chunk_facts& facts, const chunk_choice& choi
     = std::max(output_tokens_, ids_known_ ? static_cast<std::uint32_t>(ids_.size()) : text_tokens_);
 }
 
-void relay_stream::add_point() {
+/// An engine shows the text of a token once its characters are whole: so where one token came with
+/// its text nothing is open, while behind several the last may have begun a character.
+void relay_stream::add_point(const chunk_choice& choice) {
   auto tokens = ids_known_ ? static_cast<std::uint32_t>(ids_.size()) : text_tokens_;
-  points_.push_back({tokens, static_cast<std::uint32_t>(shown_.size())});
+  points_.push_back({tokens, static_cast<std::uint32_t>(shown_.size()), choice.ids.size() <= 1});
 }
 
 result<resumption> relay_stream::resume() {
@@ -211,6 +213,7 @@ result<resumption> relay_stream::resume() {
     translator_.emplace(*request_, first_);
   auto from = place_to_go_on();
   kept_ = text_tokens_ = from.tokens;
+  open_text_ = from.whole ? 0 : from.bytes;
   told_ = 0;
   idle_events_ = 0;
   compared_ = *advance(shown_, from.bytes, from.bytes == 0 ? 0 : request_->held_back);
@@ -257,7 +260,8 @@ relay_stream::point relay_stream::place_to_go_on() const {
   for (auto at = points_.rbegin(); at != points_.rend(); ++at)
     if (
       at->tokens < limit && advance(shown_, at->bytes, request_->stop_reach)
-      && (by_ids() || !is_blank({&shown_[at->bytes - 1], 1})))
+      && (by_ids() || !is_blank({&shown_[at->bytes - 1], 1}))
+      && (at->whole || !request_->greedy)) // what is sampled would not come again
       return *at;
   return {};
 }
@@ -286,6 +290,7 @@ relay_stream::verdict relay_stream::continue_by_ids(
   if (!take_repeated(choice))
     return fail(
       errc::internal, "another engine computed other tokens than were delivered", verdict::broken);
+  skip_prompt(text);
   if (!skip_shown(text))
     return fail(
       errc::internal, "another engine computed another text than was delivered", verdict::broken);
@@ -293,7 +298,7 @@ relay_stream::verdict relay_stream::continue_by_ids(
   bool ends = !choice.finish_reason.empty();
   shown_ += text;
   if (!ends && !choice.text.empty() && compared_ == shown_.size() && kept_ + told_ == ids_.size())
-    add_point();
+    add_point(choice);
   finished_ += ends;
   bool ended_before = ends && std::exchange(end_shown_, true);
   if (!ended_before && (!text.empty() || ends || !repeated))
@@ -317,7 +322,7 @@ relay_stream::verdict relay_stream::continue_by_text(
   bool ends = !choice.finish_reason.empty();
   shown_ += text;
   if (!ends && !choice.text.empty() && compared_ == shown_.size())
-    add_point();
+    add_point(choice);
   finished_ += ends;
   bool ended_before = ends && std::exchange(end_shown_, true);
   if (!ended_before && (!text.empty() || ends))
@@ -341,6 +346,19 @@ bool relay_stream::take_repeated(const chunk_choice& choice) {
   }
   output_tokens_ = std::max(output_tokens_, static_cast<std::uint32_t>(ids_.size()));
   return true;
+}
+
+/// An engine that goes on within a character may tell all text from the prompt on with its end
+/// (vLLM's incremental decoding does): the delivered text is in it, and what is new behind that.
+void relay_stream::skip_prompt(std::string_view& text) {
+  constexpr std::size_t telling = 4; // bytes: fewer may well come again by chance
+  if (text.empty())
+    return;
+  auto delivered = std::string_view{shown_}.substr(0, std::exchange(open_text_, 0));
+  if (delivered.size() < telling)
+    return;
+  if (auto at = text.rfind(delivered); at != std::string_view::npos)
+    text.remove_prefix(at + delivered.size());
 }
 
 /// Takes off the front of `text` what was shown before; false if it differs. Blanks may differ

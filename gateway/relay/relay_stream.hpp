@@ -81,6 +81,7 @@ private:
   struct point {
     std::uint32_t tokens = 0;
     std::uint32_t bytes = 0;
+    bool whole = true; ///< no character may have been begun behind it
   };
 
   verdict fail(errc code, std::string why, verdict what = verdict::failed);
@@ -96,7 +97,8 @@ private:
   void note_tokens(const chunk_facts& facts);
   void note_progress(const chunk_facts& facts);
   void count_text(const chunk_facts& facts, const chunk_choice& choice);
-  void add_point();
+  void add_point(const chunk_choice& choice);
+  void skip_prompt(std::string_view& text);
   bool exceeds_limit(const chunk_facts& facts) const;
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
@@ -130,7 +132,9 @@ private:
   std::string shown_;         ///< the text of the output
   std::vector<point> points_;
   // Of the engine that goes on:
-  std::uint32_t kept_ = 0;   ///< output tokens its prompt held
+  std::uint32_t kept_ = 0; ///< output tokens its prompt held
+  std::size_t open_text_
+    = 0;                     ///< bytes delivered where it goes on, if a character may be open there
   std::uint32_t told_ = 0;   ///< tokens it has told
   std::size_t compared_ = 0; ///< bytes of `shown_` before which nothing of its text lies
   std::uint64_t offset_ = 0; ///< characters before its own

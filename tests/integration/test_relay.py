@@ -244,7 +244,7 @@ class Faults(RelayTest):
                 self.run_streams(stream)
                 self.assertFalse(stream.done)
                 self.assertIn("no engine can go on", stream.error["message"])
-                self.assertEqual(x.cluster.why(f"lost-{number}")["events"][-1]["kind"], "finished")
+                until(lambda: x.cluster.why(f"lost-{number}")["events"][-1]["kind"] == "finished", 5, "its record")
 
     def test_all_refuse(self):
         with Engines() as x:
@@ -313,8 +313,22 @@ class Texts(RelayTest):
                     self.run_streams(stream)
                     self.assertFalse(stream.done)
                     self.assertIn(why, stream.error["message"])
-                    end = x.cluster.why(f"text-{number}")["events"][-1]
-                    self.assertIn(why, json.dumps(end))
+                    until(lambda: x.cluster.why(f"text-{number}")["events"][-1]["kind"] == "finished", 5, "its record")
+                    self.assertIn(why, json.dumps(x.cluster.why(f"text-{number}")["events"][-1]))
+
+
+class Characters(RelayTest):
+    def test_cuts_within_a_character_show_nothing_of_the_prompt(self):
+        with Engines(options=("--token-ms", 1, "--step-tokens", 2)) as x:
+            for after in range(3, 15):
+                with self.subTest(after=after):
+                    for engine in x.engines:
+                        engine.call("/control/fault", method="DELETE")
+                    x.engines[after % 2].fault("cut", after_tokens=after, times=1)
+                    streams = [Stream(x.url, completion(f"Q{after} \u00e9", 30), COMPLETIONS) for _ in range(2)]
+                    self.run_streams(*streams)
+                    for stream in streams:
+                        self.assert_whole(stream)
 
 
 class Lives(RelayTest):
