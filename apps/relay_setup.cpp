@@ -227,11 +227,14 @@ void relay_setup::on_report(const engine_report& report) {
   if (first && report.ready)
     log::gateway.info("engine", "{} is ready: {}", report.id, report.kind);
   else if (first)
-    log::gateway.info("engine", "{} takes no work yet; it is asked again and again", report.id);
+    log::gateway.info(
+      "engine", "{} takes no work yet: it {}; it is asked again and again", report.id,
+      report.trouble);
   else if (engine.status.schedulable != report.ready)
     log::gateway.warn(
       "engine", "{} {}", report.id,
-      report.ready ? "takes work again: " + report.kind : std::string{"takes no work any more"});
+      report.ready ? "takes work again: " + report.kind
+                   : "takes no work any more: it " + report.trouble);
   engine.status = report.status;
   engine.kind = describe_engine(report);
   if (engine.llumlet)

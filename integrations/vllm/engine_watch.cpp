@@ -35,6 +35,12 @@ auto parts(const engine_report& report) {
     report.aborts, report.max_model_len, report.models, report.model_ids, report.status);
 }
 
+std::string trouble_of(const engine_answer& what) {
+  if (what.whole())
+    return "answers " + std::to_string(what.status);
+  return what.outcome == errc::timeout ? "does not answer" : "cannot be reached";
+}
+
 void take_load(instance_status& status, const engine_load& load) {
   if (load.running) {
     status.num_running_requests = *load.running;
@@ -294,8 +300,10 @@ void engine_watch::engine::judge(const engine_answer& what) {
     if (!report_.ready)
       begin_life();
     report_.ready = true;
+    report_.trouble.clear();
   } else if (what.outcome != errc::timeout || timeouts_ >= silences_to_leave) {
     report_.ready = false;
+    report_.trouble = trouble_of(what);
   }
 }
 

@@ -18,9 +18,10 @@ namespace llumnix {
 /// What a look at an engine behind HTTP found.
 struct engine_report {
   instance_id id;
-  bool ready = false; ///< takes work: answers /health with 200
-  bool lost = false;  ///< has answered nothing at all for `hung_after`, though it did before: what
-                      ///< it was asked will not come
+  bool ready = false;  ///< takes work: answers /health with 200
+  std::string trouble; ///< what it did instead, for people: "cannot be reached", "answers 503"
+  bool lost = false;   ///< has answered nothing at all for `hung_after`, though it did before: what
+                       ///< it was asked will not come
   std::string
     kind; ///< for people: "vLLM 0.32.0", "SGLang", "OpenAI-compatible"; empty: not known yet
   bool token_ids
