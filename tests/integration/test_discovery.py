@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.error
 import urllib.request
 
 from cluster import MARK, PROGRAM, Cluster, Stream, free_port, until, until_async
@@ -42,8 +43,13 @@ class Gateway:
         self.url, self.admin = "http://" + self.ready["http"], "http://" + self.ready["admin"]
 
     def instances(self):
-        with urllib.request.urlopen(self.admin + "/admin/v1/cluster", timeout=5) as reply:
-            return {each["id"]: each for each in json.load(reply)["instances"]}
+        try:
+            with urllib.request.urlopen(self.admin + "/admin/v1/cluster", timeout=5) as reply:
+                return {each["id"]: each for each in json.load(reply)["instances"]}
+        except urllib.error.HTTPError as refusal:
+            if refusal.code != 503:  # in its first moments
+                raise
+            return {}
 
     def serving(self):
         """Ids of the engines that would be given work."""
