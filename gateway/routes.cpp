@@ -67,25 +67,6 @@ bool may_be_unclean(std::string_view path) {
   return path.starts_with('/') && (path.find("//") != path.npos || path.find("/.") != path.npos);
 }
 
-/// Whether the header `connection` names another one, which then is for this hop alone.
-bool names_header(std::string_view connection, std::string_view name) {
-  while (!connection.empty()) {
-    auto end = std::min(connection.find(','), connection.size());
-    auto token = connection.substr(0, end);
-    while (!token.empty() && (token.front() == ' ' || token.front() == '\t'))
-      token.remove_prefix(1);
-    while (!token.empty() && (token.back() == ' ' || token.back() == '\t'))
-      token.remove_suffix(1);
-    bool equal = std::equal(
-      token.begin(), token.end(), name.begin(), name.end(),
-      [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; });
-    if (equal)
-      return true;
-    connection.remove_prefix(std::min(end + 1, connection.size()));
-  }
-  return false;
-}
-
 /// Whether `name` is in the list, whose entries may end in a '*' for any ending.
 bool is_listed(const std::vector<std::string>& list, std::string_view name) {
   return std::any_of(list.begin(), list.end(), [&](std::string_view entry) {
@@ -203,7 +184,7 @@ void openai_handler::pass_on(call& x, relayable_request&& wanted) {
   const std::string connection{x.request.header("connection")};
   for (auto& [name, value] : x.request.headers)
     if (
-      is_listed(services_.config.forward_headers, name) && !names_header(connection, name)
+      is_listed(services_.config.forward_headers, name) && !net::lists_token(connection, name)
       && (services_.key.empty() || name != "authorization"))
       passed.emplace_back(std::move(name), std::move(value));
   services_.relays->open(

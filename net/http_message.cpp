@@ -1,5 +1,7 @@
 #include "net/http_message.hpp"
 
+#include <boost/beast/http/rfc7230.hpp>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -165,6 +167,11 @@ std::string_view reason_phrase(int status) {
     case 505: return "HTTP Version Not Supported";
     default: return "Unknown";
   }
+}
+
+bool lists_token(std::string_view value, std::string_view token) {
+  return boost::beast::http::token_list{{value.data(), value.size()}}.exists(
+    {token.data(), token.size()});
 }
 
 } // namespace llumnix::net

@@ -50,4 +50,8 @@ std::string query_value(std::string_view query, std::string_view name);
 /// The standard reason phrase of a status, e.g. "Not Found".
 std::string_view reason_phrase(int status);
 
+/// Whether a header whose value is a list of tokens (`connection: close, x-a`) lists this one, in
+/// any case.
+bool lists_token(std::string_view value, std::string_view token);
+
 } // namespace llumnix::net

@@ -46,18 +46,12 @@ public:
         all.push_back(id);
     return all;
   }
-  /// Whether some of them tell token ids.
-  bool any_token_ids() const {
-    return std::any_of(
-      engines_.begin(), engines_.end(), [](const auto& each) { return each.second.token_ids; });
-  }
   /// Whether there are others than these.
   bool any_beside(const std::vector<instance_id>& these) const {
     return std::any_of(engines_.begin(), engines_.end(), [&](const auto& each) {
       return std::find(these.begin(), these.end(), each.first) == these.end();
     });
   }
-  std::size_t size() const { return engines_.size(); }
 
 private:
   std::map<instance_id, engine_endpoint> engines_;
