@@ -101,3 +101,17 @@ TEST_CASE("a reply says what is true of it whatever its headers claim") {
   append_reply(out, {200, {}, "body"}, {.keep_alive = true, .http_1_0 = true, .head_only = true});
   CHECK(out == "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 4\r\n\r\n");
 }
+
+TEST_CASE("a list of tokens lists each of them, in any case, and nothing else") {
+  struct row {
+    std::string_view value, token;
+    bool listed;
+  };
+  for (auto [value, token, listed] :
+       {row{"close", "close", true}, row{"Keep-Alive,\t X-Session-Id", "x-session-id", true},
+        row{"x-session", "x-session-id", false}, row{"", "close", false},
+        row{"x-session-id-2", "x-session-id", false}}) {
+    CAPTURE(value);
+    CHECK(lists_token(value, token) == listed);
+  }
+}

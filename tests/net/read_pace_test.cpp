@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <optional>
 #include <vector>
 
 namespace llumnix::net::testing {
@@ -52,66 +53,72 @@ TEST_CASE("a thread's demand grows while it runs") {
   CHECK(grown < std::chrono::seconds{20});
 }
 
-TEST_CASE("behind, a stream is read in larger pieces, whole, and its end is seen") {
-  raw_host host;
-  asking asked;
-  upstream_options options;
-  options.longest_pause = milliseconds{300};
-  std::atomic<int> asked_for{0};
-  options.demand = [&] { return std::chrono::seconds{++asked_for}; }; // always far behind
-  pool_on_loop pool{options};
-  REQUIRE(eventually([&] { return asked_for > 3; }));
-  auto request = post_to(host.address());
-  request.stream = true;
-  pool.send(std::move(request), asked.heard, asked.call);
-  auto peer = host.accept();
-  peer.until("\r\n\r\n");
-  peer.send(chunked + "1\r\na\r\n");
-  CHECK(asked.heard.heard("body")); // the first at once
-  peer.send("1\r\nb\r\n");
-  CHECK(eventually([&] { return asked.heard.body() == "ab"; })); // read, and then paused
-  for (char c : {'c', 'd', 'e', 'f'})
-    peer.send(std::string{"1\r\n"} + c + "\r\n");
-  peer.send("0\r\n\r\n");
-  CHECK(asked.heard.outcome() == errc::ok);
-  CHECK(asked.heard.body() == "abcdef");
-  CHECK(pool.comes_to(1));
-}
+namespace {
 
-TEST_CASE("a paused stream can be given up, held and cut") {
-  for (const char* how : {"given up", "held", "cut"}) {
-    CAPTURE(how);
-    raw_host host;
-    asking asked;
-    upstream_options options;
-    std::atomic<int> asked_for{0};
-    options.demand = [&] { return std::chrono::seconds{++asked_for}; };
-    pool_on_loop pool{options};
-    REQUIRE(eventually([&] { return asked_for > 3; }));
+/// A stream, two tokens of which were read on a loop that is far behind: it pauses.
+struct paused_stream {
+  paused_stream() : pool{options()} {
+    REQUIRE(eventually([&] { return updates > 14; })); // pauses are at their longest
+    asked.heard.then = [&](std::string_view event) {
+      if (event == "body")
+        read_at.push_back(std::chrono::steady_clock::now());
+    };
     auto request = post_to(host.address());
     request.stream = true;
     pool.send(std::move(request), asked.heard, asked.call);
-    auto peer = host.accept();
-    peer.until("\r\n\r\n");
-    peer.send(chunked + "1\r\na\r\n");
+    peer.emplace(host.accept());
+    peer->until("\r\n\r\n");
+    peer->send(chunked + "1\r\na\r\n");
     CHECK(asked.heard.heard("body"));
-    peer.send("1\r\nb\r\n");
-    CHECK(eventually([&] { return asked.heard.body() == "ab"; }));
-    if (how[0] == 'g') {
-      pool.drop(asked.call);
-      CHECK(pool.comes_to(0));
-    } else if (how[0] == 'h') {
-      pool.on_loop([&] { asked.call->hold(); });
-      peer.send("1\r\nc\r\n0\r\n\r\n");
-      pool.on_loop([&] { asked.call->resume(); });
-      CHECK(asked.heard.outcome() == errc::ok);
-      CHECK(asked.heard.body() == "abc");
-    } else {
-      peer.leave();
-      CHECK(asked.heard.outcome() == errc::disconnected);
-      CHECK(pool.comes_to(0));
-    }
+    peer->send("1\r\nb\r\n");
+    REQUIRE(eventually([&] { return asked.heard.body() == "ab"; }));
   }
+  upstream_options options() {
+    upstream_options all;
+    all.longest_pause = pause;
+    all.demand = [this] { return std::chrono::seconds{++updates}; };
+    return all;
+  }
+
+  const milliseconds pause{300};
+  std::atomic<int> updates{0};
+  std::vector<std::chrono::steady_clock::time_point> read_at; ///< each piece, on the loop
+  raw_host host;
+  asking asked;
+  pool_on_loop pool;
+  std::optional<raw_client> peer;
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(paused_stream, "behind, a stream waits for a larger piece, and comes whole") {
+  for (char c : {'c', 'd', 'e', 'f'})
+    peer->send(std::string{"1\r\n"} + c + "\r\n");
+  peer->send("0\r\n\r\n");
+  CHECK(asked.heard.outcome() == errc::ok);
+  CHECK(asked.heard.body() == "abcdef");
+  CHECK(pool.comes_to(1));
+  REQUIRE(read_at.size() >= 3);
+  CHECK(read_at[2] - read_at[1] > pause - milliseconds{20});
+}
+
+TEST_CASE_FIXTURE(paused_stream, "a paused stream can be given up") {
+  pool.drop(asked.call);
+  CHECK(pool.comes_to(0));
+}
+
+TEST_CASE_FIXTURE(paused_stream, "a paused stream can be held, and goes on") {
+  pool.on_loop([&] { asked.call->hold(); });
+  peer->send("1\r\nc\r\n0\r\n\r\n");
+  pool.on_loop([&] { asked.call->resume(); });
+  CHECK(asked.heard.outcome() == errc::ok);
+  CHECK(asked.heard.body() == "abc");
+}
+
+TEST_CASE_FIXTURE(paused_stream, "the end of a paused stream is seen") {
+  peer->leave();
+  CHECK(asked.heard.outcome() == errc::disconnected);
+  CHECK(pool.comes_to(0));
 }
 
 } // namespace llumnix::net::testing
