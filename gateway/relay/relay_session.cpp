@@ -1,8 +1,8 @@
 #include "gateway/relay/relay_session.hpp"
 
 #include "gateway/openai/api_error.hpp"
+#include "gateway/relay/asking.hpp"
 #include "gateway/relay/relay_table.hpp"
-#include "gateway/relay/text_bodies.hpp"
 #include "gateway/relay/whole_reply.hpp"
 #include "runtime/base/log.hpp"
 
@@ -23,7 +23,6 @@ constexpr std::size_t reply_max = 64 * 1024 * 1024;
 constexpr std::size_t refusal_max = 1024 * 1024; // of an answer that should have been a stream
 constexpr std::size_t event_max = 1024 * 1024;   // and the ids of the prompt:
 constexpr std::size_t id_bytes = 10;             // at most, for each token of the prompt
-constexpr std::size_t counted_body_max = 1024 * 1024;
 
 std::string_view header(const net::http_reply& reply, std::string_view name) {
   for (const auto& [key, value] : reply.headers)
@@ -114,15 +113,18 @@ void relay_session::ask(const stream_owner& owner) {
   const auto* engine = table_.services().engines.find(owner.instance);
   if (!engine)
     return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
-  if (auto obstacle = cannot_go_on(*engine); !obstacle.empty())
-    return lose_engine({errc::unsupported, owner.instance + " cannot go on: " + obstacle});
-  net::upstream_request question;
-  if (auto written = write_body(question, *engine); !written)
-    return fail(std::move(written.error()).while_doing(why_));
+  if (auto obstacle = cannot_go_on(request_.wish, resume_, *engine); !obstacle.empty())
+    return lose_engine(
+      {errc::unsupported, owner.instance + " cannot go on: " + std::string{obstacle}});
+  auto asked = ask_for(*request_.body, request_.wish, resume_, *engine);
+  if (!asked)
+    return fail(std::move(asked.error()).while_doing(why_));
+  stream_.hide_usage(asked->hides_usage);
   phase_ = phase::asking;
   reply_ = {};
   events_.reset();
   last_progress_ = table_.now();
+  net::upstream_request question;
   question.address = engine->address;
   question.target = resume_.where == resumption::from::ids ? "/v1/completions" : request_.path;
   question.headers = request_.headers;
@@ -130,6 +132,9 @@ void relay_session::ask(const stream_owner& owner) {
   question.headers.emplace_back(
     "x-request-id",
     epoch_ == 0 ? request_.id.text() : request_.id.text() + "-" + std::to_string(epoch_));
+  question.body_begin
+    = {request_.body, std::string_view{*request_.body}.substr(0, asked->body.kept)};
+  question.body = std::move(asked->body.rest);
   auto prompt_max = question.body_begin.text.size() + question.body.size(); // of a byte each
   if (engine->context_tokens > 0)
     prompt_max = std::min<std::size_t>(prompt_max, engine->context_tokens);
@@ -137,56 +142,6 @@ void relay_session::ask(const stream_owner& owner) {
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
   question.stream = request_.wish.stream;
   call_ = table_.services().pool.send(std::move(question), *this);
-}
-
-/// Why this engine cannot go on with what was shown; empty where it can.
-std::string relay_session::cannot_go_on(const engine_endpoint& engine) const {
-  bool chat = request_.wish.kind == openai::endpoint::chat;
-  bool open_end = chat && !request_.wish.max_tokens;
-  if (resume_.where == resumption::from::ids && open_end && engine.context_tokens == 0)
-    return "it is not known how long its outputs may be";
-  if (resume_.where == resumption::from::text && chat && !engine.continues_text)
-    return "it is not known whether it goes on with a text";
-  return {};
-}
-
-/// Fails with what no engine can go on with.
-result<void>
-relay_session::write_body(net::upstream_request& question, const engine_endpoint& engine) {
-  const auto& wish = request_.wish;
-  const auto& body = *request_.body;
-  stream_.hide_usage(false);
-  if (resume_.where == resumption::from::scratch) {
-    write_first_body(question, engine);
-  } else if (resume_.where == resumption::from::ids) {
-    question.body = continuation_body(body, wish, resume_.ids, resume_.kept, engine.context_tokens);
-  } else {
-    bool counted = engine.continues_text && !wish.continuous_usage;
-    stream_.hide_usage(counted);
-    auto made = text_continuation_body(body, wish, resume_.text, resume_.kept, counted);
-    if (!made)
-      return std::move(made).error();
-    question.body = std::move(*made);
-  }
-  return {};
-}
-
-/// An engine that tells no token ids is asked to count them, so that another may go on by the text.
-void relay_session::write_first_body(
-  net::upstream_request& question, const engine_endpoint& engine) {
-  const auto& wish = request_.wish;
-  const auto& body = request_.body;
-  auto made = first_body(*body, wish, engine.token_ids && wish.stream);
-  auto begin = std::string_view{*body}.substr(0, made.kept);
-  bool counted = wish.stream && !engine.token_ids && engine.continues_text && !wish.continuous_usage
-                 && relay_stream::suits_text(wish) && body->size() <= counted_body_max;
-  stream_.hide_usage(counted);
-  if (counted) {
-    question.body = counted_body(std::string{begin} + made.rest);
-  } else {
-    question.body_begin = {body, begin};
-    question.body = std::move(made.rest);
-  }
 }
 
 void relay_session::on_head(const net::http_reply& head) {

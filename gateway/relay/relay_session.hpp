@@ -18,7 +18,6 @@
 namespace llumnix::relay {
 
 class relay_table;
-struct engine_endpoint;
 
 /// A request to be passed on, as its client meets it.
 struct passed_request {
@@ -77,9 +76,6 @@ private:
 
   void place();
   void ask(const stream_owner& owner);
-  std::string cannot_go_on(const engine_endpoint& engine) const;
-  result<void> write_body(net::upstream_request& question, const engine_endpoint& engine);
-  void write_first_body(net::upstream_request& question, const engine_endpoint& engine);
   bool on_event(std::string_view data);
   std::string without_address(const std::string& text) const;
   void on_whole_reply();

@@ -1,0 +1,51 @@
+#include "gateway/relay/asking.hpp"
+
+#include "gateway/relay/text_bodies.hpp"
+
+#include <utility>
+
+namespace llumnix::relay {
+namespace {
+
+constexpr std::size_t counted_body_max = 1024 * 1024; // above it a copy costs more than it is worth
+
+asked_body
+begin_with(std::string_view body, const relay_request& request, const engine_endpoint& engine) {
+  auto made = first_body(body, request, engine.token_ids && request.stream);
+  bool counts = request.stream && !engine.token_ids && engine.continues_text
+                && !request.continuous_usage && relay_stream::suits_text(request)
+                && body.size() <= counted_body_max;
+  if (!counts)
+    return {std::move(made), false};
+  return {{0, counted_body(std::string{body.substr(0, made.kept)} + made.rest)}, true};
+}
+
+} // namespace
+
+std::string_view
+cannot_go_on(const relay_request& request, const resumption& from, const engine_endpoint& engine) {
+  bool chat = request.kind == openai::endpoint::chat;
+  bool open_end = chat && !request.max_tokens;
+  if (from.where == resumption::from::ids && open_end && engine.context_tokens == 0)
+    return "it is not known how long its outputs may be";
+  if (from.where == resumption::from::text && chat && !engine.continues_text)
+    return "it is not known whether it goes on with a text";
+  return {};
+}
+
+result<asked_body> ask_for(
+  std::string_view body, const relay_request& request, const resumption& from,
+  const engine_endpoint& engine) {
+  if (from.where == resumption::from::scratch)
+    return begin_with(body, request, engine);
+  if (from.where == resumption::from::ids)
+    return asked_body{
+      {0, continuation_body(body, request, from.ids, from.kept, engine.context_tokens)}, false};
+  bool counts = engine.continues_text && !request.continuous_usage;
+  auto made = text_continuation_body(body, request, from.text, from.kept, counts);
+  if (!made)
+    return std::move(made).error();
+  return asked_body{{0, std::move(*made)}, counts};
+}
+
+} // namespace llumnix::relay
