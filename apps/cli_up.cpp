@@ -16,7 +16,8 @@ namespace llumnix {
 namespace {
 
 struct up_options {
-  std::uint32_t engines = 4;
+  static constexpr std::uint32_t usual_engines = 4;
+  std::uint32_t engines = 0; ///< 0: not given
   std::string http, admin, redis, model, policy;
   std::vector<std::string> engine; ///< "modeled", or URLs of engines behind HTTP
   std::string scheduling;          ///< full, lite; empty: what suits the engines
@@ -62,12 +63,26 @@ std::vector<std::string> node_arguments(const memory_file& settings, const log_o
   return arguments;
 }
 
+/// What only makes sense for engines of our own.
+void refuse_beside_remote(const up_options& options, std::vector<config_problem>& problems) {
+  if (options.engines > 0)
+    problems.push_back(
+      {"--engines", "starts simulated engines, and there are engines behind HTTP to be used; leave "
+                    "out one of the two"});
+  if (!options.model.empty())
+    problems.push_back(
+      {"--model", "names what simulated engines serve; engines behind HTTP tell it themselves in "
+                  "/v1/models, so leave it out"});
+}
+
 int up(const up_options& options) {
   cluster_config config;
   auto problems = load_options(with_own_settings(options), config);
   bool remote = has_http_engines(config); // by an option, a setting or the file
   if (remote && options.scheduling.empty())
     config.scheduler.full_mode = false;
+  if (remote)
+    refuse_beside_remote(options, problems);
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   if (config.admin.listen.empty())
@@ -86,14 +101,16 @@ int up(const up_options& options) {
   }
   auto arguments = node_arguments(*settings, options.log);
   up_plan plan{
-    .engines = remote ? 0 : options.engines,
+    .engines = remote                 ? 0
+               : options.engines == 0 ? up_options::usual_engines
+                                      : options.engines,
     .remote_engines = static_cast<std::uint32_t>(config.gateway.engines.size()),
     .finds_engines = has_discovery(config.discovery),
     .http = config.http.listen,
     .admin = config.admin.listen,
     .admin_key = config.admin.key,
-    .key_wanted = !config.http.key.empty(),
-    .model = remote && options.model.empty() ? "" : config.gateway.model,
+    .http_key = config.http.key,
+    .model = remote ? "" : config.gateway.model,
     .spawn_redis = options.redis == "spawn",
     .redis = config.redis.address,
     .settings = std::move(*settings),
@@ -115,7 +132,7 @@ void add_up_command(CLI::App& app, command_action& chosen) {
   add_count_option(
     *command, "--engines", options->engines, "simulated engines, each in a process of its own", 1,
     256)
-    ->default_str(std::to_string(options->engines));
+    ->default_str(std::to_string(up_options::usual_engines));
   command
     ->add_option(
       "--engine", options->engine,

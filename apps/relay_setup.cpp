@@ -4,6 +4,8 @@
 #include "integrations/discovery/engine_sources.hpp"
 #include "runtime/base/log.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <utility>
 
@@ -12,6 +14,20 @@ namespace llumnix {
 namespace {
 
 constexpr std::size_t departed_max = 1024; // of more we hear no more than their streams tell
+
+/// What an engine may be asked for: what it says it serves, and by which name its record calls it.
+std::vector<std::string> models_of(const std::string& record, std::vector<std::string> told) {
+  if (!record.empty() && std::find(told.begin(), told.end(), record) == told.end())
+    told.push_back(record);
+  return told;
+}
+
+/// An entry of /v1/models for a model that only a record names.
+std::string entry_of(const std::string& model, std::int64_t created_s) {
+  return nlohmann::ordered_json{
+    {"id", model}, {"object", "model"}, {"created", created_s}, {"owned_by", "llumnix"}}
+    .dump();
+}
 
 } // namespace
 
@@ -30,7 +46,11 @@ result<std::unique_ptr<relay_setup>> relay_setup::make(
 relay_setup::relay_setup(
   net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
   const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops)
-  : http_{http}, llumlet_knobs_{config.llumlet}, life_{life}, wall_{wall} {
+  : http_{http},
+    llumlet_knobs_{config.llumlet},
+    life_{life},
+    wall_{wall},
+    began_s_{wall.at(http.loop(0).now()) / 1000} {
   for (std::uint32_t i = 0; i < http.loops(); ++i) {
     auto part = std::make_unique<loop_part>();
     part->pool = http.make_upstream(i, {});
@@ -120,12 +140,14 @@ void relay_setup::add(const discovered_engine& engine) {
   log::gateway.info(
     "engine-found", "{}", engine.id + (engine.id == engine.address ? "" : " at " + engine.address));
   for (std::uint32_t i = 0; i < loops_.size(); ++i)
-    http_.loop(i).post([part = loops_[i].get(), id = engine.id, address = engine.address] {
-      part->engines.put(id, {.address = address});
+    http_.loop(i).post([part = loops_[i].get(), id = engine.id, address = engine.address,
+                        models = models_of(engine.model, {})] {
+      part->engines.put(id, {.address = address, .models = models});
     });
   watch_->add(engine.id, engine.address);
   std::lock_guard guard{mutex_};
   engines_[engine.id] = {};
+  engines_[engine.id].record_model = engine.model;
 }
 
 /// It gets nothing new from here on.
@@ -208,21 +230,9 @@ void relay_setup::on_report(const engine_report& report) {
       });
     return;
   }
-  for (std::uint32_t i = 0; i < loops_.size(); ++i)
-    http_.loop(i).post([part = loops_[i].get(), id = report.id, ids = report.token_ids,
-                        text = report.continues_text, context = report.max_model_len,
-                        lost = report.lost] {
-      if (const auto* known = part->engines.find(id))
-        part->engines.put(
-          id, {.address = known->address,
-               .token_ids = ids,
-               .continues_text = text,
-               .context_tokens = context});
-      if (lost)
-        part->table->on_engine_lost(id);
-    });
   std::lock_guard guard{mutex_};
   auto& engine = engines_[report.id];
+  tell_loops(report, models_of(engine.record_model, report.model_ids));
   bool first = engine.status.update_id == 0;
   if (first && report.ready)
     log::gateway.info("engine", "{} is ready: {}", report.id, report.kind);
@@ -248,12 +258,33 @@ void relay_setup::on_report(const engine_report& report) {
   gather_models();
 }
 
-/// With the lock.
+void relay_setup::tell_loops(const engine_report& report, const std::vector<std::string>& models) {
+  for (std::uint32_t i = 0; i < loops_.size(); ++i)
+    http_.loop(i).post([part = loops_[i].get(), id = report.id, ids = report.token_ids,
+                        text = report.continues_text, context = report.max_model_len, models,
+                        lost = report.lost] {
+      if (const auto* known = part->engines.find(id))
+        part->engines.put(
+          id, {.address = known->address,
+               .token_ids = ids,
+               .continues_text = text,
+               .context_tokens = context,
+               .models = models});
+      if (lost)
+        part->table->on_engine_lost(id);
+    });
+}
+
+/// With the lock. A model that is only in a record is listed as soon as any engine has told its
+/// own: until then nothing is refused, for nobody knows what there is.
 void relay_setup::gather_models() {
   auto all = std::make_shared<served_models>();
   for (const auto& [id, engine] : engines_)
     for (const auto& [model, entry] : engine.models)
       all->entries.emplace(model, entry);
+  for (const auto& [id, engine] : engines_)
+    if (!all->entries.empty() && !engine.record_model.empty())
+      all->entries.emplace(engine.record_model, entry_of(engine.record_model, began_s_));
   models_ = std::move(all);
 }
 

@@ -54,6 +54,7 @@ private:
     llumlet_actor llumlet; ///< null while it is started
     instance_status status;
     std::string kind;                                        ///< for people
+    std::string record_model;                                ///< by its record; empty: not told
     std::vector<std::pair<std::string, std::string>> models; ///< id and entry
   };
   /// An engine that is not in the list any more, while it ends what it began. It is watched under a
@@ -75,12 +76,14 @@ private:
   role_spec role_of(const discovered_engine& engine);
   void set_llumlet(const instance_id& id, llumlet_actor llumlet);
   void on_report(const engine_report& report);
+  void tell_loops(const engine_report& report, const std::vector<std::string>& models);
   void gather_models();
 
   net::http_server& http_;
   llumlet_config llumlet_knobs_;
   node_life life_;
   wall_clock wall_;
+  std::int64_t began_s_; ///< Unix time
   std::vector<std::unique_ptr<loop_part>> loops_;
   node_actor node_;
 

@@ -23,7 +23,7 @@ namespace {
 constexpr auto start_patience = 20s;  // until a node announces itself
 constexpr auto ready_patience = 30s;  // until all engines are ready
 constexpr auto redis_patience = 5s;   // until Redis answers
-constexpr auto link_patience = 500ms; // until the head has a link to it
+constexpr auto link_patience = 500ms; // until the head has a link to it, and engines answer it
 constexpr auto engine_patience = 2s;  // for an engine whose gateway has gone
 constexpr auto head_patience = 3s;    // beyond the drain
 constexpr auto look_again = 15ms;     // between two looks at a starting cluster
@@ -101,10 +101,15 @@ supervisor::wait_end supervisor::start_engines() {
     if (each.what == kind::engine)
       launch(each);
   auto end = until([this] { return instances_ready(); }, now() + ready_patience, look_again);
-  if (end != wait_end::reached || plan_.redis.empty())
+  if (end != wait_end::reached)
     return end;
-  // The cluster serves without it, so this is only for a true report.
-  end = until([this] { return redis_linked(); }, now() + link_patience, look_again);
+  // The cluster serves without them, so this is only for a true report.
+  auto known = [this] {
+    return (plan_.redis.empty() || redis_linked())
+           && (plan_.remote_engines == 0
+               || (answering_engines() == plan_.remote_engines && !served_model().empty()));
+  };
+  end = until(known, now() + link_patience, look_again);
   return end == wait_end::too_late ? wait_end::reached : end;
 }
 
@@ -139,6 +144,29 @@ bool supervisor::instances_ready() {
 bool supervisor::redis_linked() {
   auto metrics = admin_text({dialable(head().ready.admin), plan_.admin_key}, "/metrics", 500ms);
   return metrics && metrics->find("\nllumnix_redis_connected 1\n") != std::string::npos;
+}
+
+/// Of those behind HTTP that were named at the start.
+std::size_t supervisor::answering_engines() {
+  auto document
+    = admin_get({dialable(head().ready.admin), plan_.admin_key}, "/admin/v1/cluster", 500ms);
+  if (!document || !document->is_object())
+    return 0;
+  auto instances = document->value("instances", admin_document::array());
+  const auto& named = head().ready.instances;
+  return static_cast<std::size_t>(std::ranges::count_if(instances, [&](const auto& each) {
+    return each.value("state", "") == "ready" && each.value("schedulable", false)
+           && std::ranges::find(named, each.value("id", "")) != named.end();
+  }));
+}
+
+/// The first of the models that engines behind HTTP serve; empty while none has told any.
+std::string supervisor::served_model() {
+  auto list = admin_get({dialable(head().ready.http), plan_.http_key}, "/v1/models", 500ms);
+  if (!list || !list->is_object())
+    return {};
+  auto data = list->value("data", admin_document::array());
+  return data.empty() || !data.front().is_object() ? std::string{} : data.front().value("id", "");
 }
 
 int supervisor::stop() {
@@ -363,9 +391,16 @@ cluster_facts supervisor::cluster() {
     .admin = dialable(head().ready.admin),
     .redis = plan_.redis,
     .model = plan_.model,
-    .key_wanted = plan_.key_wanted,
+    .key_wanted = !plan_.http_key.empty(),
     .redis_linked = linked,
+    .remote_engines = plan_.remote_engines,
+    .answering_engines = 0,
+    .served_model = {},
     .nodes = {}};
+  if (facts.model.empty()) {
+    facts.answering_engines = answering_engines();
+    facts.served_model = served_model();
+  }
   for (auto& each : children_)
     if (each.what != kind::redis)
       facts.nodes.push_back(facts_of(each));

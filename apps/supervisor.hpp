@@ -24,8 +24,8 @@ struct up_plan {
   std::string http = "127.0.0.1:8089";
   std::string admin = "127.0.0.1:8090";
   std::string admin_key;
-  bool key_wanted = false; ///< of clients
-  std::string model;       ///< empty: whatever the engines behind HTTP serve
+  std::string http_key; ///< clients must send it; empty: none
+  std::string model;    ///< empty: whatever the engines behind HTTP serve
   bool spawn_redis = false;
   std::string redis;                       ///< HOST:PORT of somebody's Redis; empty: none
   memory_file settings;                    ///< configuration of every `serve`, secrets included
@@ -67,6 +67,8 @@ private:
   wait_end start_engines();
   bool instances_ready();
   bool redis_linked();
+  std::size_t answering_engines();
+  std::string served_model();
   int stop();
   bool stop_group(kind what, std::chrono::milliseconds patience);
   void kill_all();

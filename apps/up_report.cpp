@@ -116,8 +116,9 @@ void human_report::ready(const cluster_facts& cluster) {
   auto self = std::string{program_invocation_name};
   auto at = cluster.admin == "127.0.0.1:8090" ? "" : " --admin " + cluster.admin;
   auto key = cluster.key_wanted ? " -H \"Authorization: Bearer $KEY\"" : "";
+  auto model = cluster.model.empty() ? cluster.served_model : cluster.model;
   auto body = json{
-    {"model", cluster.model.empty() ? "MODEL" : cluster.model},
+    {"model", model.empty() ? "MODEL" : model},
     {"stream", true},
     {"messages", {{{"role", "user"}, {"content", "Tell me about actors"}}}}};
   pid_t victim = -1;
@@ -129,8 +130,14 @@ void human_report::ready(const cluster_facts& cluster) {
     += painted(fmt::format("Ready after {:.2f} s", took.count()), tint::green, colours_) + "\n\n";
   text += fmt::format(
     "  OpenAI API   http://{}   {}\n", cluster.http,
-    cluster.model.empty() ? "models: see /v1/models" : "model " + cluster.model);
+    model.empty() ? "models: see /v1/models" : "model " + model);
   text += fmt::format("  operators    http://{}\n", cluster.admin);
+  if (cluster.answering_engines < cluster.remote_engines)
+    text += painted(
+      fmt::format(
+        "  engines      {} of {} answer{} yet; the others are asked again and again\n",
+        cluster.answering_engines, cluster.remote_engines, cluster.remote_engines == 1 ? "s" : ""),
+      tint::yellow, colours_);
   if (!cluster.redis.empty())
     text += fmt::format(
       "  Redis        {}{}\n", cluster.redis,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -20,12 +21,15 @@ struct node_facts {
 
 /// The cluster once it serves.
 struct cluster_facts {
-  std::string http;         ///< HOST:PORT to dial
-  std::string admin;        ///< HOST:PORT to dial
-  std::string redis;        ///< HOST:PORT; empty: none
-  std::string model;        ///< empty: whatever the engines behind HTTP serve
-  bool key_wanted = false;  ///< clients must send a key
-  bool redis_linked = true; ///< the cluster's state reaches Redis
+  std::string http;                  ///< HOST:PORT to dial
+  std::string admin;                 ///< HOST:PORT to dial
+  std::string redis;                 ///< HOST:PORT; empty: none
+  std::string model;                 ///< empty: whatever the engines behind HTTP serve
+  bool key_wanted = false;           ///< clients must send a key
+  bool redis_linked = true;          ///< the cluster's state reaches Redis
+  std::size_t remote_engines = 0;    ///< behind HTTP, of those named at the start
+  std::size_t answering_engines = 0; ///< of them
+  std::string served_model;          ///< by engines behind HTTP; empty: none has told any yet
   std::vector<node_facts> nodes;
 };
 

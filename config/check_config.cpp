@@ -4,7 +4,9 @@
 #include "config/notation.hpp"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <string>
 #include <type_traits>
 
 namespace llumnix {
@@ -178,10 +180,17 @@ void check_discovery(const discovery_config& discovery, problems& found) {
 
 /// Engines behind HTTP: their load is known only as what the gateway sent them.
 void check_engines(const cluster_config& config, problems& found) {
-  std::set<std::string> seen;
-  for (auto& url : config.gateway.engines)
-    if (auto address = engine_address(url); !address.empty() && !seen.insert(address).second)
-      found.push_back({"gateway.engines", url + " is listed twice"});
+  std::map<std::string, std::string> seen; // by place
+  for (auto& url : config.gateway.engines) {
+    auto address = engine_address(url);
+    if (address.empty())
+      continue;
+    if (auto [first, fresh] = seen.emplace(place_of(address), address); !fresh)
+      found.push_back(
+        {"gateway.engines", first->second == address
+                              ? url + " is listed twice"
+                              : url + " is the same place as " + first->second});
+  }
   if (!has_http_engines(config))
     return;
   if (config.scheduler.full_mode)

@@ -53,6 +53,9 @@ bool split_address(std::string_view address, std::string& host, std::uint16_t& p
 /// HOST:PORT of an engine's URL, `http://HOST:PORT` or the same with a closing slash; the host in
 /// lower case, so that equal engines have equal texts. Empty if it is no such URL.
 std::string engine_address(std::string_view url);
+/// The same text for all addresses of one place: localhost is 127.0.0.1. ([::1] is another, where
+/// another server may listen.)
+std::string place_of(std::string_view address);
 /// Whether the host part of HOST:PORT is loopback (127.0.0.0/8, ::1, localhost).
 bool is_loopback(std::string_view address);
 

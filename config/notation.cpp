@@ -180,6 +180,13 @@ std::string engine_address(std::string_view url) {
   return address;
 }
 
+std::string place_of(std::string_view address) {
+  constexpr std::string_view name = "localhost:";
+  if (!address.starts_with(name))
+    return std::string{address};
+  return "127.0.0.1:" + std::string{address.substr(name.size())};
+}
+
 bool is_loopback(std::string_view address) {
   std::string host;
   std::uint16_t port = 0;

@@ -22,6 +22,13 @@ bool control(char c) {
   return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
 }
 
+/// Whether a header's name may have it.
+bool token(char c) {
+  constexpr std::string_view marks = "!#$%&'*+-.^_`|~";
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
+         || marks.find(c) != std::string_view::npos;
+}
+
 } // namespace
 
 chunk_decoder::status chunk_decoder::feed(std::string_view& data, std::string& body) {
@@ -102,17 +109,16 @@ chunk_decoder::status chunk_decoder::on_framing(char c) {
     case state::trailer_start:
       if (c == '\r')
         return expect('\r', state::last_lf);
-      if (c == ' ' || c == '\t')
-        return status::malformed;
-      [[fallthrough]];
-    case state::trailer:
+      state_ = state::trailer_name;
+      return token(c) ? status::need_more : status::malformed;
+    case state::trailer_name:
+      if (c == ':')
+        state_ = state::trailer_value;
+      return c == ':' || token(c) ? status::need_more : status::malformed;
+    case state::trailer_value:
       if (c == '\r')
         state_ = state::trailer_lf;
-      else if (control(c))
-        return status::malformed;
-      else
-        state_ = state::trailer;
-      return status::need_more;
+      return c == '\r' || !control(c) ? status::need_more : status::malformed;
     case state::trailer_lf: return expect('\n', state::trailer_start);
     case state::last_lf: return expect('\n', state::done);
     case state::content:

@@ -9,9 +9,9 @@ namespace llumnix::net {
 
 /// Undoes the chunked transfer coding of one body, in pieces of any size. Extensions and trailers
 /// are checked and dropped. Strict, because laxness between two servers is what smuggling lives on:
-/// every line ends in CR LF, sizes are hexadecimal digits, and what surrounds the data is bounded.
-/// Beast's own decoder waits for a CR LF before it looks, so that a bare LF would be a timeout
-/// instead of an error.
+/// every line ends in CR LF, sizes are hexadecimal digits, trailers are header fields, and what
+/// surrounds the data is bounded. Beast's own decoder waits for a CR LF before it looks, so that a
+/// bare LF would be a timeout instead of an error.
 class chunk_decoder {
 public:
   enum class status { need_more, complete, malformed, too_long };
@@ -37,7 +37,8 @@ private:
     content_cr,
     content_lf,
     trailer_start,
-    trailer,
+    trailer_name,
+    trailer_value,
     trailer_lf,
     last_lf,
     done,

@@ -169,6 +169,12 @@ std::string_view reason_phrase(int status) {
   }
 }
 
+bool equal_ignoring_case(std::string_view text, std::string_view lower) {
+  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b;
+  });
+}
+
 bool lists_token(std::string_view value, std::string_view token) {
   return boost::beast::http::token_list{{value.data(), value.size()}}.exists(
     {token.data(), token.size()});

@@ -50,6 +50,9 @@ std::string query_value(std::string_view query, std::string_view name);
 /// The standard reason phrase of a status, e.g. "Not Found".
 std::string_view reason_phrase(int status);
 
+/// Whether `text` is `lower`, which is in lower case, in any case; of ASCII letters.
+bool equal_ignoring_case(std::string_view text, std::string_view lower);
+
 /// Whether a header whose value is a list of tokens (`connection: close, x-a`) lists this one, in
 /// any case.
 bool lists_token(std::string_view value, std::string_view token);

@@ -9,12 +9,6 @@ namespace llumnix::net {
 
 namespace {
 
-bool equal_ignoring_case(std::string_view text, std::string_view lower) {
-  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(), [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b;
-  });
-}
-
 void append_number(std::string& out, std::size_t value, int base) {
   char digits[20];
   auto end = std::to_chars(digits, std::end(digits), value, base).ptr;

@@ -1,6 +1,5 @@
 #include "net/request_writer.hpp"
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -39,12 +38,6 @@ bool consists_of(std::uint8_t kind, std::string_view text) {
   for (char c : text)
     common &= allowed[static_cast<unsigned char>(c)];
   return common != 0;
-}
-
-bool equal_ignoring_case(std::string_view text, std::string_view lower) {
-  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(), [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b;
-  });
 }
 
 // The headers whose truth only the writer knows.

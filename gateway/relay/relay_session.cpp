@@ -26,9 +26,7 @@ constexpr std::size_t id_bytes = 10;             // at most, for each token of t
 
 std::string_view header(const net::http_reply& reply, std::string_view name) {
   for (const auto& [key, value] : reply.headers)
-    if (std::equal(key.begin(), key.end(), name.begin(), name.end(), [](char a, char b) {
-          return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b;
-        }))
+    if (net::equal_ignoring_case(key, name))
       return value;
   return {};
 }
@@ -80,7 +78,7 @@ void relay_session::place() {
   head.epoch = epoch_;
   head.text_id = request_.id.text();
   head.model = request_.wish.model;
-  auto exclude = table_.services().engines.resting(table_.now());
+  auto exclude = table_.services().engines.unsuited(request_.wish.model, table_.now());
   exclude.insert(exclude.end(), failed_.begin(), failed_.end());
   table_.services().port.place_relayed(
     std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
@@ -113,6 +111,9 @@ void relay_session::ask(const stream_owner& owner) {
   const auto* engine = table_.services().engines.find(owner.instance);
   if (!engine)
     return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
+  if (!engine->serves(request_.wish.model)) // nobody else takes work now
+    return wait_for_engine(
+      {errc::no_instance, "no engine that serves '" + request_.wish.model + "' takes work"});
   if (auto obstacle = cannot_go_on(request_.wish, resume_, *engine); !obstacle.empty())
     return lose_engine(
       {errc::unsupported, owner.instance + " cannot go on: " + std::string{obstacle}});
@@ -141,6 +142,7 @@ void relay_session::ask(const stream_owner& owner) {
   event_max_ = event_max + id_bytes * prompt_max;
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
   question.stream = request_.wish.stream;
+  answer_.emplace(engine->pulse, stream_.prompt_tokens(), last_progress_);
   call_ = table_.services().pool.send(std::move(question), *this);
 }
 
@@ -193,8 +195,10 @@ bool relay_session::on_event(std::string_view data) {
     return false;
   }
   auto now = table_.now();
-  if (stream_.progress() != said_before)
+  if (stream_.progress() != said_before) {
     last_progress_ = now;
+    answer_->on_tokens(now);
+  }
   if (stream_.output_tokens() == before)
     return true;
   if (!first_token_)
@@ -271,6 +275,7 @@ void relay_session::on_whole_reply() {
   auto read = read_whole_reply(reply_.body);
   if (!read)
     return lose_engine(read.error());
+  answer_->on_tokens(table_.now());
   usage_ = read->usage.value_or(openai::usage{});
   answer_with(std::move(reply_), "stop", {errc::ok, {}});
 }
@@ -297,6 +302,7 @@ void relay_session::on_refusal() {
 /// The engine that was asked is of no use: another one goes on from what the client has.
 void relay_session::lose_engine(error why) { // a copy: `resume` forgets failures
   call_.reset();
+  answer_.reset();
   held_ = false;
   static_cast<void>(std::exchange(reply_, {})); // with its memory, which may be much
   if (events_)
@@ -329,7 +335,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
 void relay_session::retry_or_give_up(const error& why) {
   ++epoch_;
   auto now = table_.now();
-  bool some_left = table_.services().engines.any_beside(failed_);
+  bool some_left = table_.services().engines.any_beside(failed_, request_.wish.model);
   if (!some_left && refusal_ && !stream_.begun())
     return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
   if (!some_left && now >= give_up_at_)
@@ -337,9 +343,26 @@ void relay_session::retry_or_give_up(const error& why) {
   if (some_left)
     return place();
   failed_.clear();
-  --placements_; // waiting for an engine to come back is no attempt
+  wait_to_place();
+}
+
+/// Waiting for an engine to come back is no attempt.
+void relay_session::wait_to_place() {
+  --placements_;
   phase_ = phase::waiting;
-  retry_at_ = now + retry_pause;
+  retry_at_ = table_.now() + retry_pause;
+}
+
+/// There are engines that could serve it, and none of them takes work.
+void relay_session::wait_for_engine(const error& why) {
+  owner_.reset();
+  ++epoch_;
+  if (table_.now() < give_up_at_)
+    wait_to_place();
+  else if (refusal_ && !stream_.begun())
+    answer_with(std::move(*refusal_), "failed", why);
+  else
+    fail(why);
 }
 
 void relay_session::on_engine_lost(const instance_id& engine) {
@@ -368,7 +391,39 @@ void relay_session::sweep(time_point now) {
   if (
     phase_ == phase::reading && events_ && stream_.begun() && !held_ && config.engine_silence > 0ms
     && now - last_progress_ > config.engine_silence)
-    lose_engine({errc::timeout, "the engine fell silent"});
+    return lose_engine({errc::timeout, "the engine fell silent"});
+  if (answer_ && !answer_->begun())
+    leave_silent_engine(now);
+}
+
+/// Where it is to be seen that the first token will not come, and somebody else could give it.
+void relay_session::leave_silent_engine(time_point now) {
+  auto& engines = table_.services().engines;
+  auto silence = table_.services().config.engine_silence;
+  auto wait = answer_->wait(now);
+  if (wait.waited <= silence)
+    return; // as nearly always
+  wait.moves = silent_moves_;
+  wait.streamed = request_.wish.stream;
+  if (auto at = engines.others_answered(answer_->engine(), answer_->asked_at()))
+    wait.others_silent = now - *at;
+  auto verdict = judge(wait, silence);
+  auto left = failed_;
+  left.push_back(owner_->instance);
+  if (verdict == wait_verdict::wait || !engines.any_beside(left, request_.wish.model))
+    return;
+  ++silent_moves_;
+  if (verdict == wait_verdict::overtaken)
+    return lose_engine(
+      {errc::timeout, "the engine answered requests that came later, and not this one"});
+  if (!wait.engine_hung)
+    log::gateway.warn(
+      "engine-hung", "{} gives nobody a token, while others do; it gets nothing new for {} ms",
+      owner_->instance, silence.count());
+  answer_->find_hung();
+  engines.rest(owner_->instance, now + silence);
+  lose_engine(
+    {errc::timeout, "the engine was silent before the first token, while others answered"});
 }
 
 void relay_session::complete() {
@@ -420,6 +475,7 @@ void relay_session::end(int status, std::string outcome, const error& failure) {
   auto was = std::exchange(phase_, phase::over);
   if (was == phase::over)
     return;
+  answer_.reset();
   auto& services = table_.services();
   if (was == phase::placing)
     services.port.withdraw(number_, epoch_);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gateway/gateway_metrics.hpp"
+#include "gateway/relay/engine_pulse.hpp"
 #include "gateway/relay/relay_stream.hpp"
 #include "gateway/request_ids.hpp"
 #include "net/event_stream.hpp"
@@ -82,8 +83,11 @@ private:
   void on_refusal();
   void queue();
   void write_on();
+  void leave_silent_engine(time_point now);
   void lose_engine(error why);
   void retry_or_give_up(const error& why);
+  void wait_to_place();
+  void wait_for_engine(const error& why);
   void complete();
   void fail(const error& why);
   void answer_with(net::http_reply reply, std::string outcome, const error& failure);
@@ -110,6 +114,8 @@ private:
   time_point retry_at_{};           ///< of phase `waiting`
   time_point give_up_at_{};         ///< when no engine is left to ask
   std::unique_ptr<net::upstream_call> call_;
+  std::optional<engine_pulse::expected> answer_; ///< of the engine that is asked
+  std::uint32_t silent_moves_ = 0;               ///< engines left before their first token
   net::http_reply reply_; ///< the engine's head, and the body of one that is not streamed
   std::optional<net::http_reply> refusal_;  ///< the last engine that refused said this
   std::optional<net::event_stream> events_; ///< of a streamed reply

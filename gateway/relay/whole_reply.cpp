@@ -2,27 +2,47 @@
 
 #include "gateway/relay/json_cursor.hpp"
 
+#include <cstdint>
 #include <string>
 
 namespace llumnix::relay {
 
 namespace {
 
-bool any_aborted(json_cursor& at) {
+/// How the choices of a reply came to their ends.
+struct choices_check {
+  std::uint32_t ended = 0;
+  bool unended = false;
   bool aborted = false;
-  at.enter_array();
-  while (at.next_element()) {
-    if (at.peek() != '{') {
-      at.skip();
-      continue;
-    }
-    at.enter_object();
-    while (at.next_member()) {
-      bool reason = at.key() == "finish_reason";
-      aborted |= at.skip() == "\"abort\"" && reason;
-    }
+};
+
+void check_choice(json_cursor& at, choices_check& found) {
+  std::string_view reason;
+  at.enter_object();
+  while (at.next_member()) {
+    bool is_reason = at.key() == "finish_reason";
+    auto value = at.skip();
+    if (is_reason)
+      reason = value;
   }
-  return aborted;
+  found.aborted |= reason == "\"abort\"";
+  if (reason.size() > 2 && reason.front() == '"') // a string that says something
+    ++found.ended;
+  else
+    found.unended = true;
+}
+
+choices_check check_choices(json_cursor& at) {
+  choices_check found;
+  at.enter_array();
+  while (at.next_element())
+    if (at.peek() == '{') {
+      check_choice(at, found);
+    } else {
+      at.skip();
+      found.unended = true;
+    }
+  return found;
 }
 
 openai::usage read_usage(json_cursor& at) {
@@ -44,13 +64,13 @@ openai::usage read_usage(json_cursor& at) {
 result<whole_reply> read_whole_reply(std::string_view body) {
   json_cursor at{body};
   whole_reply reply;
-  bool aborted = false;
+  choices_check choices;
   at.enter_object();
   while (at.next_member()) {
     bool is_usage = at.key() == "usage";
     bool is_choices = at.key() == "choices";
     if (is_choices && at.peek() == '[')
-      aborted = any_aborted(at);
+      choices = check_choices(at);
     else if (is_usage && at.peek() == '{')
       reply.usage = read_usage(at);
     else
@@ -59,8 +79,12 @@ result<whole_reply> read_whole_reply(std::string_view body) {
   if (!at.finished())
     return error{
       errc::bad_message, "the engine's reply is no JSON object: " + std::string{at.problem()}};
-  if (aborted)
+  if (choices.aborted)
     return error{errc::disconnected, "the engine gave the request up"};
+  if (choices.ended == 0)
+    return error{errc::bad_message, "the engine's reply holds no answer"};
+  if (choices.unended)
+    return error{errc::bad_message, "the engine's reply ends before its output"};
   return reply;
 }
 

@@ -13,8 +13,10 @@ struct whole_reply {
   std::optional<openai::usage> usage;
 };
 
-/// Fails with `bad_message` for what is no JSON object, and with `disconnected` where the engine
-/// gave a choice up (`finish_reason` "abort"): then another engine may answer.
+/// Reads the reply of either generating endpoint to its status 200. Another engine may answer where
+/// it fails: with `bad_message` for what is no JSON object, has no choices, or has one that did not
+/// come to its end (no `finish_reason`); with `disconnected` where the engine gave one up
+/// ("abort").
 result<whole_reply> read_whole_reply(std::string_view body);
 
 } // namespace llumnix::relay

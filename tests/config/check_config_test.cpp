@@ -155,6 +155,9 @@ TEST_CASE("what is wrong with the engines behind HTTP is said with the way out")
            {"http://a:1//"},
            "http://a:1// has a path; the gateway adds the paths itself; write http://HOST:PORT"},
          row{{"http://a:1", "http://b:1", "http://A:1/"}, "http://A:1/ is listed twice"},
+         row{
+           {"http://127.0.0.1:1", "http://localhost:2", "http://localhost:1"},
+           "http://localhost:1 is the same place as 127.0.0.1:1"},
        }) {
     CAPTURE(engines.back());
     cluster_config config;

@@ -94,6 +94,17 @@ TEST_CASE("an engine's URL names its address") {
   }
 }
 
+TEST_CASE("localhost is one place by both of its usual names") {
+  using row = std::pair<const char*, const char*>;
+  for (auto [address, place] :
+       {row{"localhost:80", "127.0.0.1:80"}, row{"127.0.0.1:80", "127.0.0.1:80"},
+        row{"[::1]:80", "[::1]:80"}, row{"localhost.example.org:80", "localhost.example.org:80"},
+        row{"a:80", "a:80"}}) {
+    CAPTURE(address);
+    CHECK(place_of(address) == place);
+  }
+}
+
 TEST_CASE("only what cannot leave this machine is loopback") {
   using row = std::pair<const char*, bool>;
   for (auto [address, expected] :

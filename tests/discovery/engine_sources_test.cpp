@@ -49,6 +49,8 @@ TEST_CASE("lists become one, in which the earlier one tells of what several know
   merged = merge_lists({b, a});
   CHECK(merged.engines == list{engine("0", "4"), engine("a", "3"), engine("x", "1")});
   CHECK(merge_lists({}).engines.empty());
+  merged = merge_lists({{engine("a", "localhost:1")}, {engine("b", "127.0.0.1:1")}});
+  CHECK(merged.engines == list{engine("a", "localhost:1")}); // one place by two names
 }
 
 TEST_CASE("several sources tell one list") {

@@ -34,9 +34,10 @@ struct fake_engines final : net::upstream_pool {
 struct fake_port final : stream_port {
   void place(inference_request, bool, std::vector<instance_id>) override {}
   void place_relayed(
-    inference_request head, relayed_request load, bool, std::vector<instance_id>) override {
+    inference_request head, relayed_request load, bool, std::vector<instance_id> exclude) override {
     placed.push_back(std::move(head));
     loads.push_back(std::move(load));
+    excluded.push_back(std::move(exclude));
   }
   void abort(const stream_owner&, std::uint64_t, std::uint32_t) override {}
   void withdraw(std::uint64_t stream, std::uint32_t) override { withdrawn.push_back(stream); }
@@ -45,7 +46,8 @@ struct fake_port final : stream_port {
   void closed(const stream_end& end) override { ended.push_back(end); }
 
   std::vector<inference_request> placed;
-  std::vector<relayed_request> loads; ///< of those placed
+  std::vector<relayed_request> loads;             ///< of those placed
+  std::vector<std::vector<instance_id>> excluded; ///< likewise
   std::vector<std::uint64_t> withdrawn;
   std::vector<stream_end> ended;
 };
@@ -53,6 +55,8 @@ struct fake_port final : stream_port {
 const std::string event
   = R"(data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]})"
     "\n\n";
+
+const std::string whole = R"({"id":"x","choices":[{"text":"a","finish_reason":"stop"}]})";
 
 struct table_rig {
   table_rig() { engines.put("e:1", {.address = "e:1"}); }
@@ -264,9 +268,15 @@ TEST_CASE_FIXTURE(table_rig, "replies that are none of the API's are asked of an
           true,
           {200, {{"content-type", "text/event-stream"}, {"content-encoding", "br"}}, "{}"},
           "compressed"},
-        row{"not packed", false, {200, {{"content-encoding", "identity"}}, "{}"}, nullptr},
+        row{"not packed", false, {200, {{"content-encoding", "identity"}}, whole}, nullptr},
         row{"a page", false, {200, {}, "<html>"}, "no JSON object"},
-        row{"good", false, {200, {{"content-type", json}}, R"({"id":"x"})"}, nullptr},
+        row{"good", false, {200, {{"content-type", json}}, whole}, nullptr},
+        row{"empty", false, {200, {{"content-type", json}}, "{}"}, "holds no answer"},
+        row{
+          "unfinished",
+          false,
+          {200, {{"content-type", json}}, R"({"choices":[{"text":"a","finish_reason":null}]})"},
+          "holds no answer"},
         row{"refused", true, {400, {{"content-type", json}}, R"({"error":{}})"}, nullptr}}) {
     CAPTURE(what);
     auto client = open(stream);
@@ -374,6 +384,139 @@ TEST_CASE_FIXTURE(table_rig, "an engine that only keeps the line warm is silent"
     CHECK(port.loads.back().why == "the engine fell silent");
     table.give_up_all(draining);
   }
+}
+
+TEST_CASE_FIXTURE(
+  table_rig, "an engine that is silent before the first token is left once others answer") {
+  using std::chrono::milliseconds;
+  const std::string why = "the engine was silent before the first token, while others answered";
+  const net::http_reply head{200, {{"content-type", "text/event-stream"}}, {}};
+  struct row {
+    const char* what;
+    bool head;     ///< comes, as from a server in front of an engine that hangs
+    bool streamed; ///< else it goes along with a streamed one
+    bool others_answer;
+  };
+  config.engine_silence = milliseconds{1000};
+  for (auto [what, with_head, streamed, others_answer] :
+       {row{"nothing", false, true, true}, row{"a head", true, true, true},
+        row{"nobody answers", true, true, false}, row{"whole", false, false, true}}) {
+    CAPTURE(what);
+    loop.time += milliseconds{10'000}; // the rest from the row before is over
+    for (const auto* each : {"e:1", "e:2"}) {
+      engines.remove(each);
+      engines.put(each, {.address = each});
+    }
+    auto client = open(streamed);
+    place("e:1");
+    if (with_head)
+      engine().on_head(head);
+    if (!streamed) {
+      open(true);
+      place("e:1");
+    }
+    loop.time += milliseconds{900};
+    open(true);
+    CHECK(port.excluded.back().empty());
+    place("e:2");
+    if (others_answer)
+      say(event);
+    auto before = port.placed.size();
+    table.sweep(loop.now());
+    CHECK(port.placed.size() == before); // not yet
+    loop.time += milliseconds{101};
+    table.sweep(loop.now());
+    table.sweep(loop.now()); // whole ones go along, in whatever order they were looked at
+    CHECK(port.placed.size() - before == (others_answer ? (streamed ? 1 : 2) : 0));
+    if (!others_answer) {
+      table.give_up_all(draining);
+      continue;
+    }
+    CHECK(port.loads.back().why == why);
+    open(true);
+    CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"}); // it is left alone
+    loop.time += milliseconds{1001};
+    open(true);
+    CHECK(port.excluded.back().empty());
+    table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "a request that others overtake at its engine goes elsewhere") {
+  using std::chrono::milliseconds;
+  config.engine_silence = milliseconds{5000};
+  engines.put("e:2", {.address = "e:2"});
+  auto client = open(true);
+  place();
+  for (int i = 0; i < 3; ++i) {
+    loop.time += milliseconds{1700};
+    table.sweep(loop.now());
+    CHECK(port.placed.size() == 1u + i);
+    open(true);
+    place();
+    say(event);
+  }
+  table.sweep(loop.now());
+  CHECK(port.placed.size() == 4); // nobody else answers, who could do better
+  open(true);
+  place("e:2");
+  say(event);
+  table.sweep(loop.now());
+  REQUIRE(port.placed.size() == 6);
+  CHECK(port.placed.back().stream.stream == port.placed.front().stream.stream);
+  CHECK(port.loads.back().why == "the engine answered requests that came later, and not this one");
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+  open(true);
+  CHECK(port.excluded.back().empty()); // the engine itself is well
+}
+
+TEST_CASE_FIXTURE(table_rig, "a first token is waited for where there is nobody else") {
+  config.engine_silence = std::chrono::milliseconds{1000};
+  open(true);
+  place();
+  loop.time += std::chrono::hours{1};
+  table.sweep(loop.now());
+  CHECK(port.placed.size() == 1);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a request goes to engines that serve its model") {
+  struct row {
+    const char* model;
+    std::vector<instance_id> excluded;
+  };
+  engines.put("e:1", {.address = "e:1", .models = {"a", "b"}});
+  engines.put("e:2", {.address = "e:2", .models = {"b"}});
+  engines.put("e:3", {.address = "e:3"}); // nobody knows
+  for (const auto& [model, excluded] :
+       {row{"a", {"e:2"}}, row{"b", {}}, row{"", {}}, row{"c", {"e:1", "e:2"}}}) {
+    CAPTURE(model);
+    relay::relay_request wish;
+    wish.model = model;
+    open(wish, "{}");
+    CHECK(port.excluded.back() == excluded);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "an engine that does not serve the model is not asked") {
+  config.wait_for_instance = std::chrono::milliseconds{1000};
+  engines.put("e:1", {.address = "e:1", .models = {"a"}});
+  engines.put("e:2", {.address = "e:2", .models = {"b"}});
+  relay::relay_request wish;
+  wish.model = "b";
+  auto client = open(wish, "{}");
+  place("e:1"); // e:2 takes no work now
+  CHECK(pool.asked.empty());
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+  for (int i = 0; i < 10; ++i) { // it is waited for
+    CHECK(client->status == 0);
+    loop.time += std::chrono::milliseconds{100};
+    table.sweep(loop.now());
+    REQUIRE(port.placed.size() == 2u + i);
+    place("e:1");
+  }
+  CHECK(pool.asked.empty());
+  CHECK(client->status == 503);
+  CHECK(client->json()["error"]["message"] == "no engine that serves 'b' takes work");
 }
 
 TEST_CASE_FIXTURE(table_rig, "what an engine sends before the first token is bounded") {

@@ -6,7 +6,7 @@
 
 namespace llumnix::relay {
 
-TEST_CASE("of a whole reply the gateway reads usage and whether a choice was given up") {
+TEST_CASE("of a whole reply the gateway reads usage and whether its choices came to their ends") {
   struct row {
     const char* body;
     errc code;
@@ -21,11 +21,23 @@ TEST_CASE("of a whole reply the gateway reads usage and whether a choice was giv
       row{
         R"({"choices":[{"finish_reason":"stop"},{"index":1,"finish_reason":"abort"}]})",
         errc::disconnected},
-      row{R"({"choices":[{"text":"abort","finish_reason":null}]})", errc::ok},
-      row{R"({"choices":[3,"abort",null]})", errc::ok},
-      row{R"({"choices":{"finish_reason":"abort"},"usage":null})", errc::ok},
-      row{R"({"usage":{"prompt_tokens":-1,"completion_tokens":99999999999999999999}})", errc::ok},
-      row{R"({"object":"list"})", errc::ok},
+      row{R"({"choices":[{"text":"abort","finish_reason":"length"}]})", errc::ok},
+      row{
+        R"({"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":-1,"completion_tokens":99999999999999999999}})",
+        errc::ok},
+      row{R"({"choices":[{"finish_reason":"stop"}],"usage":null})", errc::ok},
+      row{R"({"choices":[{"text":"half","finish_reason":null}]})", errc::bad_message},
+      row{R"({"choices":[{"text":"half","finish_reason":""}]})", errc::bad_message},
+      row{R"({"choices":[{"text":"half","finish_reason":7}]})", errc::bad_message},
+      row{R"({"choices":[{"text":"half"}]})", errc::bad_message},
+      row{R"({"choices":[{"finish_reason":"stop"},{"finish_reason":null}]})", errc::bad_message},
+      row{R"({"choices":[{"finish_reason":"stop"},null]})", errc::bad_message},
+      row{R"({"choices":[3,"abort",null]})", errc::bad_message},
+      row{R"({"choices":[]})", errc::bad_message},
+      row{R"({"choices":{"finish_reason":"abort"},"usage":null})", errc::bad_message},
+      row{R"({"object":"list"})", errc::bad_message},
+      row{R"({"error":{"message":"x"}})", errc::bad_message},
+      row{R"({})", errc::bad_message},
       row{R"({"a":)", errc::bad_message},
       row{R"({"a":1}})", errc::bad_message},
       row{R"([])", errc::bad_message},

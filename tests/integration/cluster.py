@@ -78,14 +78,15 @@ def resident_kib(pid):
 class Cluster:
     """One `llumnix up`. Use as a context; at its end every process it started is gone."""
 
-    def __init__(self, *options, engines=4, wait=True, http="127.0.0.1:0", admin="127.0.0.1:0", **knobs):
+    def __init__(self, *options, engines=None, wait=True, http="127.0.0.1:0", admin="127.0.0.1:0", **knobs):
         self.mark = uuid.uuid4().hex
         self.log = tempfile.TemporaryFile()
         settings = [part for name, value in knobs.items()
                     for part in ("--set", f"{name.replace('__', '.')}={value}")]
         self.events, self.ended, self.changed = [], False, threading.Condition()
         self.process = subprocess.Popen(
-            [PROGRAM, "up", "--json", "--http", http, "--admin", admin, "--engines", str(engines), *settings, *options],
+            [PROGRAM, "up", "--json", "--http", http, "--admin", admin,
+             *(("--engines", str(engines)) if engines else ()), *settings, *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
             env={**os.environ, MARK: self.mark}, start_new_session=True)
         self.reader = threading.Thread(target=self._read, daemon=True)

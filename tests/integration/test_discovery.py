@@ -182,6 +182,11 @@ def asked(engine):
     return len(outcomes(engine))
 
 
+def models(gateway):
+    with urllib.request.urlopen(gateway.url + "/v1/models", timeout=5) as reply:
+        return sorted(each["id"] for each in json.load(reply)["data"])
+
+
 class DiscoveryTest(RelayTest):
     def some_streams(self, gateway, name, count=4, max_tokens=10):
         streams = [Stream(gateway.url, chat(f"{name} {i}", max_tokens), CHAT, f"{name}-{i}") for i in range(count)]
@@ -262,6 +267,49 @@ class Files(DiscoveryTest):
                 self.some_streams(gateway, "both", 8)
                 self.assertEqual((asked(a), asked(b)), (10, 8))
                 until(lambda: gateway.metrics()['discovery_instances{source="files"}'] == 2, 5, "the metric knows both")
+
+    def test_a_request_goes_to_engines_that_serve_its_model(self):
+        with contextlib.ExitStack() as stack:
+            a, b = (stack.enter_context(contextlib.closing(Engine("--model", name, "--token-ms", 1)))
+                    for name in ("alpha", "beta"))
+            self.write(a, b)
+            gateway = stack.enter_context(self.gateway(gateway__wait_for_instance="1s"))
+            gateway.wait_serving(a.id, b.id)
+            until(lambda: models(gateway) == ["alpha", "beta"], 10, "both models are known")
+            for number in range(6):
+                for engine, name in ((a, "alpha"), (b, "beta")):
+                    status, _, text = post(gateway.url, COMPLETIONS, completion("x", 3, model=name, stream=False))
+                    self.assertEqual((status, json.loads(text).get("model")), (200, name), text)
+                    self.assertEqual(asked(engine), number + 1)
+            status, _, text = post(gateway.url, COMPLETIONS, completion("x", 3, model="gamma", stream=False))
+            self.assertEqual((status, json.loads(text)["error"]["code"]), (404, "model_not_found"))
+            b.call("/control/ready", {"ready": False})
+            until(lambda: gateway.serving() == [a.id], 10, "one is not ready any more")
+            status, _, text = post(gateway.url, COMPLETIONS, completion("x", 3, model="beta", stream=False))
+            self.assertEqual((status, json.loads(text)["error"]["message"]),
+                             (503, "no engine that serves 'beta' takes work"), text)
+            self.assertEqual((asked(a), asked(b)), (6, 6))
+
+    def test_a_record_names_the_model_of_an_engine_that_has_not_told_it(self):
+        with contextlib.ExitStack() as stack:
+            a, b = (stack.enter_context(contextlib.closing(Engine("--model", name, "--token-ms", 1)))
+                    for name in ("alpha", "beta"))
+            b.call("/control/ready", {"ready": False})
+            self.write(a, text=f"model=beta@{b.id}\n")
+            gateway = stack.enter_context(self.gateway(gateway__wait_for_instance="15s"))
+            until(lambda: models(gateway) == ["alpha", "beta"], 10, "one is told, the other in the record")
+            self.assertEqual(gateway.serving(), [a.id])
+
+            async def wait_for_it():
+                waiting = asyncio.create_task(asyncio.to_thread(
+                    post, gateway.url, COMPLETIONS, completion("x", 3, model="beta", stream=False)))
+                await asyncio.sleep(0.5)
+                self.assertFalse(waiting.done())
+                b.call("/control/ready", {"ready": True})
+                return await waiting
+            status, _, text = asyncio.run(wait_for_it())
+            self.assertEqual((status, json.loads(text).get("model")), (200, "beta"), text)
+            self.assertEqual(asked(a), 0)
 
     def test_one_that_left_and_then_dies_or_hangs_is_replaced(self):
         for how in ("dies", "hangs"):

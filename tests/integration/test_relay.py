@@ -412,6 +412,28 @@ class Lives(RelayTest):
                     self.assert_whole(stream)
             asyncio.run(hang())
 
+    def test_an_engine_that_hangs_before_the_first_token_is_left_once_others_answer(self):
+        with Engines(options=("--token-ms", 5), gateway__engine_silence="800ms") as x:
+            x.engines[0].fault("hang", after_tokens=0, times=-1)  # and it answers /health as ever
+            streams = [Stream(x.url, chat(f"mute {i}", 20), CHAT, f"mute-{i}") for i in range(16)]
+            whole = [chat(f"mute whole {i}", 20, stream=False) for i in range(4)]
+
+            async def one_after_the_other():
+                running = [asyncio.create_task(asyncio.to_thread(post, x.url, CHAT, body)) for body in whole]
+                for stream in streams:
+                    running.append(asyncio.create_task(stream.run(30)))
+                    await asyncio.sleep(0.15)
+                return await asyncio.gather(*running)
+            replies = asyncio.run(one_after_the_other())
+            for body, (status, _, text) in zip(whole, replies):
+                self.assertEqual(status, 200, text)
+                self.assertEqual(json.loads(text)["choices"][0]["message"]["content"], expected(CHAT, body)[0].text)
+            for stream in streams:
+                self.assert_whole(stream)
+            whys = [json.dumps(x.cluster.admin_get(f"/admin/v1/requests/{stream.request_id}/why")) for stream in streams]
+            self.assertTrue(any("silent before the first token" in each for each in whys), whys)
+            self.assertGreater(len([each for each in x.engines[0].requests() if each["path"] == CHAT]), 1)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,6 +1,7 @@
 """`llumnix up` starts, reports and ends as it should, whatever ends it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import urllib.request
 import modeled
 from cluster import (Cluster, ClusterTest, END_S, PROGRAM, START_S, Stream, chat_body, free_port, resident_kib, until,
                      until_async)
+from test_relay import Engine
 
 
 class Start(ClusterTest):
@@ -295,13 +297,37 @@ class Restart(ClusterTest):
             until(lambda: "the next try is in" in cluster.stderr(), 20, "it is said once, with the way on")
 
 
-def run_up(*options, seconds=START_S, **pipes):
+def run_up(*options, engines=("--engines", "1"), seconds=START_S, **pipes):
     """`llumnix up` as a person runs it, to its end."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
     free = [part for name in ("--http", "--admin") if name not in options for part in (name, "127.0.0.1:0")]
     return subprocess.run(
-        [PROGRAM, "up", "--engines", "1", *free, *options], stdin=subprocess.DEVNULL, text=True, timeout=seconds,
+        [PROGRAM, "up", *engines, *free, *options], stdin=subprocess.DEVNULL, text=True, timeout=seconds,
         **pipes)
+
+
+class InFrontOfEngines(unittest.TestCase):
+    def test_ready_says_how_many_answer_and_names_the_model(self):
+        nobody = f"http://127.0.0.1:{free_port()}"
+        with contextlib.closing(Engine("--model", "tiny")) as a, contextlib.closing(Engine("--model", "tiny")) as b:
+            for urls, answering, model in (((nobody,), "0 of 1 answers yet", None), ((nobody, a.url), "1 of 2 answer yet", "tiny"),
+                                           ((a.url, b.url), None, "tiny")):
+                with self.subTest(answering=answering):
+                    done = run_up("--engine", ",".join(urls), "--for", "50ms", engines=())
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    if answering:
+                        self.assertIn("  engines      " + answering + "; ", done.stdout)
+                    else:
+                        self.assertNotIn("yet", done.stdout)
+                    self.assertIn(f"model {model}\n" if model else "models: see /v1/models\n", done.stdout)
+                    self.assertIn('"model":"%s"' % (model or "MODEL"), done.stdout)
+
+    def test_what_only_simulated_engines_have_is_refused_beside_them(self):
+        done = run_up("--engine", "http://127.0.0.1:1", "--model", "tiny")
+        self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+        self.assertEqual([line.split(" ")[1] for line in done.stderr.splitlines()], ["--engines:", "--model:"], done.stderr)
+        done = run_up("--set", "gateway.engines=http://127.0.0.1:1")
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
 
 
 class WrongStart(unittest.TestCase):

@@ -81,6 +81,12 @@ TEST_CASE("what is malformed is answered with 400 and closed, whole or byte by b
          chunked + "3;a\n",
          chunked + "0\r\nx: y\n",
          chunked + "0\r\n\n",
+         chunked + "0\r\nno field\r\n\r\n",
+         chunked + "0\r\nname\r\n\r\n",
+         chunked + "0\r\nname : x\r\n\r\n",
+         chunked + "0\r\n: x\r\n\r\n",
+         chunked + "0\r\na: b\r\n folded\r\n\r\n",
+         chunked + std::string{"0\r\na: b\0c\r\n\r\n", 13},
          chunked + "0x3\r\n",
        }) {
     CAPTURE(request);

@@ -26,7 +26,7 @@ class Gateway:
     def __init__(self, engines, options):
         urls = ",".join(each.url for each in engines)
         self.process = subprocess.Popen(
-            [*END_WITH_PARENT, PROGRAM, "up", "--json", "--engine", urls, "--model", MODEL, *options],
+            [*END_WITH_PARENT, PROGRAM, "up", "--json", "--engine", urls, *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
 
     def events(self):

@@ -1,0 +1,96 @@
+#pragma once
+
+#include "runtime/base/time.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+
+namespace llumnix::relay {
+
+/// A request that waits for its first token, as far as it tells whether that will ever come.
+struct first_wait {
+  std::chrono::nanoseconds waited{};        ///< since its engine was asked
+  std::chrono::nanoseconds engine_silent{}; ///< since that engine gave anybody a token
+  /// Since another engine last began an answer, if it did with one that was asked for later; none
+  /// otherwise.
+  std::optional<std::chrono::nanoseconds> others_silent;
+  std::uint32_t overtaken = 0;     ///< by so many others at its engine (`engine_pulse`)
+  std::uint32_t prompt_tokens = 0; ///< given, or an estimate
+  std::uint32_t moves = 0;         ///< times it was taken from an engine for its silence before
+  bool streamed = true;
+  bool engine_hung = false; ///< a streamed request found it so, and it was silent since
+};
+
+enum class wait_verdict : std::uint8_t {
+  wait,
+  hung,     ///< the engine says nothing to anybody, while others answer
+  overtaken ///< the engine answers others that came later, and not this one
+};
+
+/// How long a first token may take before anything is concluded from it: `silence`, a second more
+/// for each 1000 tokens of the prompt, and twice that for each move before.
+std::chrono::nanoseconds
+first_token_patience(const first_wait& wait, std::chrono::milliseconds silence);
+
+/// Whether a request is to go elsewhere before its first token. Silence alone proves nothing: a
+/// prefill may take long, and the network may be gone; so another engine must have begun an answer
+/// in the last half of the patience to something that was asked for later. A reply that is not
+/// streamed comes as a whole, as late as its last token: it only goes along when a streamed request
+/// has found the engine hung. `silence` 0: never.
+wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence);
+
+/// What an engine says to the requests of one I/O loop. Tokens count, and whole replies: heads,
+/// empty events and refusals come from a server in front of an engine that may well be hung.
+class engine_pulse {
+public:
+  /// A request overtakes others that came this much earlier with prompts no longer than its own.
+  static constexpr std::chrono::seconds overtaking_gap{1};
+
+  /// An answer that is expected of an engine: of a request from the question on until this ends.
+  class expected {
+  public:
+    expected(std::shared_ptr<engine_pulse> pulse, std::uint32_t prompt_tokens, time_point now);
+    ~expected();
+    expected(const expected&) = delete;
+    expected& operator=(const expected&) = delete;
+
+    /// The engine gave it tokens.
+    void on_tokens(time_point now);
+    /// Whether it did.
+    bool begun() const { return !waits_; }
+    time_point asked_at() const { return asked_at_; }
+    const engine_pulse& engine() const { return *pulse_; }
+    /// Of the time until the first token; what other engines do is left out.
+    first_wait wait(time_point now) const;
+    /// Nothing is to be expected of the engine (`wait_verdict::hung`).
+    void find_hung() { pulse_->hung_ = true; }
+
+  private:
+    std::shared_ptr<engine_pulse> pulse_;
+    time_point asked_at_;
+    std::uint32_t prompt_tokens_;
+    std::uint32_t overtaken_ = 0;
+    bool waits_ = true;
+    std::multimap<time_point, expected*>::iterator place_; ///< while it waits
+    friend class engine_pulse;
+  };
+
+  /// When it last began an answer, if it did with one that was asked for after `asked_at`.
+  std::optional<time_point> answered_later_than(time_point asked_at) const {
+    return newest_answered_ > asked_at ? std::optional{answered_at_} : std::nullopt;
+  }
+
+private:
+  void on_first(expected& answer, time_point now);
+
+  std::multimap<time_point, expected*> waiting_; ///< by the time they were asked
+  time_point said_at_{};                         ///< tokens, to anybody
+  time_point answered_at_{};                     ///< it last began an answer
+  time_point newest_answered_{};                 ///< when the latest it began to answer was asked
+  bool hung_ = false;
+};
+
+} // namespace llumnix::relay
