@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 namespace llumnix {
 
@@ -10,31 +11,50 @@ namespace {
 
 using nlohmann::json;
 
-json reasons_json(const placement_reasons& reasons) {
+/// Also where it is infinite, which JSON has no number for.
+json number(float value) {
+  if (std::isfinite(value))
+    return static_cast<double>(value);
+  return value > 0 ? "inf" : "-inf";
+}
+
+json drops_json(const filter_drops& drops) {
+  json entry{
+    {"filter", filter_name(drops.filter)},
+    {"pass", drops.pass},
+    {"count", drops.count},
+    {"first", drops.first}};
+  if (drops.filter == filter_kind::metric || drops.filter == filter_kind::not_metric)
+    entry.update(
+      {{"metric", metric_name(drops.metric)},
+       {"value", number(drops.value)},
+       {"threshold", number(drops.threshold)}});
+  return entry;
+}
+
+json reasons_json(const placement_reasons& reasons, const instance_id& chosen) {
   json dropped = json::array();
-  for (const auto& one : reasons.dropped) {
-    json entry{{"instance", one.instance}, {"pass", one.pass}, {"filter", one.filter}};
-    if (!one.metric.empty())
-      entry.update({{"metric", one.metric}, {"value", one.value}, {"threshold", one.threshold}});
-    dropped.push_back(std::move(entry));
-  }
+  for (const auto& drops : reasons.drops)
+    dropped.push_back(drops_json(drops));
   json metrics = json::object();
   json ranking = json::array();
-  for (const auto& [instance, values] : reasons.metrics) {
+  for (const auto& [instance, values] : reasons.ranking) {
     ranking.push_back(instance);
-    for (const auto& [name, value] : values)
-      metrics[instance][name] = value;
+    for (std::size_t i = 0; i < reasons.ranked_by_count && i < values.size(); ++i)
+      metrics[instance][std::string{metric_name(reasons.ranked_by[i])}] = number(values[i]);
   }
   json out{
     {"policy", reasons.policy},
+    {"for", to_string(reasons.stage)},
     {"view_version", reasons.view_version},
-    {"fallback", reasons.fallback},
+    {"fallback", reasons.pass > 1},
     {"considered", reasons.considered},
-    {"considered_total", reasons.considered_total},
     {"dropped", std::move(dropped)},
-    {"dropped_total", reasons.dropped_total},
     {"ranking", std::move(ranking)},
-    {"metrics", std::move(metrics)}};
+    {"metrics", std::move(metrics)},
+    {"sentence", sentence(reasons, chosen)}};
+  if (reasons.hit_tokens > 0)
+    out["hit_tokens"] = reasons.hit_tokens;
   if (!reasons.note.empty())
     out["note"] = reasons.note;
   return out;
@@ -55,7 +75,8 @@ std::string flight_json(const std::vector<flight_record>& records) {
         line["instance"] = event.instance;
       if (event.kind != "finished" && event.kind != "waiting")
         line["epoch"] = event.epoch;
-      line["reasons"] = event.kind == "placed" ? reasons_json(event.reasons) : json::object();
+      line["reasons"]
+        = event.kind == "placed" ? reasons_json(event.reasons, event.instance) : json::object();
       if (!event.note.empty())
         line["note"] = event.note;
       merged.emplace_back(event.at, std::move(line));

@@ -155,14 +155,14 @@ void gateway_state::place_by_view(waiting_request& request) {
   auto choice = own_view->place(query_of(request.admit), now_ms(), true);
   const auto* chosen = own_view->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
-    on_no_choice(stream, epoch, {errc::no_instance, choice.reasons.note});
+    on_no_choice(stream, epoch, {errc::no_instance, sentence(choice.reasons, {})});
     return;
   }
   if (wants_scheduler()) {
     config.counters->placements_by_view.fetch_add(1, std::memory_order_relaxed);
     choice.reasons.note = "placed by the gateway's own view: no scheduler";
   } else {
-    choice.reasons.note = "placed by the gateway: " + choice.reasons.note;
+    choice.reasons.note = "placed by the gateway";
   }
   placed_msg placed{stream, epoch, {chosen->life, choice.instance}, std::move(choice.reasons)};
   on_choice(stream, epoch, placed);
@@ -170,7 +170,7 @@ void gateway_state::place_by_view(waiting_request& request) {
 
 void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice) {
   if (choice.owner.instance.empty())
-    return on_no_choice(stream, epoch, {errc::no_instance, choice.reasons.note});
+    return on_no_choice(stream, epoch, {errc::no_instance, sentence(choice.reasons, {})});
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return; // withdrawn, and its account is taken back when the stream closes

@@ -4,7 +4,8 @@
 #include "apps/node_announcement.hpp"
 #include "apps/node_setup.hpp"
 #include "apps/preflight.hpp"
-#include "apps/reference_flags.hpp"
+#include "apps/reference/flag_options.hpp"
+#include "apps/reference/gateway_flags.hpp"
 #include "runtime/base/log.hpp"
 
 #include <algorithm>
@@ -26,14 +27,6 @@ struct gateway_options {
   int ready_fd = -1;
 };
 
-given_flags given(const std::vector<std::string>& words) {
-  given_flags flags;
-  for (const auto& word : words)
-    flags[word.substr(0, word.find('='))]
-      = word.substr(std::min(word.find('='), word.size() - 1) + 1);
-  return flags;
-}
-
 /// The reference listens everywhere unless told otherwise; here that has to be meant.
 void explain_listener(const cluster_config& config, std::vector<config_problem>& problems) {
   for (auto& each : problems)
@@ -50,13 +43,14 @@ int run_gateway(const gateway_options& options) {
   cluster_config config;
   set_reference_defaults(config);
   auto problems = load_options(options.config, config);
-  auto effects = apply_reference_flags(given(options.flags), config);
+  auto effects = apply_reference_flags(as_given(options.flags), config);
   std::ranges::move(effects.problems, std::back_inserter(problems));
   if (!options.admin.empty())
     config.admin.listen = options.admin;
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   explain_listener(config, problems);
+  name_flags(as_given(options.flags), problems);
   if (!problems.empty())
     return report_problems(problems);
   auto wanted = options.log;
@@ -73,34 +67,6 @@ int run_gateway(const gateway_options& options) {
   return run_node(config, run);
 }
 
-std::string_view type_of(flag_form form) {
-  switch (form) {
-    case flag_form::text: return "TEXT";
-    case flag_form::whole: return "N";
-    case flag_form::number: return "NUMBER";
-    case flag_form::toggle: return "";
-    case flag_form::duration: return "DURATION";
-  }
-  return "";
-}
-
-/// For the help, and for whoever gives a flag without its value; else they come as `--flag`.
-void show_flags(CLI::App& command) {
-  for (const auto& flag : reference_flags()) {
-    std::string meaning{flag.meaning};
-    if (flag.fate == flag_fate::missing)
-      meaning += " (not in this build)";
-    else if (flag.fate == flag_fate::taken)
-      meaning += " (no effect)";
-    command
-      .add_option_function<std::string>(
-        "--" + std::string{flag.name}, [](const std::string&) {}, meaning)
-      ->group(std::string{flag.group})
-      ->type_name(std::string{type_of(flag.form)})
-      ->default_str(std::string{flag.preset});
-  }
-}
-
 } // namespace
 
 void add_gateway_command(CLI::App& app, command_action& chosen) {
@@ -113,11 +79,10 @@ void add_gateway_command(CLI::App& app, command_action& chosen) {
     *command, "--drain", options->drain, "running requests get this long after SIGTERM");
   add_config_options(*command, options->config);
   add_log_options(*command, options->log);
-  command->add_option("--flag", options->flags)->allow_extra_args(false)->group("");
   add_count_option(
     *command, "--ready-fd", options->ready_fd, "", 0, std::numeric_limits<int>::max())
     ->group("");
-  show_flags(*command);
+  add_flag_options(*command, gateway_flags(), options->flags);
   command->footer(
     "In front of two vLLM servers:\n"
     "  llumnix gateway --host 127.0.0.1 --port 8089 --llm-backend-discovery endpoints \\\n"

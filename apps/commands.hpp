@@ -22,6 +22,7 @@ void add_actors_command(CLI::App& app, command_action& chosen);
 void add_requests_command(CLI::App& app, command_action& chosen);
 void add_why_command(CLI::App& app, command_action& chosen);
 void add_load_command(CLI::App& app, command_action& chosen);
+void add_decide_command(CLI::App& app, command_action& chosen);
 void add_config_command(CLI::App& app, command_action& chosen);
 
 } // namespace llumnix

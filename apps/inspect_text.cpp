@@ -89,7 +89,10 @@ std::string metric_values(const admin_document& metrics) {
 }
 
 std::string dropped_text(const admin_document& dropped) {
-  auto text = "not " + plain(at(dropped, "instance")) + ": filter " + plain(at(dropped, "filter"));
+  auto text = "not " + plain(at(dropped, "first"));
+  if (auto& count = at(dropped, "count"); count.is_number_integer() && count.get<long long>() > 1)
+    text += fmt::format(" and {} more", count.get<long long>() - 1);
+  text += ": filter " + plain(at(dropped, "filter"));
   if (at(dropped, "metric").is_string())
     text += fmt::format(
       ", {} {} against {}", plain(at(dropped, "metric")), plain(at(dropped, "value")),
@@ -101,9 +104,9 @@ std::string dropped_text(const admin_document& dropped) {
 std::string reasons_text(const admin_document& reasons, const std::string& chosen, bool colours) {
   constexpr auto indent = "             ";
   std::string text;
-  if (auto& considered = list(reasons, "considered"); !considered.empty())
+  if (auto& considered = at(reasons, "considered"); considered.is_number())
     text += fmt::format(
-      "{}policy {}, candidates {}{}\n", indent, plain(at(reasons, "policy")), plain(considered),
+      "{}policy {}, {} candidates{}\n", indent, plain(at(reasons, "policy")), plain(considered),
       at(reasons, "fallback") == true ? ", by its fallback" : "");
   auto ranked = list(reasons, "ranking");
   if (auto& metrics = at(reasons, "metrics"); ranked.empty() && metrics.is_object())
@@ -116,14 +119,11 @@ std::string reasons_text(const admin_document& reasons, const std::string& chose
       metric_values(member(at(reasons, "metrics"), name)));
     text += indent + painted(line, name == chosen ? tint::bold : tint::none, colours) + "\n";
   }
-  auto& dropped = list(reasons, "dropped");
-  for (auto& each : dropped)
+  for (auto& each : list(reasons, "dropped"))
     text += indent + painted(dropped_text(each), tint::dim, colours) + "\n";
-  if (auto& total = at(reasons, "dropped_total");
-      total.is_number() && total.get<std::size_t>() > dropped.size())
-    text += fmt::format("{}and {} more not\n", indent, total.get<std::size_t>() - dropped.size());
-  if (auto& note = at(reasons, "note"); note.is_string() && note != "")
-    text += indent + plain(note) + "\n";
+  for (auto key : {"sentence", "note"})
+    if (auto& words = at(reasons, key); words.is_string() && words != "")
+      text += indent + plain(words) + "\n";
   return text;
 }
 

@@ -1,7 +1,8 @@
 #include "apps/cli_common.hpp"
 #include "apps/commands.hpp"
 #include "apps/exit_codes.hpp"
-#include "apps/reference_flags.hpp"
+#include "apps/reference/gateway_flags.hpp"
+#include "apps/reference/go_style.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -28,7 +29,7 @@ bool is_command(const CLI::App& app, const std::string& word) {
 std::vector<std::string> words_of(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.front() == "gateway")
-    words = llumnix::without_go_style(words);
+    words = llumnix::without_go_style(llumnix::gateway_flags(), words);
   std::reverse(words.begin(), words.end());
   return words;
 }
@@ -54,7 +55,7 @@ int main(int argc, char** argv) {
   for (auto add :
        {add_up_command, add_serve_command, add_gateway_command, add_status_command,
         add_actors_command, add_requests_command, add_why_command, add_load_command,
-        add_config_command})
+        add_decide_command, add_config_command})
     add(app, chosen);
 
   if (argc == 1) {

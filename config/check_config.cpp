@@ -206,6 +206,31 @@ void check_engines(const cluster_config& config, problems& found) {
        "must be below scheduler.instance_staleness_s, or engines look dead between two checks"});
 }
 
+/// What needs what, when placement goes by predictions or by prefixes.
+void check_scheduler(const scheduler_config& scheduler, problems& found) {
+  bool by_goals = scheduler.policy == "slo";
+  for (auto [path, value] :
+       {std::pair{"scheduler.ttft_profile", &scheduler.ttft_profile},
+        {"scheduler.tpot_profile", &scheduler.tpot_profile}})
+    if (by_goals && value->empty())
+      found.push_back({path, "is missing; policy slo goes by measured times"});
+  if (scheduler.adaptive_pd && !by_goals)
+    found.push_back({"scheduler.adaptive_pd", "wants scheduler.policy=slo"});
+  if (scheduler.adaptive_pd && scheduler.tpot_migrate_out_floor > scheduler.tpot_migrate_out_ceil)
+    found.push_back(
+      {"scheduler.tpot_migrate_out_floor", "is above scheduler.tpot_migrate_out_ceil"});
+  for (auto [path, wanted] :
+       {std::pair{"scheduler.adaptive_pd", scheduler.adaptive_pd},
+        {"scheduler.predict_progress", scheduler.predict_progress},
+        {"scheduler.cache_aware", scheduler.cache_aware}})
+    if (wanted && !scheduler.full_mode)
+      found.push_back(
+        {path, "wants full mode, because lite mode knows no statuses; set "
+               "scheduler.full_mode=true"});
+  if (scheduler.cache_aware && scheduler.kv_index == "mooncake" && scheduler.mooncake.empty())
+    found.push_back({"scheduler.mooncake", "is missing; scheduler.kv_index=mooncake asks there"});
+}
+
 void check_engine(const engine_config& engine, problems& found) {
   if (engine.kv_bytes_per_token % 8 != 0)
     found.push_back(
@@ -255,6 +280,7 @@ std::vector<config_problem> check(const cluster_config& config) {
   check_listeners(config.http, config.admin, found);
   check_discovery(config.discovery, found);
   check_engines(config, found);
+  check_scheduler(config.scheduler, found);
   check_engine(config.engine, found);
   check_intervals(config, found);
   return found;

@@ -106,6 +106,52 @@ struct scheduler_config {
   std::string failover_domain = "instance-unit"; ///< instance, node, instance-unit, node-unit
   std::uint32_t instance_staleness_s = 60;
   std::uint64_t seed = 1; ///< of random picks (dispatch_top_k above 1)
+
+  // The slo policy and everything predicted (spec/scheduling.md 7.3, 7.4, 9).
+  std::string ttft_profile;             ///< file of measured prefill times; empty: none
+  std::string tpot_profile;             ///< file of measured decode step times; empty: none
+  double ttft_slo_ms = 6000;            ///< time to first token to stay below
+  double tpot_slo_ms = 50;              ///< time per output token to stay below
+  double ttft_slo_threshold = 0.85;     ///< share of ttft_slo_ms that a placement may use
+  double tpot_slo_threshold = 0.85;     ///< share of tpot_slo_ms that a placement may use
+  double tpot_migrate_out_ceil = 0.95;  ///< share of tpot_slo_ms above which requests move away
+  double tpot_migrate_out_floor = 0.60; ///< share of tpot_slo_ms below which an instance is emptied
+  bool adaptive_pd = false;             ///< instances take the role that load asks for; wants `slo`
+  bool predict_progress = false;        ///< count prefill work done since the last status
+  std::uint32_t max_num_batched_tokens = 65536; ///< of a step, where progress is predicted
+  std::uint32_t predictor_warmup_samples = 20;  ///< steps seen before progress is predicted
+
+  // Cache-aware placement (spec/scheduling.md 8).
+  bool cache_aware = false;
+  std::uint32_t cache_aware_min_tokens = 1024; ///< shorter prompts are not looked up
+  std::string prefill_cache_locality_metric = "cache_aware_all_prefills_tokens_num";
+  std::string kv_index = "own";                    ///< who knows of prefixes: own, mooncake
+  std::string kv_hash = "sha256_cbor";             ///< sha256_cbor, sha256_hex, xxhash
+  std::uint32_t kv_chunk_tokens = 256;             ///< tokens per key
+  bool kv_save_unfull_chunk = false;               ///< the tail has a key too
+  std::string kv_iris_prefix = "iris.";            ///< of xxhash keys
+  std::string kv_block_prefix = "block.hash.key."; ///< of xxhash keys, after kv_iris_prefix
+  std::string kv_hash_seed;           ///< of sha256_cbor; empty: GO_HASH_SEED, else "0"
+  std::string mooncake;               ///< HOST:PORT of the metadata service; empty: none
+  std::uint32_t kv_attempts = 5;      ///< of one query
+  milliseconds kv_attempt_pause{100}; ///< after an attempt that failed
+  milliseconds kv_down{30000};        ///< a service that failed is not asked for this long
+};
+
+/// Plans of moves between instances (spec/rescheduling.md). Names and defaults of the reference.
+struct rescheduler_config {
+  std::vector<std::string> policies{
+    "decode_load", "prefill_failover", "decode_failover", "neutral_failover"}; ///< in order
+  std::string decode_load_metric = "kv_cache_usage_ratio_projected";
+  double decode_load_threshold = 1.0;
+  std::string prefill_load_metric = "kv_cache_usage_ratio_projected";
+  std::string neutral_load_metric = "kv_cache_usage_ratio_projected";
+  double neutral_load_threshold = 1.0;
+  std::string select_rule = "TOKEN"; ///< NUM_REQ, TOKEN, RATIO
+  std::string select_order = "SR";   ///< LCR, FCR, LR, SR, FCW, FCWSR
+  double select_value = 1024;
+  double load_balance_threshold = 0.7;        ///< least difference of load that a move is worth
+  std::string load_balance_scope = "cluster"; ///< cluster, unit
 };
 
 /// The agent beside an engine.

@@ -158,19 +158,26 @@ struct stream_words_msg {
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_query& x) {
-  return f(caf::meta::type_name("placement_query"), x.request_id, x.prompt_tokens, x.exclude);
+  return f(
+    caf::meta::type_name("placement_query"), x.request_id, x.prompt_tokens, x.exclude, x.mode,
+    x.stage);
 }
 template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, dropped_candidate& x) {
+typename Inspector::result_type inspect(Inspector& f, filter_drops& x) {
   return f(
-    caf::meta::type_name("dropped_candidate"), x.instance, x.pass, x.filter, x.metric, x.value,
+    caf::meta::type_name("filter_drops"), x.filter, x.pass, x.count, x.first, x.metric, x.value,
     x.threshold);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, ranked_candidate& x) {
+  return f(caf::meta::type_name("ranked_candidate"), x.instance, x.values[0], x.values[1]);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
   return f(
-    caf::meta::type_name("placement_reasons"), x.policy, x.view_version, x.fallback, x.considered,
-    x.considered_total, x.dropped, x.dropped_total, x.metrics, x.note);
+    caf::meta::type_name("placement_reasons"), x.policy, x.stage, x.view_version, x.pass,
+    x.considered, x.drops, x.ranked_by[0], x.ranked_by[1], x.ranked_by_count, x.ranking,
+    x.hit_tokens, x.note);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_question& x) {

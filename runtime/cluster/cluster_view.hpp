@@ -1,8 +1,10 @@
 #pragma once
 
 #include "runtime/cluster/instance.hpp"
+#include "runtime/cluster/request_lists.hpp"
 
 #include <map>
+#include <memory>
 #include <string>
 
 namespace llumnix {
@@ -14,7 +16,8 @@ struct instance_view {
   node_life life;     ///< of the node its llumlet lives on; empty for a record read from a store
   std::string engine; ///< what runs it, for people: "modeled a10.llama-7b.tp1.osdi24"
   instance_state state = instance_state::ready;
-  bool has_status = false; ///< a status has been taken over at least once
+  bool has_status = false;                       ///< a status has been taken over at least once
+  std::shared_ptr<const request_lists> requests; ///< null: only their number is known
 };
 
 /// What a status did to the view (spec/cms.md 2.2, gates 1 and 2).

@@ -1,6 +1,7 @@
 #include "runtime/cluster/dispatch_ledger.hpp"
 
 #include <algorithm>
+#include <cctype>
 
 namespace llumnix {
 
@@ -38,6 +39,21 @@ inflight_load stage_share(const dispatched_request& request) {
   return share;
 }
 
+/// Without what says which API a request came by.
+std::string_view without_kind(std::string_view engine_id) {
+  for (std::string_view prefix : {"cmpl-", "chatcmpl-"})
+    if (engine_id.starts_with(prefix))
+      return engine_id.substr(prefix.size());
+  return engine_id;
+}
+
+bool is_uuid(std::string_view text) {
+  constexpr std::string_view form = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  return std::ranges::equal(text, form, [](char c, char expected) {
+    return expected == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
+  });
+}
+
 } // namespace
 
 std::string_view to_string(infer_type role) {
@@ -57,18 +73,16 @@ std::optional<infer_type> parse_infer_type(std::string_view name) {
 }
 
 std::string_view normalized_request_id(std::string_view engine_id) {
-  for (std::string_view prefix : {"cmpl-", "chatcmpl-"})
-    if (engine_id.starts_with(prefix)) {
-      engine_id.remove_prefix(prefix.size());
-      break;
-    }
+  engine_id = without_kind(engine_id);
+  if (is_uuid(engine_id))
+    return engine_id;
   if (auto plus = engine_id.find('+'); plus != std::string_view::npos)
     return engine_id.substr(0, plus);
   return engine_id.substr(0, engine_id.rfind('-'));
 }
 
 bool dispatch_ledger::book(
-  const instance_id& instance, const dispatched_request& request, unix_ms now) {
+  const instance_id& instance, const dispatched_request& request, unix_ms now, bool is_found) {
   auto& where = accounts_[instance];
   auto [found, is_new] = where.entries.try_emplace(request.request_id);
   auto& what = found->second;
@@ -77,7 +91,10 @@ bool dispatch_ledger::book(
     share.requests = 1;
     what.stage = request.stage;
     what.dispatched = now;
-    count(where, what, share);
+    what.num_uncomputed = request.num_uncomputed;
+    what.found = is_found && staleness_s_;
+    if (!what.found)
+      count(where, what, share);
     instances_of_[request.request_id].push_back(instance);
     return true;
   }
@@ -138,6 +155,18 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
       ++at;
     }
   }
+}
+
+std::optional<std::int32_t> dispatch_ledger::waiting_prefills(const instance_status& status) const {
+  if (status.waiting_requests.empty())
+    return std::nullopt;
+  std::int32_t tokens = 0;
+  if (auto known = accounts_.find(status.instance_id); known != accounts_.end())
+    for (auto& id : status.waiting_requests)
+      if (auto at = known->second.entries.find(normalized_request_id(id));
+          at != known->second.entries.end())
+        tokens = add(tokens, at->second.num_uncomputed);
+  return tokens;
 }
 
 void dispatch_ledger::forget(const instance_id& instance) {

@@ -45,7 +45,8 @@ struct dispatched_request {
 
 /// The id a request was dispatched under, read off the id an engine reports for it: without
 /// `cmpl-` or `chatcmpl-` in front and without the engine's suffix, which begins at the first `+`
-/// or, if there is none, at the last `-` (spec/cms.md 3). Points into its argument.
+/// or, if there is none, at the last `-` (spec/cms.md 3). Points into its argument. A
+/// bare UUID has no suffix: it is whole.
 std::string_view normalized_request_id(std::string_view engine_id);
 
 /// Local account of in-flight dispatches: between a dispatch and the status that shows it, the
@@ -65,14 +66,22 @@ public:
   static dispatch_ledger until_released() { return {}; }
 
   /// Counts a dispatch. The other stage of a request that is already counted here makes its entry
-  /// neutral; the same stage again is a duplicate, changes nothing and returns false.
-  bool book(const instance_id& instance, const dispatched_request& request, unix_ms now);
+  /// neutral; the same stage again is a duplicate, changes nothing and returns false. `found`: a
+  /// status has shown it already, so that nothing is counted, unless entries count until they are
+  /// released.
+  bool book(
+    const instance_id& instance, const dispatched_request& request, unix_ms now,
+    bool found = false);
   /// Takes back, on every instance, what is still counted for the request, and forgets it. Returns
   /// the instances whose account had an entry.
   std::vector<instance_id> release(const std::string& request_id);
   /// A status replaced the one before it: what it shows is no longer counted here. Changes nothing
   /// where entries count until they are released.
   void reconcile(const instance_status& status, unix_ms now);
+  /// Tokens that the requests waiting at an instance have to compute, as far as they were
+  /// dispatched here: the engine does not know of prefix hits in a KV store, the account does.
+  /// Nothing if none waits (spec/cms.md 4.4).
+  std::optional<std::int32_t> waiting_prefills(const instance_status& status) const;
   /// Drops the account of an instance that is gone or was born again.
   void forget(const instance_id& instance);
 
@@ -92,6 +101,7 @@ private:
   struct entry {
     infer_type stage = infer_type::neutral;
     unix_ms dispatched = 0;
+    std::int32_t num_uncomputed = 0;
     bool found = false;              ///< a status has shown it
     inflight_load counted;           ///< its share of the account's counters now
     std::uint64_t recent_round = 0;  ///< last reconcile whose recent list had it

@@ -2,13 +2,26 @@
 
 #include "runtime/base/ids.hpp"
 #include "runtime/base/time.hpp"
+#include "runtime/cluster/dispatch_ledger.hpp"
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 namespace llumnix {
+
+/// How a request is spread over roles (spec/scheduling.md 4).
+enum class serving_mode : std::uint8_t {
+  neutral,   ///< one instance does both stages
+  pd_batch,  ///< a prefill and a decode instance, chosen together
+  pd_staged, ///< one of them now, as `stage` says
+};
+std::string_view to_string(serving_mode mode);
+/// The mode of that name, or nothing.
+std::optional<serving_mode> parse_serving_mode(std::string_view name);
 
 /// What a placement is asked for.
 struct placement_query {
@@ -16,36 +29,106 @@ struct placement_query {
   std::uint32_t prompt_tokens = 0; ///< load it adds: prompt and, for a replay, delivered tokens
   std::vector<instance_id>
     exclude; ///< instances that just refused or failed it; chosen only if nothing else is left
+  serving_mode mode = serving_mode::neutral;
+  infer_type stage = infer_type::prefill; ///< of `pd_staged`
 };
 
-/// One candidate a filter rejected.
-struct dropped_candidate {
+/// A filter by number, so that reasons travel and are kept as numbers; `filter_name` says it.
+enum class filter_kind : std::uint8_t {
+  state,
+  excluded,
+  schedulability,
+  staleness,
+  metric,
+  not_metric,
+  attribute,
+  infer_type,
+  failover,
+  failover_source,
+};
+std::string_view filter_name(filter_kind kind);
+
+/// Passes of a decision. In each, fewer filters take part; the first that leaves somebody decides.
+///
+///     1 all of them    2 without those on load    3 also without `excluded`
+inline constexpr std::uint32_t last_pass = 3;
+
+/// What one filter rejected in one pass.
+struct filter_drops {
+  filter_kind filter = filter_kind::state;
+  std::uint8_t pass = 1;
+  std::uint32_t count = 0;
+  instance_id first; ///< the first it rejected, by id
+  // Of filters on load:
+  std::uint8_t metric = 0; ///< number of the metric, `metric_name`
+  float value = 0;         ///< of `first`
+  float threshold = 0;
+};
+
+/// A survivor and what it was ranked by.
+struct ranked_candidate {
   instance_id instance;
-  std::uint32_t pass = 1; ///< 2: the fallback pass, without skippable filters; 3: the excluded too
-  std::string filter;     ///< schedulability, staleness, metric, failover, state, excluded, ...
-  std::string metric;     ///< for filter `metric`
-  double value = 0;
-  double threshold = 0;
+  std::array<float, 2> values{}; ///< by the metrics of the ranking
 };
 
-/// Why an instance was chosen, or none (DESIGN.md 3.10; spec/surface.md 5).
+/// Why an instance was chosen, or none, for the record: numbers, and a few ids (DESIGN.md 3.10). It
+/// is made for every placement, so it costs little; the whole scene is `stage_report`.
 struct placement_reasons {
   std::string policy; ///< name of the composition
+  infer_type stage = infer_type::neutral;
   std::uint64_t view_version = 0;
-  bool fallback = false;               ///< pass 2 or 3 chose
-  std::vector<instance_id> considered; ///< bounded; `considered_total` counts all
-  std::uint32_t considered_total = 0;
-  std::vector<dropped_candidate> dropped; ///< bounded; `dropped_total` counts all
-  std::uint32_t dropped_total = 0;
-  std::vector<std::pair<instance_id, std::vector<std::pair<std::string, double>>>>
-    metrics;        ///< best first, bounded
-  std::string note; ///< a sentence for people
+  std::uint8_t pass = 1;        ///< that chose, or that nobody survived; above 1: a fallback
+  std::uint32_t considered = 0; ///< candidates of the role
+  std::vector<filter_drops> drops;
+  std::array<std::uint8_t, 2> ranked_by{}; ///< numbers of metrics, `metric_name`
+  std::uint8_t ranked_by_count = 0;
+  std::vector<ranked_candidate> ranking; ///< best first, the winner among them; a few
+  std::uint32_t hit_tokens = 0;          ///< of the winner, where prefixes were looked up
+  std::string note;                      ///< what the decision cannot know, for people
 };
+
+/// Metrics by number: stable within a version of the program, which nodes that talk share.
+std::uint8_t metric_number(std::string_view name);
+std::string_view metric_name(std::uint8_t number);
+
+/// The reasons in a sentence: "b chosen by all_prefills_tokens_num".
+std::string sentence(const placement_reasons& reasons, const instance_id& chosen);
 
 /// Outcome of one placement. `instance` is empty when nobody can take the request now.
 struct placement {
   instance_id instance;
   placement_reasons reasons; ///< filled only where asked for
+};
+
+/// One role of a request, placed or not.
+struct stage_placement {
+  infer_type stage = infer_type::neutral;
+  placement placed;
+};
+
+/// One candidate a filter rejected.
+struct dropped_candidate {
+  instance_id instance;
+  std::uint32_t pass = 1;
+  filter_kind filter = filter_kind::state;
+  std::string metric; ///< of filters on load
+  float value = 0;
+  float threshold = 0;
+};
+
+/// Everything one choice saw: what `llumnix decide` shows.
+struct stage_report {
+  infer_type stage = infer_type::neutral;
+  std::vector<instance_id> considered;
+  bool fallback = false;
+  std::vector<dropped_candidate> dropped;
+  struct valued {
+    instance_id instance;
+    std::vector<std::pair<std::string, float>> metrics; ///< of the role's policy
+    std::optional<float> score;                         ///< of survivors, by selectors that compare
+  };
+  std::vector<valued> candidates; ///< by id
+  instance_id winner;             ///< empty: nobody
 };
 
 } // namespace llumnix

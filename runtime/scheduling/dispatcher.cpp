@@ -2,161 +2,216 @@
 
 #include "runtime/base/log.hpp"
 #include "runtime/cluster/dispatch_ledger.hpp"
-#include "runtime/scheduling/policy_registry.hpp"
+#include "runtime/scheduling/role_choice.hpp"
 
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <map>
+#include <span>
 
 namespace llumnix {
 
 namespace {
 
-constexpr std::size_t considered_kept = 32; ///< instances of `placement_reasons::considered`
-constexpr std::size_t dropped_kept = 32;    ///< entries of `placement_reasons::dropped`
-constexpr std::size_t metrics_kept = 8;     ///< instances of `placement_reasons::metrics`
+constexpr std::array all_roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
 
-/// All that choosing for one role takes.
-struct role_state {
-  explicit role_state(role_policy made) : policy{std::move(made)}, candidates{policy.metrics} {}
+/// Which roles instances have, by infer_type.
+using roles_present = std::array<bool, 3>;
 
-  role_policy policy;
-  candidate_table candidates;
-  screening screened;
-  selector_memory memory;
-};
-
-/// Who was chosen, and in which pass. Without a row nobody survived the last pass.
-struct choice {
-  std::optional<candidate_table::row> row;
-  std::uint32_t pass = 1;
-};
-
-survivors survivors_of(const role_state& role, std::uint32_t pass) {
-  return {role.candidates, role.screened.rejected, filters_of_pass(role.policy.filters, pass)};
+/// The roles a request wants, in the order in which they are chosen. A cluster of one role serves
+/// nothing but neutral requests (spec/scheduling.md 4).
+std::span<const infer_type>
+roles_wanted(const placement_query& query, const roles_present& present) {
+  static constexpr std::span<const infer_type> in_order{all_roles}; // neutral, prefill, decode
+  auto only = [](infer_type role) { return in_order.subspan(static_cast<std::size_t>(role), 1); };
+  if (query.mode == serving_mode::neutral)
+    return present[0] ? only(infer_type::neutral) : std::span<const infer_type>{};
+  if (std::ranges::count(present, true) < 2)
+    return {};
+  if (query.mode == serving_mode::pd_batch)
+    return in_order.subspan(1);
+  return query.stage == infer_type::neutral ? std::span<const infer_type>{} : only(query.stage);
 }
 
-choice choose_among(role_state& role, const placement_query& query, unix_ms now) {
-  screen(role.policy.filters, role.candidates, query, now, role.screened);
-  auto passes = query.exclude.empty() ? last_pass - 1 : last_pass;
-  choice made;
-  for (made.pass = 1; made.pass <= passes; ++made.pass) {
-    made.row
-      = choose(role.policy.pick, survivors_of(role, made.pass), query.request_id, role.memory);
-    if (made.row)
-      return made;
-  }
-  made.pass = passes;
-  return made;
+/// Why none was tried.
+std::string no_role(const placement_query& query, const roles_present& present) {
+  if (query.mode == serving_mode::neutral)
+    return "no neutral instance is known";
+  if (std::ranges::count(present, true) < 2)
+    return "prefill and decode apart want instances of two roles";
+  return "no stage is asked for";
 }
 
-void explain_drops(const role_state& role, std::uint32_t pass, placement_reasons& into) {
-  auto& filters = role.policy.filters;
-  auto taking_part = filters_of_pass(filters, pass);
-  for (std::size_t row = 0; row < role.candidates.size(); ++row) {
-    auto failed = role.screened.rejected[row] & taking_part;
-    for (std::size_t i = 0; failed != 0; ++i, failed >>= 1) {
-      if ((failed & 1) == 0 || ++into.dropped_total > dropped_kept)
-        continue;
-      auto& drop = into.dropped.emplace_back();
-      drop.instance = role.candidates.ids()[row];
-      drop.pass = pass;
-      drop.filter = name_of(filters[i]);
-      if (auto* metric = std::get_if<metric_filter>(&filters[i])) {
-        drop.metric = role.policy.metrics[metric->slot]->name;
-        drop.value = role.candidates.values(metric->slot)[row];
-        drop.threshold = metric->threshold;
-      }
-    }
-  }
-}
-
-void explain_ranking(role_state& role, std::uint32_t pass, placement_reasons& into) {
-  auto* by = std::get_if<best_metric>(&role.policy.pick);
-  if (!by)
-    return;
-  for (auto row : best_of(
-         *by, survivors_of(role, pass), metrics_kept, role.memory.ranking, role.memory.first)) {
-    auto& [id, values] = into.metrics.emplace_back();
-    id = role.candidates.ids()[row];
-    for (auto slot : by->slots)
-      values.emplace_back(role.policy.metrics[slot]->name, role.candidates.values(slot)[row]);
-  }
-}
-
-std::string sentence(const role_state& role, infer_type stage, const choice& made) {
-  if (role.candidates.size() == 0)
-    return fmt::format("no {} instance is known", to_string(stage));
-  if (!made.row)
-    return fmt::format("none of {} candidates can take work", role.candidates.size());
-  auto text
-    = fmt::format("{} chosen by {}", role.candidates.ids()[*made.row], name_of(role.policy.pick));
-  if (made.pass == 2)
-    text += "; every healthy candidate is above the load limit or excluded";
-  else if (made.pass == last_pass)
-    text += "; only excluded candidates are healthy";
-  return text;
-}
-
-/// Before the request is booked, so that the values are those that were compared.
-placement_reasons explain(role_state& role, infer_type stage, const choice& made) {
-  placement_reasons reasons;
-  reasons.fallback = made.row && made.pass > 1;
-  const auto& ids = role.candidates.ids();
-  reasons.considered.assign(ids.begin(), ids.begin() + std::min(ids.size(), considered_kept));
-  reasons.considered_total = static_cast<std::uint32_t>(ids.size());
-  for (std::uint32_t pass = 1; pass <= made.pass; ++pass)
-    explain_drops(role, pass, reasons);
-  explain_ranking(role, made.pass, reasons);
-  reasons.note = sentence(role, stage, made);
-  return reasons;
-}
-
-dispatched_request to_dispatch(const placement_query& query, infer_type stage) {
+dispatched_request
+to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_tokens) {
   constexpr std::uint32_t most = std::numeric_limits<std::int32_t>::max();
   auto tokens = static_cast<std::int32_t>(std::min(query.prompt_tokens, most));
-  return {query.request_id, stage, tokens, tokens};
+  auto hit = static_cast<std::int32_t>(std::min(hit_tokens, most));
+  return {query.request_id, stage, tokens, tokens - std::min(hit, tokens)};
+}
+
+/// Whether a status brings a profiled step that the one before it did not have.
+bool has_new_sample(const instance_view* before, const instance_status& status) {
+  return status.profiling_id != -1
+         && (!before || !before->has_status || status.profiling_id > before->status.profiling_id);
 }
 
 } // namespace
 
 struct dispatcher::state {
-  state(const scheduler_config& config, placement_policy policy)
-    : local_account{config.local_account || !config.full_mode},
+  state(const scheduler_config& knobs, placement_policy policy, latency_profile measured)
+    : config{knobs},
+      profile{std::move(measured)},
       ledger{
         config.full_mode ? dispatch_ledger{config.local_account_staleness_s}
                          : dispatch_ledger::until_released()},
       policy_name{std::move(policy.name)},
-      roles{
-        role_state{std::move(policy.roles[0])}, role_state{std::move(policy.roles[1])},
-        role_state{std::move(policy.roles[2])}} {}
+      adaptive{config.full_mode && config.adaptive_pd},
+      steps{config.predictor_warmup_samples} {
+    for (auto role : all_roles)
+      if (auto& made = policy.roles[static_cast<std::size_t>(role)])
+        of(role).emplace(std::move(*made), &profile);
+  }
 
-  role_state& of(infer_type role) { return roles[static_cast<std::size_t>(role)]; }
+  std::optional<role_chooser>& of(infer_type role) {
+    return choosers[static_cast<std::size_t>(role)];
+  }
+  bool local_account() const { return config.local_account || !config.full_mode; }
+  bool cache_aware() const { return is_cache_aware(config); }
+  bool predicts_progress() const { return config.predict_progress && config.full_mode; }
+
+  inflight_load account(const instance_id& id) const {
+    auto laid_down = given_accounts.find(id);
+    return laid_down == given_accounts.end() ? ledger.inflight(id) : laid_down->second;
+  }
 
   /// Brings the candidate tables up to what the view and the account say of an instance.
   void refresh(const instance_id& id) {
-    if (auto* known = view.find(id))
-      if (auto role = parse_infer_type(known->metadata.instance_type))
-        of(*role).candidates.put(*known, ledger.inflight(id));
+    auto* known = view.find(id);
+    if (!known)
+      return;
+    auto role = parse_infer_type(known->metadata.instance_type);
+    if (!role)
+      return;
+    auto sent = account(id);
+    for (auto each : all_roles)
+      if (auto& chooser = of(each); chooser && (each == *role || chooser->any_role())) {
+        chooser->candidates().put(*known, sent);
+        chooser->candidates().reserve(id, reserved.of(id));
+      }
   }
 
   void forget_candidate(const instance_id& id) {
-    for (auto& role : roles)
-      role.candidates.erase(id);
+    for (auto& chooser : choosers)
+      if (chooser)
+        chooser->candidates().erase(id);
   }
 
-  bool local_account;
+  roles_present present() const {
+    roles_present present{};
+    for (auto role : all_roles)
+      present[static_cast<std::size_t>(role)] = instances_of[static_cast<std::size_t>(role)] > 0;
+    return present;
+  }
+
+  /// Counts an instance of a role, or takes it back.
+  void count(const instance_view* known, int by) {
+    if (known)
+      if (auto role = parse_infer_type(known->metadata.instance_type))
+        instances_of[static_cast<std::size_t>(*role)] += by;
+  }
+
+  void fill_reservations() {
+    if (!adaptive || reservations_given || reserved.complete())
+      return;
+    fill(reserved, view);
+    show_reservations();
+  }
+
+  void show_reservations() {
+    for (auto& [id, known] : view.instances())
+      for (auto& chooser : choosers)
+        if (chooser)
+          chooser->candidates().reserve(id, reserved.of(id));
+  }
+
+  /// The engine knows of the prefixes it holds itself, the account also of those in a KV store: it
+  /// says how much the waiting requests have to compute (spec/cms.md 4.4).
+  void correct_waiting_prefills(const instance_id& id) {
+    auto& status = view.find(id)->status;
+    if (auto tokens = ledger.waiting_prefills(status))
+      status.num_uncomputed_tokens_all_waiting_prefills = *tokens;
+  }
+
+  void learn(const instance_status& status) {
+    if (steps.add(status.num_scheduled_prefill_tokens, status.step_duration))
+      steps.fit();
+  }
+
+  const std::optional<step_coefficients>& step_model() const {
+    return given_steps ? given_steps : steps.fitted();
+  }
+
+  decision_inputs inputs(
+    const placement_query* query, const prefix_hits* hits, infer_type role, unix_ms now) const {
+    decision_inputs about{.prompt_tokens = query ? query->prompt_tokens : 0, .now = now};
+    if (cache_aware())
+      about.hits = hits;
+    if (predicts_progress() && role == infer_type::prefill && step_model())
+      about.step = &*step_model();
+    about.max_num_batched_tokens = config.max_num_batched_tokens;
+    return about;
+  }
+
+  stage_outcome choose(
+    infer_type stage, const placement_query& query, const prefix_hits* hits, unix_ms now,
+    explain how_much) {
+    stage_outcome outcome;
+    outcome.stage = stage;
+    auto& chooser = *of(stage);
+    auto made = chooser.choose(query, inputs(&query, hits, stage, now));
+    if (made.row)
+      outcome.instance = chooser.candidates().ids()[*made.row];
+    if (how_much != explain::nothing)
+      outcome.reasons = chooser.reasons(made);
+    if (how_much == explain::in_full)
+      outcome.report = chooser.report(made);
+    if (outcome.report)
+      outcome.report->stage = stage;
+    if (how_much != explain::nothing)
+      name_decision(outcome.reasons, stage);
+    return outcome;
+  }
+
+  void name_decision(placement_reasons& reasons, infer_type stage) const {
+    reasons.policy = policy_name;
+    reasons.stage = stage;
+    reasons.view_version = view.version();
+  }
+
+  scheduler_config config;
+  latency_profile profile;
   cluster_view view;
   dispatch_ledger ledger;
   std::string policy_name;
-  std::array<role_state, 3> roles;
+  bool adaptive;
+  std::array<std::optional<role_chooser>, 3> choosers; ///< by infer_type
+  std::array<int, 3> instances_of{};                   ///< known instances, by infer_type
+  reservations reserved;
+  bool reservations_given = false; ///< what is missing stays so
+  llumnix::step_model steps;
+
+  std::map<instance_id, inflight_load> given_accounts;
+  std::map<instance_id, given_metrics> given;
+  std::optional<step_coefficients> given_steps;
 };
 
-result<dispatcher> dispatcher::make(const scheduler_config& config) {
+result<dispatcher> dispatcher::make(const scheduler_config& config, latency_profile profile) {
   auto policy = make_policy(config);
   if (!policy)
     return std::move(policy).error();
-  return dispatcher{std::make_unique<state>(config, std::move(*policy))};
+  return dispatcher{std::make_unique<state>(config, std::move(*policy), std::move(profile))};
 }
 
 dispatcher::dispatcher(std::unique_ptr<state> state) : state_{std::move(state)} {}
@@ -169,7 +224,10 @@ void dispatcher::put(const instance_metadata& metadata, const node_life& life, s
   auto* known = state_->view.find(id);
   bool same_life = known && known->life == life;
   bool same_role = known && known->metadata.instance_type == metadata.instance_type;
-  if (!state_->view.put(metadata, life, std::move(engine)))
+  state_->count(known, -1);
+  bool taken = state_->view.put(metadata, life, std::move(engine));
+  state_->count(state_->view.find(id), 1);
+  if (!taken)
     return;
   if (!same_life)
     state_->ledger.forget(id);
@@ -183,12 +241,22 @@ void dispatcher::put(const instance_metadata& metadata, const node_life& life, s
 }
 
 void dispatcher::update(const instance_status& status, unix_ms now) {
+  auto& id = status.instance_id;
+  auto* known = state_->view.find(id);
+  bool sampled = state_->predicts_progress() && known
+                 && known->metadata.instance_type == to_string(infer_type::prefill)
+                 && has_new_sample(known, status);
   auto effect = state_->view.update(status);
   if (effect == status_effect::ignored)
     return;
-  if (effect == status_effect::replaced)
+  if (effect == status_effect::replaced) {
     state_->ledger.reconcile(status, now);
-  state_->refresh(status.instance_id);
+    if (state_->cache_aware() && state_->local_account())
+      state_->correct_waiting_prefills(id);
+    if (sampled)
+      state_->learn(status);
+  }
+  state_->refresh(id);
 }
 
 void dispatcher::set_state(const instance_id& id, instance_state state) {
@@ -206,28 +274,55 @@ void dispatcher::lose(const node_life& life) {
 }
 
 void dispatcher::remove(const instance_id& id) {
+  state_->count(state_->view.find(id), -1);
   state_->ledger.forget(id);
+  state_->reserved.forget(id);
   state_->forget_candidate(id);
   state_->view.remove(id);
 }
 
-placement dispatcher::place(const placement_query& query, unix_ms now, bool explain_it) {
-  constexpr auto stage = infer_type::neutral;
-  auto& role = state_->of(stage);
-  auto made = choose_among(role, query, now);
-  placement placed;
-  if (made.row)
-    placed.instance = role.candidates.ids()[*made.row];
-  if (explain_it) {
-    placed.reasons = explain(role, stage, made);
-    placed.reasons.policy = state_->policy_name;
-    placed.reasons.view_version = state_->view.version();
+scheduled dispatcher::schedule(
+  const placement_query& query, const prefix_hits* hits, unix_ms now, explain how_much) {
+  state_->fill_reservations();
+  scheduled answer;
+  auto present = state_->present();
+  auto wanted = roles_wanted(query, present);
+  if (wanted.empty())
+    answer.note = no_role(query, present);
+  for (auto stage : wanted) {
+    if (state_->of(stage))
+      answer.stages.push_back(state_->choose(stage, query, hits, now, how_much));
+    else
+      answer.note
+        = fmt::format("policy {} places no {} requests", state_->policy_name, to_string(stage));
   }
-  if (
-    made.row && state_->local_account
-    && state_->ledger.book(placed.instance, to_dispatch(query, stage), now))
-    state_->refresh(placed.instance);
-  return placed;
+  auto nobody = [](const stage_outcome& x) { return x.instance.empty(); };
+  answer.placed = answer.note.empty() && std::ranges::none_of(answer.stages, nobody);
+  if (!answer.placed || !state_->local_account())
+    return answer;
+  for (auto& [stage, instance, reasons, report] : answer.stages) {
+    auto hit = state_->cache_aware() && hits ? hits->hit_tokens(instance) : 0;
+    if (state_->ledger.book(instance, to_dispatch(query, stage, hit), now))
+      state_->refresh(instance);
+  }
+  return answer;
+}
+
+placement dispatcher::place(const placement_query& query, unix_ms now, bool explain_it) {
+  auto decided = schedule(query, nullptr, now, explain_it ? explain::briefly : explain::nothing);
+  placement answer;
+  if (decided.stages.empty()) {
+    state_->name_decision(
+      answer.reasons, query.mode == serving_mode::neutral ? infer_type::neutral : query.stage);
+    answer.reasons.note = std::move(decided.note);
+    return answer;
+  }
+  auto& last = decided.stages.back();
+  if (decided.placed)
+    answer.instance = std::move(last.instance);
+  if (explain_it)
+    answer.reasons = std::move(last.reasons);
+  return answer;
 }
 
 void dispatcher::release(const std::string& request_id) {
@@ -237,6 +332,82 @@ void dispatcher::release(const std::string& request_id) {
 
 const cluster_view& dispatcher::view() const {
   return state_->view;
+}
+
+void dispatcher::book(
+  const instance_id& id, const dispatched_request& request, unix_ms dispatched, bool found) {
+  if (state_->local_account() && state_->ledger.book(id, request, dispatched, found))
+    state_->refresh(id);
+}
+
+inflight_load dispatcher::account(const instance_id& id) const {
+  return state_->account(id);
+}
+
+void dispatcher::give_account(const instance_id& id, const inflight_load& account) {
+  state_->given_accounts[id] = account;
+  state_->refresh(id);
+}
+
+void dispatcher::give(const instance_id& id, const given_metrics& values) {
+  state_->given[id] = values;
+  for (auto& chooser : state_->choosers)
+    if (chooser)
+      chooser->candidates().give(id, values);
+}
+
+void dispatcher::list_requests(const instance_id& id, request_lists lists) {
+  if (auto* known = state_->view.find(id)) {
+    known->requests = std::make_shared<const request_lists>(std::move(lists));
+    state_->refresh(id);
+  }
+}
+
+void dispatcher::remember(infer_type role, const instance_id& last) {
+  if (auto& chooser = state_->of(role))
+    chooser->remember(last);
+}
+
+void dispatcher::reserve(const reservations& reserved) {
+  state_->reserved = reserved;
+  state_->reservations_given = true;
+  state_->show_reservations();
+}
+
+const reservations& dispatcher::reserved() {
+  state_->fill_reservations();
+  return state_->reserved;
+}
+
+void dispatcher::set_step_model(const step_coefficients& model) {
+  state_->given_steps = model;
+}
+
+const std::optional<step_coefficients>& dispatcher::step_model() const {
+  return state_->step_model();
+}
+
+std::vector<std::pair<std::string, float>> dispatcher::metrics(
+  const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now) {
+  auto* known = state_->view.find(id);
+  if (!known)
+    return {};
+  auto mode = state_->config.full_mode ? scheduling_mode::full : scheduling_mode::lite;
+  std::vector<metric_column> columns;
+  for (auto& metric : load_metrics())
+    if (metric.mode == mode)
+      columns.push_back({&metric, true});
+  candidate_table table{std::move(columns), &state_->profile};
+  auto laid_down = state_->given.find(id);
+  if (laid_down != state_->given.end())
+    table.give(id, laid_down->second);
+  table.put(*known, state_->account(id));
+  auto role = parse_infer_type(known->metadata.instance_type).value_or(infer_type::neutral);
+  table.prepare(state_->inputs(query, hits, role, now));
+  std::vector<std::pair<std::string, float>> values;
+  for (std::size_t slot = 0; slot < table.metrics().size(); ++slot)
+    values.emplace_back(table.metrics()[slot].metric->name, table.values(slot)[0]);
+  return values;
 }
 
 } // namespace llumnix

@@ -3,11 +3,37 @@
 #include "config/cluster_config.hpp"
 #include "runtime/base/result.hpp"
 #include "runtime/cluster/cluster_view.hpp"
+#include "runtime/scheduling/adaptive_pd.hpp"
 #include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/latency_profile.hpp"
+#include "runtime/scheduling/load_metrics.hpp"
+#include "runtime/scheduling/prefix_hits.hpp"
+#include "runtime/scheduling/step_model.hpp"
 
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace llumnix {
+
+/// How much a decision tells of itself.
+enum class explain : std::uint8_t { nothing, briefly, in_full };
+
+/// One role that a decision tried.
+struct stage_outcome {
+  infer_type stage = infer_type::neutral;
+  instance_id instance;               ///< empty: nobody
+  placement_reasons reasons;          ///< unless nothing was to be told
+  std::optional<stage_report> report; ///< in full
+};
+
+/// A decision over all roles of a request.
+struct scheduled {
+  bool placed = false;               ///< every role has an instance, and they are booked
+  std::vector<stage_outcome> stages; ///< those tried, in order: prefill before decode
+  std::string note;                  ///< why none was tried
+};
 
 /// Everything a placement needs, as one value: the view, the local account of what was sent since
 /// the last status (in lite mode: and has not ended), and the policy that config names. It has no
@@ -16,8 +42,8 @@ namespace llumnix {
 class dispatcher {
 public:
   /// Fails with `invalid_argument` when the config names an unknown policy, metric or failover
-  /// domain.
-  static result<dispatcher> make(const scheduler_config& config);
+  /// domain. `profile`: measured times, for policies that predict; they place nothing without.
+  static result<dispatcher> make(const scheduler_config& config, latency_profile profile = {});
   dispatcher(dispatcher&&) noexcept;
   dispatcher& operator=(dispatcher&&) noexcept;
   ~dispatcher();
@@ -33,13 +59,42 @@ public:
   void lose(const node_life& life);
   void remove(const instance_id& id);
 
-  /// Chooses an instance for a request and books it in the account. Same view, account and query:
-  /// same answer. `explain` fills the reasons.
+  /// Chooses an instance for each role of a request (spec/scheduling.md 4) and books them in the
+  /// account, all or none. `hits`: where its prefix is cached; null: nobody was asked. Same view,
+  /// account, query and hits: same answer.
+  scheduled
+  schedule(const placement_query& query, const prefix_hits* hits, unix_ms now, explain how_much);
+  /// `schedule` for a request that one instance serves: the last role of the query is the answer.
   placement place(const placement_query& query, unix_ms now, bool explain);
   /// The request ended or was refused: what the account still counts for it is taken back.
   void release(const std::string& request_id);
 
   const cluster_view& view() const;
+
+  // What scenes lay down and show (spec/surface.md 5).
+
+  /// Counts a dispatch of earlier (spec/cms.md 4.2); `found`: a status has shown it.
+  void
+  book(const instance_id& id, const dispatched_request& request, unix_ms dispatched, bool found);
+  inflight_load account(const instance_id& id) const;
+  /// Puts an account in the place of the one that follows from bookings.
+  void give_account(const instance_id& id, const inflight_load& account);
+  /// Values of metrics that are not to be computed.
+  void give(const instance_id& id, const given_metrics& values);
+  /// The requests of an instance one by one.
+  void list_requests(const instance_id& id, request_lists lists);
+  /// What a fixed preference chose last for a role.
+  void remember(infer_type role, const instance_id& last);
+  /// Reservations as they are to be: what is missing stays so.
+  void reserve(const reservations& reserved);
+  /// The reservations of adaptive PD, those that were missing filled by what is known now.
+  const reservations& reserved();
+  /// How long prefill steps take, in place of what is learned from statuses.
+  void set_step_model(const step_coefficients& model);
+  const std::optional<step_coefficients>& step_model() const;
+  /// Every metric of an instance, for the request if there is one.
+  std::vector<std::pair<std::string, float>> metrics(
+    const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now);
 
 private:
   struct state;

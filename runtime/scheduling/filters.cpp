@@ -84,6 +84,33 @@ void widen(
     rows[row] = marks[numbers.of[row]];
 }
 
+// Values, not functions: a sweep inlines them.
+constexpr auto unfit = [](std::uint8_t schedulable) { return schedulable == 0; };
+constexpr auto lost = [](instance_state state) { return state == instance_state::lost; };
+
+/// More than the limit in whole seconds: from limit + 1 seconds on.
+struct stale_at {
+  stale_at(unix_ms now, std::uint32_t limit_s)
+    : newest_stale{now - (std::int64_t{limit_s} + 1) * 1000} {}
+  bool operator()(unix_ms written) const { return written <= newest_stale; }
+
+  unix_ms newest_stale;
+};
+
+/// The rows that the failures reach, as `screening::reached`.
+const std::vector<std::uint8_t>&
+spread(failover_domain domain, const candidate_table& table, screening& into) {
+  bool by_node = domain == failover_domain::node || domain == failover_domain::node_unit;
+  bool by_unit = domain == failover_domain::instance_unit || domain == failover_domain::node_unit;
+  number_locations(table, into);
+  into.reached = into.failing;
+  if (by_node)
+    widen(into.reached, into.nodes, false, into.marks);
+  if (by_unit && into.data_parallel)
+    widen(into.reached, into.units, true, into.marks);
+  return into.reached;
+}
+
 } // namespace
 
 void state_filter::operator()(const screened& what, screening& into) const {
@@ -92,18 +119,17 @@ void state_filter::operator()(const screened& what, screening& into) const {
   if (!any_fails(states, unready))
     return;
   reject(states, what.bit, into.rejected, unready);
-  mark_failing(states, into, [](instance_state x) { return x == instance_state::lost; });
+  mark_failing(states, into, lost);
 }
 
 void excluded_filter::operator()(const screened& what, screening& into) const {
-  for (auto& id : what.query.exclude)
+  for (auto& id : what.exclude)
     if (auto row = what.table.find(id))
       into.rejected[*row] |= what.bit;
 }
 
 void schedulability_filter::operator()(const screened& what, screening& into) const {
   auto& schedulable = what.table.schedulable();
-  auto unfit = [](std::uint8_t x) { return x == 0; };
   if (!any_fails(schedulable, unfit))
     return;
   reject(schedulable, what.bit, into.rejected, unfit);
@@ -111,10 +137,8 @@ void schedulability_filter::operator()(const screened& what, screening& into) co
 }
 
 void staleness_filter::operator()(const screened& what, screening& into) const {
-  // More than the limit in whole seconds: from limit + 1 seconds on.
-  auto newest_stale = what.now - (std::int64_t{limit_s} + 1) * 1000;
   auto& written = what.table.written();
-  auto stale = [newest_stale](unix_ms x) { return x <= newest_stale; };
+  stale_at stale{what.now, limit_s};
   if (!any_fails(written, stale))
     return;
   reject(written, what.bit, into.rejected, stale);
@@ -123,11 +147,29 @@ void staleness_filter::operator()(const screened& what, screening& into) const {
 
 void metric_filter::operator()(const screened& what, screening& into) const {
   auto& values = what.table.values(slot);
+  auto& rejected = into.rejected;
   auto limit = threshold;
-  if (what.table.metrics()[slot]->direction == better::lower)
-    reject(values, what.bit, into.rejected, [limit](float x) { return !(x < limit); });
-  else
-    reject(values, what.bit, into.rejected, [limit](float x) { return !(x > limit); });
+  if (what.table.metrics()[slot].metric->direction == better::lower) {
+    if (inverted)
+      reject(values, what.bit, rejected, [limit](float x) { return x < limit; });
+    else
+      reject(values, what.bit, rejected, [limit](float x) { return !(x < limit); });
+  } else {
+    if (inverted)
+      reject(values, what.bit, rejected, [limit](float x) { return x > limit; });
+    else
+      reject(values, what.bit, rejected, [limit](float x) { return !(x > limit); });
+  }
+}
+
+void attribute_filter::operator()(const screened& what, screening& into) const {
+  reject(what.table.reserved(), what.bit, into.rejected, [this](std::optional<infer_type> x) {
+    return x == reserved;
+  });
+}
+
+void role_filter::operator()(const screened& what, screening& into) const {
+  reject(what.table.roles(), what.bit, into.rejected, [this](infer_type x) { return x != role; });
 }
 
 result<failover_domain> parse_failover_domain(std::string_view name) {
@@ -145,39 +187,72 @@ result<failover_domain> parse_failover_domain(std::string_view name) {
 void failover_filter::operator()(const screened& what, screening& into) const {
   if (!into.any_failing)
     return;
-  number_locations(what.table, into);
-  bool by_node = domain == failover_domain::node || domain == failover_domain::node_unit;
-  bool by_unit = domain == failover_domain::instance_unit || domain == failover_domain::node_unit;
-  auto& reached = into.failing;
-  if (by_node)
-    widen(reached, into.nodes, false, into.marks);
-  if (by_unit && into.data_parallel)
-    widen(reached, into.units, true, into.marks);
-  reject(reached, what.bit, into.rejected, [](std::uint8_t x) { return x != 0; });
+  reject(spread(domain, what.table, into), what.bit, into.rejected, [](std::uint8_t x) {
+    return x != 0;
+  });
 }
 
-std::string_view name_of(const filter& which) {
-  return std::visit([](auto& x) { return x.name; }, which);
+void failover_source_filter::operator()(const screened& what, screening& into) const {
+  mark_failing(what.table.states(), into, lost);
+  mark_failing(what.table.schedulable(), into, unfit);
+  mark_failing(what.table.written(), into, stale_at{what.now, staleness_limit_s});
+  reject(spread(domain, what.table, into), what.bit, into.rejected, [](std::uint8_t x) {
+    return x == 0;
+  });
+}
+
+filter_kind kind_of(const filter& which) {
+  if (auto* metric = std::get_if<metric_filter>(&which))
+    return metric->inverted ? filter_kind::not_metric : filter_kind::metric;
+  return std::visit(
+    [](auto& x) {
+      if constexpr (requires { x.kind; })
+        return x.kind;
+      else
+        return filter_kind::metric;
+    },
+    which);
 }
 
 void screen(
-  std::span<const filter> filters, const candidate_table& table, const placement_query& query,
-  unix_ms now, screening& into) {
+  std::span<const filter> filters, const candidate_table& table,
+  std::span<const instance_id> exclude, unix_ms now, screening& into, failure_marks marks) {
   into.rejected.assign(table.size(), 0);
-  into.failing.assign(table.size(), 0);
-  into.any_failing = false;
+  if (marks == failure_marks::fresh) {
+    into.failing.assign(table.size(), 0);
+    into.any_failing = false;
+  }
+  into.failing.resize(table.size(), 0);
   rejections bit = 1;
   for (auto& which : filters) {
-    screened what{table, query, now, bit};
+    screened what{table, exclude, now, bit};
     std::visit([&](auto& run) { run(what, into); }, which);
     bit = static_cast<rejections>(bit << 1);
   }
 }
 
+namespace {
+
+/// The last pass a filter takes part in.
+std::uint32_t passes_of(const filter& which) {
+  if (auto* metric = std::get_if<metric_filter>(&which))
+    return metric->strict ? last_pass : 1;
+  return std::visit(
+    [](auto& x) {
+      if constexpr (requires { x.passes; })
+        return x.passes;
+      else
+        return last_pass;
+    },
+    which);
+}
+
+} // namespace
+
 rejections filters_of_pass(std::span<const filter> filters, std::uint32_t pass) {
   unsigned taking_part = 0;
   for (std::size_t i = 0; i < filters.size(); ++i)
-    if (std::visit([](auto& x) { return x.passes; }, filters[i]) >= pass)
+    if (passes_of(filters[i]) >= pass)
       taking_part |= 1u << i;
   return static_cast<rejections>(taking_part);
 }

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "runtime/base/result.hpp"
+#include "runtime/scheduling/candidate_table.hpp"
 #include "runtime/scheduling/decision.hpp"
-#include "runtime/scheduling/load_metrics.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -13,11 +13,6 @@
 #include <vector>
 
 namespace llumnix {
-
-/// Passes of a decision. In each, fewer filters take part; the first that leaves somebody decides.
-///
-///     1 all of them    2 without those on load    3 also without `excluded`
-inline constexpr std::uint32_t last_pass = 3;
 
 /// Who failed which filter: bit i stands for filter i of the policy.
 using rejections = std::uint16_t;
@@ -39,52 +34,70 @@ struct screening {
   std::uint64_t layout = 0;
   numbering nodes, units;
   bool data_parallel = false;
-  std::vector<std::uint8_t> marks;
+  std::vector<std::uint8_t> reached; ///< scratch
+  std::vector<std::uint8_t> marks;   ///< scratch
 };
 
 /// What a filter looks at.
 struct screened {
   const candidate_table& table;
-  const placement_query& query;
+  std::span<const instance_id> exclude;
   unix_ms now;
   rejections bit; ///< of the filter at work
 };
 
 /// Rejects instances that are not `ready`. A lost one needs failover.
 struct state_filter {
-  static constexpr std::string_view name = "state";
+  static constexpr filter_kind kind = filter_kind::state;
   static constexpr std::uint32_t passes = last_pass;
   void operator()(const screened& what, screening& into) const;
 };
 
 /// Rejects instances the query excludes.
 struct excluded_filter {
-  static constexpr std::string_view name = "excluded";
+  static constexpr filter_kind kind = filter_kind::excluded;
   static constexpr std::uint32_t passes = 2;
   void operator()(const screened& what, screening& into) const;
 };
 
 /// Rejects instances that declare themselves unfit; they need failover.
 struct schedulability_filter {
-  static constexpr std::string_view name = "schedulability";
+  static constexpr filter_kind kind = filter_kind::schedulability;
   static constexpr std::uint32_t passes = last_pass;
   void operator()(const screened& what, screening& into) const;
 };
 
 /// Rejects instances whose last status is more than so many whole seconds old; they need failover.
 struct staleness_filter {
-  static constexpr std::string_view name = "staleness";
+  static constexpr filter_kind kind = filter_kind::staleness;
   static constexpr std::uint32_t passes = last_pass;
   std::uint32_t limit_s = 60;
   void operator()(const screened& what, screening& into) const;
 };
 
-/// Keeps instances whose metric is strictly better than the threshold.
+/// Keeps instances whose metric is strictly better than the threshold; the inverted form rejects
+/// just those.
 struct metric_filter {
-  static constexpr std::string_view name = "metric";
-  static constexpr std::uint32_t passes = 1;
   std::size_t slot = 0; ///< of the candidate table
   float threshold = 0;
+  bool strict = false; ///< takes part in every pass
+  bool inverted = false;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// Rejects instances that are reserved for a role (adaptive PD).
+struct attribute_filter {
+  static constexpr filter_kind kind = filter_kind::attribute;
+  static constexpr std::uint32_t passes = last_pass;
+  infer_type reserved = infer_type::prefill;
+  void operator()(const screened& what, screening& into) const;
+};
+
+/// Rejects instances of other roles.
+struct role_filter {
+  static constexpr filter_kind kind = filter_kind::infer_type;
+  static constexpr std::uint32_t passes = last_pass;
+  infer_type role = infer_type::neutral;
   void operator()(const screened& what, screening& into) const;
 };
 
@@ -100,22 +113,37 @@ result<failover_domain> parse_failover_domain(std::string_view name);
 /// data-parallel rank; an empty node id is nobody's neighbor, the empty unit id is a unit
 /// (spec/scheduling.md 6).
 struct failover_filter {
-  static constexpr std::string_view name = "failover";
+  static constexpr filter_kind kind = filter_kind::failover;
   static constexpr std::uint32_t passes = last_pass;
   failover_domain domain = failover_domain::instance_unit;
   void operator()(const screened& what, screening& into) const;
 };
 
+/// Rejects everyone outside the failover domains of those that need failover: those that must be
+/// left. Judges health itself, of all rows.
+struct failover_source_filter {
+  static constexpr filter_kind kind = filter_kind::failover_source;
+  static constexpr std::uint32_t passes = last_pass;
+  failover_domain domain = failover_domain::instance_unit;
+  std::uint32_t staleness_limit_s = 60;
+  void operator()(const screened& what, screening& into) const;
+};
+
 using filter = std::variant<
   state_filter, excluded_filter, schedulability_filter, staleness_filter, metric_filter,
-  failover_filter>;
+  attribute_filter, role_filter, failover_filter, failover_source_filter>;
 
-std::string_view name_of(const filter& which);
+filter_kind kind_of(const filter& which);
+
+/// Whether `screening::failing` begins anew, or goes on from the sweep before (policies of one
+/// rescheduling cycle).
+enum class failure_marks : std::uint8_t { fresh, kept };
 
 /// Runs the filters, in order, over all rows of the table.
 void screen(
-  std::span<const filter> filters, const candidate_table& table, const placement_query& query,
-  unix_ms now, screening& into);
+  std::span<const filter> filters, const candidate_table& table,
+  std::span<const instance_id> exclude, unix_ms now, screening& into,
+  failure_marks marks = failure_marks::fresh);
 
 /// The filters that take part in a pass.
 rejections filters_of_pass(std::span<const filter> filters, std::uint32_t pass);

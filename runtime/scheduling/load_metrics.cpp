@@ -1,5 +1,9 @@
 #include "runtime/scheduling/load_metrics.hpp"
 
+#include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/freeness.hpp"
+#include "runtime/scheduling/latency_profile.hpp"
+
 #include <algorithm>
 #include <array>
 #include <initializer_list>
@@ -9,8 +13,7 @@ namespace llumnix {
 
 namespace {
 
-using view = const instance_view&;
-using account = const inflight_load&;
+using input = const metric_input&;
 
 /// Sums as the reference does, in 32 bits that wrap.
 std::int32_t sum(std::initializer_list<std::int32_t> parts) {
@@ -20,80 +23,188 @@ std::int32_t sum(std::initializer_list<std::int32_t> parts) {
   return static_cast<std::int32_t>(total);
 }
 
-float kv_cache_usage_ratio_projected(view x, account sent) {
-  if (!x.has_status)
+/// What is given for a name in place of its computed value.
+float or_given(input x, std::string_view name, float computed) {
+  if (x.given)
+    if (auto found = x.given->find(name); found != x.given->end())
+      return found->second;
+  return computed;
+}
+
+float kv_cache_usage_ratio_projected(input x) {
+  if (!x.instance.has_status)
     return 0;
-  auto& s = x.status;
+  auto& s = x.instance.status;
   if (s.num_total_gpu_tokens == 0)
     return std::numeric_limits<float>::max();
   auto promised = sum(
     {s.num_used_gpu_tokens, s.num_uncomputed_tokens_all_waiting_prefills,
      s.num_unallocated_tokens_scheduler_running_prefills,
-     s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes, sent.decode_tokens});
+     s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes, x.inflight.decode_tokens});
   return static_cast<float>(promised) / static_cast<float>(s.num_total_gpu_tokens);
 }
 
-float decode_batch_size(view x, account sent) {
-  auto& s = x.status;
+float decode_batch_size(input x) {
+  auto& s = x.instance.status;
   return static_cast<float>(sum(
     {s.hybrid_scheduler_waiting_to_decode_requests_num, s.num_loading_requests,
      s.scheduler_waiting_to_decode_requests_num, s.scheduler_running_to_decode_requests_num,
-     sent.decode_requests}));
+     x.inflight.decode_requests}));
 }
 
-float num_waiting_requests(view x, account sent) {
-  return static_cast<float>(sum({x.status.num_waiting_requests, sent.requests}));
+float num_waiting_requests(input x) {
+  return static_cast<float>(sum({x.instance.status.num_waiting_requests, x.inflight.requests}));
 }
 
-float all_prefills_tokens_num(view x, account sent) {
-  auto& s = x.status;
-  return static_cast<float>(sum(
+float hit_tokens(input x) {
+  return or_given(x, "hit_tokens", static_cast<float>(x.share.hit_tokens));
+}
+
+float hit_ratio(input x) {
+  if (x.share.prompt_tokens == 0)
+    return 0;
+  return static_cast<float>(x.share.hit_tokens) / static_cast<float>(x.share.prompt_tokens);
+}
+
+float miss_tokens(input x) {
+  return or_given(x, "miss_tokens", static_cast<float>(x.share.miss_tokens));
+}
+
+/// Given as a number of any kind; progress is a count.
+std::int32_t predicted_progress_tokens(input x) {
+  constexpr double most = std::numeric_limits<std::int32_t>::max();
+  auto given = or_given(x, "predicted_progress", static_cast<float>(x.share.predicted_progress));
+  if (given == static_cast<float>(x.share.predicted_progress))
+    return x.share.predicted_progress;
+  return static_cast<std::int32_t>(std::clamp(static_cast<double>(given), -most, most));
+}
+
+float progress_metric(input x) {
+  return static_cast<float>(x.share.predicted_progress);
+}
+
+float all_prefills_tokens_num(input x) {
+  auto& s = x.instance.status;
+  auto work = sum(
     {s.num_uncomputed_tokens_all_waiting_prefills,
-     s.num_uncomputed_tokens_scheduler_running_prefills, sent.prefill_tokens}));
+     s.num_uncomputed_tokens_scheduler_running_prefills, x.inflight.prefill_tokens});
+  return static_cast<float>(sum({work, sum({0, -predicted_progress_tokens(x)})}));
+}
+
+float cache_aware_all_prefills_tokens_num(input x) {
+  return miss_tokens(x) + or_given(x, "all_prefills_tokens_num", all_prefills_tokens_num(x));
 }
 
 /// A neutral request in flight counts twice here, once per stage, as in the reference.
-float num_requests(view x, account sent) {
-  auto& s = x.status;
+float num_requests(input x) {
+  auto& s = x.instance.status;
   return static_cast<float>(sum(
-    {s.num_waiting_requests, s.num_loading_requests, s.num_running_requests, sent.prefill_requests,
-     sent.decode_requests}));
+    {s.num_waiting_requests, s.num_loading_requests, s.num_running_requests,
+     x.inflight.prefill_requests, x.inflight.decode_requests}));
 }
 
-float all_decodes_tokens_num(view x, account sent) {
-  auto& s = x.status;
+float all_decodes_tokens_num(input x) {
+  auto& s = x.instance.status;
   return static_cast<float>(sum(
     {s.hybrid_scheduler_waiting_to_decode_tokens_num, s.scheduler_waiting_to_decode_tokens_num,
-     s.scheduler_running_to_decode_tokens_num, s.num_tokens_loading_requests, sent.decode_tokens}));
+     s.scheduler_running_to_decode_tokens_num, s.num_tokens_loading_requests,
+     x.inflight.decode_tokens}));
 }
 
-float requests_sent(view, account sent) {
-  return static_cast<float>(sent.requests);
+/// What a prediction is made from, as other metrics say it (spec/scheduling.md 9.3, 9.4).
+predicted_work work_of(input x, std::int32_t prompt_tokens) {
+  auto& s = x.instance.status;
+  return {
+    .all_prefills_tokens = or_given(x, "all_prefills_tokens_num", all_prefills_tokens_num(x)),
+    .decode_batch = or_given(x, "decode_batch_size", decode_batch_size(x)),
+    .all_decodes_tokens = or_given(x, "all_decodes_tokens_num", all_decodes_tokens_num(x)),
+    .reported_prefills = sum(
+      {s.num_uncomputed_tokens_all_waiting_prefills,
+       s.num_uncomputed_tokens_scheduler_running_prefills}),
+    .inflight_prefills = x.inflight.prefill_tokens,
+    .chunk = x.instance.metadata.max_num_batched_tokens,
+    .elapsed_ms = x.instance.has_status ? x.share.now - s.timestamp_ms : 0,
+    .prompt_tokens = static_cast<std::uint32_t>(prompt_tokens)};
+}
+
+float predicted_ttft_metric(input x) {
+  return x.profile ? predicted_ttft(*x.profile, work_of(x, x.share.prompt_tokens))
+                   : std::numeric_limits<float>::infinity();
+}
+
+float backlog_ttft_metric(input x) {
+  return x.profile ? predicted_ttft(*x.profile, work_of(x, 0))
+                   : std::numeric_limits<float>::infinity();
+}
+
+float predicted_tpot_metric(input x) {
+  return x.profile ? predicted_tpot(*x.profile, work_of(x, x.share.prompt_tokens))
+                   : std::numeric_limits<float>::infinity();
+}
+
+float requests_sent(input x) {
+  return static_cast<float>(x.inflight.requests);
 }
 
 /// A neutral request's tokens are in both counters, those of one stage in its own; and what is sent
 /// to an instance is all for one role.
-float tokens_sent(view, account sent) {
-  return static_cast<float>(std::max(sent.prefill_tokens, sent.decode_tokens));
+float tokens_sent(input x) {
+  return static_cast<float>(std::max(x.inflight.prefill_tokens, x.inflight.decode_tokens));
 }
+
+using enum scheduling_mode;
 
 constexpr std::array metrics{
   load_metric{"kv_cache_usage_ratio_projected", better::lower, kv_cache_usage_ratio_projected},
   load_metric{"decode_batch_size", better::lower, decode_batch_size},
   load_metric{"num_waiting_requests", better::lower, num_waiting_requests},
   load_metric{"all_prefills_tokens_num", better::lower, all_prefills_tokens_num},
+  load_metric{"kv_cache_hit_len", better::higher, hit_tokens, full, true},
+  load_metric{
+    "cache_aware_all_prefills_tokens_num", better::lower, cache_aware_all_prefills_tokens_num, full,
+    true},
   load_metric{"num_requests", better::lower, num_requests},
   load_metric{"all_decodes_tokens_num", better::lower, all_decodes_tokens_num},
-  load_metric{"num_requests", better::lower, requests_sent, scheduling_mode::lite},
-  load_metric{"num_tokens", better::lower, tokens_sent, scheduling_mode::lite},
+  load_metric{"predicted_ttft", better::lower, predicted_ttft_metric, full, true},
+  load_metric{"predicted_tpot", better::lower, predicted_tpot_metric, full, true},
+  load_metric{"hit_tokens", better::higher, hit_tokens, full, true},
+  load_metric{"hit_ratio", better::higher, hit_ratio, full, true},
+  load_metric{"miss_tokens", better::lower, miss_tokens, full, true},
+  load_metric{"predicted_progress", better::higher, progress_metric, full, true},
+  load_metric{"remaining_steps", better::higher, remaining_steps},
+  load_metric{"remaining_steps_defrag", better::higher, remaining_steps_defrag},
+  load_metric{"kv_blocks_ratio", better::lower, kv_blocks_ratio},
+  load_metric{"adaptive_decode", better::lower, adaptive_decode},
+  load_metric{"miss_waiting_tokens", better::lower, miss_waiting_tokens},
+  load_metric{"freeness", better::higher, freeness},
+  load_metric{"num_requests", better::lower, requests_sent, lite},
+  load_metric{"num_tokens", better::lower, tokens_sent, lite},
 };
 
+constexpr load_metric ttft_without_request{
+  "predicted_ttft", better::lower, backlog_ttft_metric, full, true};
+
 } // namespace
+
+float value_of(const load_metric& metric, const metric_input& of) {
+  if (of.given)
+    if (auto found = of.given->find(metric.name); found != of.given->end())
+      return found->second;
+  return metric.compute(of);
+}
+
+std::span<const load_metric> load_metrics() {
+  return metrics;
+}
 
 const load_metric* find_load_metric(std::string_view name, scheduling_mode mode) {
   auto found = std::ranges::find_if(
     metrics, [&](const load_metric& x) { return x.name == name && x.mode == mode; });
   return found == metrics.end() ? nullptr : &*found;
+}
+
+const load_metric& backlog_ttft() {
+  return ttft_without_request;
 }
 
 std::string known_load_metrics(scheduling_mode mode) {
@@ -104,62 +215,13 @@ std::string known_load_metrics(scheduling_mode mode) {
   return names;
 }
 
-candidate_table::candidate_table(std::vector<const load_metric*> metrics)
-  : metrics_{std::move(metrics)}, values_(metrics_.size()) {}
-
-void candidate_table::put(const instance_view& instance, const inflight_load& inflight) {
-  auto& id = instance.metadata.instance_id;
-  auto at = at_or_above(id);
-  if (at == size() || ids_[at] != id)
-    insert(at, id);
-  bool judged = instance.has_status && instance.state != instance_state::stopped;
-  states_[at] = instance.state;
-  schedulable_[at] = !judged || instance.status.schedulable;
-  written_[at] = judged ? instance.status.timestamp_ms : std::numeric_limits<unix_ms>::max();
-  for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
-    values_[slot][at] = metrics_[slot]->value(instance, inflight);
-  auto& known = locations_[at];
-  auto& told = instance.metadata;
-  bool data_parallel = told.data_parallel_size > 1;
-  if (
-    known.node != told.node_id || known.unit != told.unit_id
-    || known.data_parallel != data_parallel) {
-    known = {told.node_id, told.unit_id, data_parallel};
-    ++layout_;
-  }
+std::uint8_t metric_number(std::string_view name) {
+  auto found = std::ranges::find(metrics, name, &load_metric::name);
+  return static_cast<std::uint8_t>(found - metrics.begin());
 }
 
-void candidate_table::erase(const instance_id& id) {
-  auto found = find(id);
-  if (!found)
-    return;
-  auto drop = [at = *found](auto& column) { column.erase(column.begin() + at); };
-  drop(ids_), drop(states_), drop(schedulable_), drop(written_), drop(locations_);
-  std::ranges::for_each(values_, drop);
-  ++layout_;
-}
-
-void candidate_table::insert(row at, const instance_id& id) {
-  auto open = [at](auto& column) { column.emplace(column.begin() + at); };
-  open(ids_), open(states_), open(schedulable_), open(written_), open(locations_);
-  std::ranges::for_each(values_, open);
-  ids_[at] = id;
-  ++layout_;
-}
-
-std::optional<candidate_table::row> candidate_table::find(const instance_id& id) const {
-  auto at = at_or_above(id);
-  if (at == size() || ids_[at] != id)
-    return std::nullopt;
-  return at;
-}
-
-candidate_table::row candidate_table::at_or_above(const instance_id& id) const {
-  return static_cast<row>(std::ranges::lower_bound(ids_, id) - ids_.begin());
-}
-
-candidate_table::row candidate_table::first_above(const instance_id& id) const {
-  return static_cast<row>(std::ranges::upper_bound(ids_, id) - ids_.begin());
+std::string_view metric_name(std::uint8_t number) {
+  return number < metrics.size() ? metrics[number].name : std::string_view{"unknown"};
 }
 
 } // namespace llumnix

@@ -4,12 +4,14 @@
 #include "runtime/cluster/dispatch_ledger.hpp"
 
 #include <cstdint>
-#include <optional>
+#include <map>
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace llumnix {
+
+class latency_profile;
 
 /// Which of two values of a metric is better.
 enum class better : std::uint8_t { lower, higher };
@@ -22,75 +24,54 @@ constexpr bool is_better(better direction, float x, float y) {
 /// the account alone, of what was sent and has not ended (spec/cms.md 7).
 enum class scheduling_mode : std::uint8_t { full, lite };
 
-/// A measure of load by name (spec/scheduling.md 5).
+/// Values of metrics that are laid down instead of computed, by name: what-if questions.
+using given_metrics = std::map<std::string, float, std::less<>>;
+
+/// What an instance carries into one decision, beside what is known of it at any time
+/// (spec/scheduling.md 3).
+struct decision_share {
+  std::int32_t prompt_tokens = 0; ///< of the request; 0 without one
+  unix_ms now = 0;
+  std::int32_t hit_tokens = 0;  ///< of the prompt, whose KV the instance has
+  std::int32_t miss_tokens = 0; ///< the rest; 0 everywhere where nobody was asked about prefixes
+  std::int32_t predicted_progress = 0; ///< prefill tokens done since the last status
+};
+
+/// All that a metric looks at.
+struct metric_input {
+  const instance_view& instance;
+  const inflight_load& inflight;
+  const decision_share& share;
+  const latency_profile* profile = nullptr; ///< null: nothing is predicted
+  const given_metrics* given = nullptr;     ///< null: everything is computed
+};
+
+/// A measure of load by name (spec/scheduling.md 5, spec/rescheduling.md 7).
 ///
-/// Its value is a function of the last status and of the account. Sums are 32-bit integers,
-/// converted to float once; ratios are float by float. An instance that has not reported yet counts
-/// as idle: only what was sent there counts, and as its KV capacity is unknown its usage is 0.
+/// Its value is a function of the last status, of the account and of the decision. Sums are 32-bit
+/// integers, converted to float once; ratios are float by float. An instance that has not reported
+/// yet counts as idle: only what was sent there counts, and as its KV capacity is unknown its usage
+/// is 0.
 struct load_metric {
   std::string_view name;
   better direction = better::lower;
-  float (*value)(const instance_view& instance, const inflight_load& inflight) = nullptr;
+  /// As the formula says; what is given in its place is `value_of`'s to see.
+  float (*compute)(const metric_input&) = nullptr;
   scheduling_mode mode = scheduling_mode::full;
+  bool of_decision = false; ///< changes with the request or with time: computed for each decision
 };
 
+/// The value of a metric: what is given for its name, else what it computes.
+float value_of(const load_metric& metric, const metric_input& of);
+
+/// All of them.
+std::span<const load_metric> load_metrics();
 /// The metric of that name in that mode, or null.
 const load_metric*
 find_load_metric(std::string_view name, scheduling_mode mode = scheduling_mode::full);
+/// `predicted_ttft` as if there were no request: how long the prefills that are there will take.
+const load_metric& backlog_ttft();
 /// The names of all metrics of a mode, for messages: "a, b, c".
 std::string known_load_metrics(scheduling_mode mode = scheduling_mode::full);
-
-/// The instances of one role as dense columns, ascending by id: what a decision sweeps over, kept
-/// up to date by every status and booking so that the decision itself computes, looks up and
-/// allocates nothing. A row is an index into every column; it changes when instances come and go.
-class candidate_table {
-public:
-  using row = std::uint32_t;
-  /// What failover domains are about. Compared only when an instance fails.
-  struct location {
-    std::string node;
-    std::string unit;
-    bool data_parallel = false; ///< more than one rank
-    friend bool operator==(const location&, const location&) = default;
-  };
-
-  /// `metrics` are the columns of values kept, by slot.
-  explicit candidate_table(std::vector<const load_metric*> metrics);
-
-  /// Adds an instance or refreshes its row.
-  void put(const instance_view& instance, const inflight_load& inflight);
-  void erase(const instance_id& id);
-
-  std::size_t size() const { return ids_.size(); }
-  std::optional<row> find(const instance_id& id) const;
-  /// The first row whose id is above `id`; `size()` if none is.
-  row first_above(const instance_id& id) const;
-
-  const std::vector<instance_id>& ids() const { return ids_; }
-  const std::vector<instance_state>& states() const { return states_; }
-  /// 1 where work is welcome. An instance that has not reported, or ended in order, has no health
-  /// to judge: it counts as schedulable and fresh.
-  const std::vector<std::uint8_t>& schedulable() const { return schedulable_; }
-  /// When the last status was written.
-  const std::vector<unix_ms>& written() const { return written_; }
-  const std::vector<float>& values(std::size_t slot) const { return values_[slot]; }
-  const std::vector<location>& locations() const { return locations_; }
-  const std::vector<const load_metric*>& metrics() const { return metrics_; }
-  /// Grows when rows or locations change.
-  std::uint64_t layout() const { return layout_; }
-
-private:
-  row at_or_above(const instance_id& id) const;
-  void insert(row at, const instance_id& id);
-
-  std::vector<const load_metric*> metrics_;
-  std::vector<instance_id> ids_;
-  std::vector<instance_state> states_;
-  std::vector<std::uint8_t> schedulable_;
-  std::vector<unix_ms> written_;
-  std::vector<std::vector<float>> values_;
-  std::vector<location> locations_;
-  std::uint64_t layout_ = 1;
-};
 
 } // namespace llumnix

@@ -9,93 +9,194 @@ namespace llumnix {
 
 namespace {
 
+/// `load-balance` that looks at prefixes first: the same as `scheduler.cache_aware` with it.
+constexpr std::string_view cache_aware = "cache-aware";
+constexpr std::string_view load_balance = "load-balance";
+/// Policy `slo` with `adaptive_pd`.
+constexpr std::string_view adaptive_pd = "adaptive-pd";
+
 /// A metric and its limit, as config names them.
 struct metric_limit {
-  std::string name;
-  double threshold = 0;
+  const load_metric* metric = nullptr; ///< null: there is none by that name
+  float threshold = 0;
 };
 
-/// A parameter of a filter or selector: which metric, taken from config.
+/// A parameter of a filter or selector: which metric and limit, taken from config.
 using metric_of = metric_limit (*)(const scheduler_config&);
 
+scheduling_mode mode_of(const scheduler_config& config) {
+  return config.full_mode ? scheduling_mode::full : scheduling_mode::lite;
+}
+
+/// Metrics that lite mode does not have stand for `num_tokens` there (spec/scheduling.md 1.2).
+metric_limit limit_of(const scheduler_config& config, const std::string& name, double threshold) {
+  auto* metric = find_load_metric(name, mode_of(config));
+  if (!metric && !config.full_mode)
+    metric = find_load_metric("num_tokens", scheduling_mode::lite);
+  return {metric, static_cast<float>(threshold)};
+}
+
 metric_limit neutral_load(const scheduler_config& config) {
-  return {config.neutral_load_metric, config.neutral_load_threshold};
+  return limit_of(config, config.neutral_load_metric, config.neutral_load_threshold);
 }
 metric_limit prefill_load(const scheduler_config& config) {
-  return {config.prefill_load_metric, config.prefill_load_threshold};
+  return limit_of(config, config.prefill_load_metric, config.prefill_load_threshold);
 }
 metric_limit decode_load(const scheduler_config& config) {
-  return {config.decode_load_metric, config.decode_load_threshold};
+  return limit_of(config, config.decode_load_metric, config.decode_load_threshold);
+}
+
+/// Only cache-aware placement looks at locality, and only to rank.
+metric_limit locality(const scheduler_config& config) {
+  if (!is_cache_aware(config))
+    return {};
+  return limit_of(config, config.prefill_cache_locality_metric, 0);
+}
+
+/// The product of two floats, as the reference compares: 50 x 0.60 is 30.000002.
+float share_of(double slo_ms, double share) {
+  return static_cast<float>(slo_ms) * static_cast<float>(share);
+}
+float ttft_limit(const scheduler_config& config) {
+  return share_of(config.ttft_slo_ms, config.ttft_slo_threshold);
+}
+float tpot_limit(const scheduler_config& config) {
+  return share_of(config.tpot_slo_ms, config.tpot_slo_threshold);
+}
+
+metric_limit ttft(const scheduler_config& config) {
+  return {find_load_metric("predicted_ttft"), ttft_limit(config)};
+}
+metric_limit tpot(const scheduler_config& config) {
+  return {find_load_metric("predicted_tpot"), tpot_limit(config)};
+}
+/// A decode must not wait behind prefills for longer than a token may take.
+metric_limit backlog(const scheduler_config& config) {
+  return {&backlog_ttft(), tpot_limit(config)};
+}
+metric_limit no_decodes(const scheduler_config&) {
+  return {find_load_metric("decode_batch_size"), 0.1f};
 }
 
 struct filter_use {
-  filter_use(const char* name, metric_of metric = nullptr) : name{name}, metric{metric} {}
-  std::string_view name;
-  metric_of metric; ///< of filter `metric`
+  filter_use(filter_kind kind, metric_of metric = nullptr, bool strict = false)
+    : kind{kind}, metric{metric}, strict{strict} {}
+  filter_use(filter_kind kind, infer_type role) : kind{kind}, role{role} {}
+  filter_kind kind;
+  metric_of metric = nullptr;            ///< of filter `metric`
+  bool strict = false;                   ///< of filter `metric`: no pass does without it
+  infer_type role = infer_type::neutral; ///< of filter `attribute`: reserved for it
 };
+using filter_uses = std::vector<filter_use>;
 
 struct selector_use {
   std::string_view name;
-  std::vector<metric_of> metrics;      ///< of selector `metric`: compared in this order
+  std::vector<metric_of> metrics = {}; ///< compared in this order; those without a name are left
   tie_rule ties = tie_rule::lowest_id; ///< of selector `metric`
 };
 
-/// The least load; of equals the one whose turn it is, or idle ones with a high id would starve.
-selector_use in_turn(metric_of load) {
-  return {"metric", {load}, tie_rule::in_turn};
-}
-
-/// One role of a policy in one mode. A new policy is new rows here.
+/// One role of a policy in one mode. A new policy is new rows here (docs/policies.md).
 struct policy_row {
   std::string_view policy;
   scheduling_mode mode;
   infer_type role;
-  std::vector<filter_use> filters; ///< in order, `failover` after those that find failures
+  filter_uses filters; ///< in order, `failover` after those that find failures
   selector_use pick;
 };
 
 using enum infer_type;
 using enum scheduling_mode;
 
-scheduling_mode mode_of(const scheduler_config& config) {
-  return config.full_mode ? full : lite;
+const filter_use state{filter_kind::state};
+const filter_use excluded{filter_kind::excluded};
+const filter_use schedulability{filter_kind::schedulability};
+const filter_use staleness{filter_kind::staleness};
+const filter_use failover{filter_kind::failover};
+
+/// Keeps those below the limit, unless that leaves nobody.
+filter_use below(metric_of load) {
+  return {filter_kind::metric, load};
+}
+/// Keeps those below the limit, or nobody.
+filter_use strictly_below(metric_of load) {
+  return {filter_kind::metric, load, true};
+}
+filter_use not_reserved_for(infer_type role) {
+  return {filter_kind::attribute, role};
+}
+
+/// The health filters with others before the failover domains.
+filter_uses healthy(const filter_uses& others = {}) {
+  filter_uses all{state, excluded, schedulability, staleness};
+  all.insert(all.end(), others.begin(), others.end());
+  all.push_back(failover);
+  return all;
+}
+
+/// Lite mode knows of no failover domains (spec/scheduling.md 7.2); health is what our own checks
+/// of the engines said.
+filter_uses checked(const filter_uses& others = {}) {
+  auto all = healthy(others);
+  all.pop_back();
+  return all;
+}
+
+/// The least of each in turn.
+selector_use least(std::vector<metric_of> metrics) {
+  return {best_metric::name, std::move(metrics)};
+}
+
+/// The least load; of equals the one whose turn it is, or idle ones with a high id would starve.
+selector_use least_in_turn(metric_of load) {
+  return {best_metric::name, {load}, tie_rule::in_turn};
 }
 
 const std::vector<policy_row>& policy_rows() {
-  static const std::vector<filter_use> healthy{
-    "state", "excluded", "schedulability", "staleness", "failover"};
-  static const auto healthy_below = [](metric_of load) {
-    return std::vector<filter_use>{"state",     "excluded",       "schedulability",
-                                   "staleness", {"metric", load}, "failover"};
-  };
-  // Lite mode knows of no failover domains (spec/scheduling.md 7.2); health is what our own checks
-  // of the engines said.
-  static const std::vector<filter_use> checked{"state", "excluded", "schedulability", "staleness"};
-  static const auto checked_below = [](metric_of load) {
-    return std::vector<filter_use>{
-      "state", "excluded", "schedulability", "staleness", {"metric", load}};
-  };
+  static const selector_use fixed{fixed_preference::name};
+  static const selector_use circle{next_in_order::name};
   static const std::vector<policy_row> rows{
-    {"load-balance", full, neutral, healthy_below(neutral_load), {"metric", {neutral_load}}},
-    {"load-balance", full, prefill, healthy_below(prefill_load), {"metric", {prefill_load}}},
-    {"load-balance", full, decode, healthy_below(decode_load), {"metric", {decode_load}}},
-    {"flood", full, neutral, healthy, {"fixed-preference", {}}},
-    {"flood", full, prefill, healthy, {"fixed-preference", {}}},
-    {"flood", full, decode, healthy, {"fixed-preference", {}}},
-    {"round-robin", full, neutral, healthy, {"round-robin", {}}},
-    {"round-robin", full, prefill, healthy, {"round-robin", {}}},
-    {"round-robin", full, decode, healthy, {"round-robin", {}}},
-    {"load-balance", lite, neutral, checked_below(neutral_load), in_turn(neutral_load)},
-    {"load-balance", lite, prefill, checked_below(prefill_load), in_turn(prefill_load)},
-    {"load-balance", lite, decode, checked_below(decode_load), in_turn(decode_load)},
-    {"flood", lite, neutral, checked, {"fixed-preference", {}}},
-    {"flood", lite, prefill, checked, {"fixed-preference", {}}},
-    {"flood", lite, decode, checked, {"fixed-preference", {}}},
-    {"round-robin", lite, neutral, checked, {"round-robin", {}}},
-    {"round-robin", lite, prefill, checked, {"round-robin", {}}},
-    {"round-robin", lite, decode, checked, {"round-robin", {}}},
+    {"load-balance", full, neutral, healthy({below(neutral_load)}),
+     least({locality, neutral_load})},
+    {"load-balance", full, prefill, healthy({below(prefill_load)}),
+     least({locality, prefill_load})},
+    {"load-balance", full, decode, healthy({below(decode_load)}), least({decode_load})},
+    {"flood", full, neutral, healthy(), fixed},
+    {"flood", full, prefill, healthy(), fixed},
+    {"flood", full, decode, healthy(), fixed},
+    {"slo", full, prefill, healthy({strictly_below(ttft)}), least({ttft})},
+    {"slo", full, decode, healthy({strictly_below(tpot)}), least({tpot})},
+    {adaptive_pd,
+     full,
+     prefill,
+     healthy({not_reserved_for(decode), below(ttft), strictly_below(no_decodes)}),
+     {slo_prefill::name, {ttft}}},
+    {adaptive_pd,
+     full,
+     decode,
+     healthy({not_reserved_for(prefill), below(backlog), below(tpot)}),
+     {slo_decode::name, {tpot, backlog}}},
+    {"round-robin", full, neutral, healthy(), circle},
+    {"round-robin", full, prefill, healthy(), circle},
+    {"round-robin", full, decode, healthy(), circle},
+    {"load-balance", lite, neutral, checked({below(neutral_load)}), least_in_turn(neutral_load)},
+    {"load-balance", lite, prefill, checked({below(prefill_load)}), least_in_turn(prefill_load)},
+    {"load-balance", lite, decode, checked({below(decode_load)}), least_in_turn(decode_load)},
+    {"flood", lite, neutral, checked(), fixed},
+    {"flood", lite, prefill, checked(), fixed},
+    {"flood", lite, decode, checked(), fixed},
+    {"round-robin", lite, neutral, checked(), circle},
+    {"round-robin", lite, prefill, checked(), circle},
+    {"round-robin", lite, decode, checked(), circle},
   };
   return rows;
+}
+
+/// The rows that a config asks for stand under this name.
+std::string_view rows_of(const scheduler_config& config) {
+  if (config.policy == cache_aware && config.full_mode)
+    return load_balance;
+  bool adaptive = config.adaptive_pd && config.policy == "slo" && config.full_mode;
+  return adaptive ? adaptive_pd : std::string_view{config.policy};
 }
 
 /// Everything wrong with a config, as one error.
@@ -113,8 +214,10 @@ private:
 std::string known_policies(scheduling_mode mode) {
   std::string names;
   for (auto& row : policy_rows())
-    if (row.mode == mode && row.role == neutral)
+    if (row.mode == mode && row.role == decode && row.policy != adaptive_pd)
       names.append(names.empty() ? "" : ", ").append(row.policy);
+  if (mode == full)
+    names.append(", ").append(cache_aware);
   return names;
 }
 
@@ -136,9 +239,10 @@ std::string wrong_metric(const std::string& name, scheduling_mode mode) {
 
 void check(const scheduler_config& config, problems& found) {
   auto mode = mode_of(config);
-  bool known = std::ranges::any_of(policy_rows(), [&](const policy_row& row) {
-    return row.policy == config.policy && row.mode == mode;
-  });
+  bool known = config.policy != adaptive_pd
+               && std::ranges::any_of(policy_rows(), [&](const policy_row& row) {
+                    return row.policy == rows_of(config) && row.mode == mode;
+                  });
   if (!known)
     found.add(
       "scheduler.policy: unknown policy \"" + config.policy + "\"; known" + in_lite_mode(mode)
@@ -150,6 +254,10 @@ void check(const scheduler_config& config, problems& found) {
   metric("neutral_load_metric", config.neutral_load_metric);
   metric("prefill_load_metric", config.prefill_load_metric);
   metric("decode_load_metric", config.decode_load_metric);
+  if (is_cache_aware(config))
+    metric("prefill_cache_locality_metric", config.prefill_cache_locality_metric);
+  if (config.adaptive_pd && config.policy != "slo")
+    found.add("scheduler.adaptive_pd: wants scheduler.policy=slo");
   if (auto domain = parse_failover_domain(config.failover_domain); !domain)
     found.add("scheduler.failover_domain: " + domain.error().context);
   if (config.dispatch_top_k == 0)
@@ -163,6 +271,8 @@ public:
 
   role_policy compose(const policy_row& row) {
     into_ = {};
+    into_.any_role = row.policy == adaptive_pd;
+    progress_ = config_.predict_progress && config_.full_mode && row.role == prefill;
     for (auto& use : row.filters)
       into_.filters.push_back(make(use));
     into_.pick = make(row.pick);
@@ -171,53 +281,59 @@ public:
 
 private:
   filter make(const filter_use& use) {
-    if (use.name == state_filter::name)
-      return state_filter{};
-    if (use.name == excluded_filter::name)
-      return excluded_filter{};
-    if (use.name == schedulability_filter::name)
-      return schedulability_filter{};
-    if (use.name == staleness_filter::name)
-      return staleness_filter{config_.instance_staleness_s};
-    if (use.name == metric_filter::name) {
-      auto limit = use.metric(config_);
-      return metric_filter{slot(limit.name), static_cast<float>(limit.threshold)};
+    switch (use.kind) {
+      case filter_kind::state: return state_filter{};
+      case filter_kind::excluded: return excluded_filter{};
+      case filter_kind::schedulability: return schedulability_filter{};
+      case filter_kind::staleness: return staleness_filter{config_.instance_staleness_s};
+      case filter_kind::attribute: return attribute_filter{use.role};
+      case filter_kind::failover:
+        return failover_filter{*parse_failover_domain(config_.failover_domain)};
+      default: break;
     }
-    LLUMNIX_ASSERT(use.name == failover_filter::name);
-    return failover_filter{*parse_failover_domain(config_.failover_domain)};
+    LLUMNIX_ASSERT(use.kind == filter_kind::metric);
+    auto limit = use.metric(config_);
+    return metric_filter{.slot = slot(limit), .threshold = limit.threshold, .strict = use.strict};
   }
 
   selector make(const selector_use& use) {
+    std::vector<std::size_t> slots;
+    for (auto metric : use.metrics)
+      if (auto limit = metric(config_); limit.metric)
+        slots.push_back(slot(limit));
     if (use.name == fixed_preference::name)
       return fixed_preference{};
     if (use.name == next_in_order::name)
       return next_in_order{};
-    LLUMNIX_ASSERT(use.name == best_metric::name);
-    best_metric best{{}, config_.dispatch_top_k, config_.seed, use.ties};
-    for (auto metric : use.metrics)
-      best.slots.push_back(slot(metric(config_).name));
-    return best;
+    if (use.name == slo_prefill::name)
+      return slo_prefill{slots.at(0)};
+    if (use.name == slo_decode::name)
+      return slo_decode{slots.at(0), slots.at(1), tpot_limit(config_)};
+    LLUMNIX_ASSERT(use.name == best_metric::name && !slots.empty());
+    return best_metric{std::move(slots), config_.dispatch_top_k, config_.seed, use.ties};
   }
 
-  /// The slot of a metric; each metric has one, however often it is used. Metrics that lite mode
-  /// does not have stand for `num_tokens` there (spec/scheduling.md 1.2).
-  std::size_t slot(const std::string& name) {
-    auto* metric = find_load_metric(name, mode_of(config_));
-    if (!metric && !config_.full_mode)
-      metric = find_load_metric("num_tokens", lite);
-    LLUMNIX_ASSERT(metric != nullptr);
+  /// The slot of a metric; each metric has one, however often it is used.
+  std::size_t slot(const metric_limit& use) {
+    LLUMNIX_ASSERT(use.metric != nullptr);
+    metric_column column{use.metric, use.metric->of_decision || progress_};
     auto& metrics = into_.metrics;
-    auto found = std::ranges::find(metrics, metric);
+    auto found = std::ranges::find(metrics, column);
     if (found == metrics.end())
-      found = metrics.insert(found, metric);
+      found = metrics.insert(found, column);
     return static_cast<std::size_t>(found - metrics.begin());
   }
 
   const scheduler_config& config_;
   role_policy into_;
+  bool progress_ = false; ///< values depend on the time: work is done meanwhile
 };
 
 } // namespace
+
+bool is_cache_aware(const scheduler_config& config) {
+  return config.full_mode && (config.cache_aware || config.policy == cache_aware);
+}
 
 result<placement_policy> make_policy(const scheduler_config& config) {
   problems found;
@@ -227,7 +343,7 @@ result<placement_policy> make_policy(const scheduler_config& config) {
   placement_policy made{.name = config.policy, .roles = {}};
   composer compose{config};
   for (auto& row : policy_rows())
-    if (row.policy == config.policy && row.mode == mode_of(config))
+    if (row.policy == rows_of(config) && row.mode == mode_of(config))
       made.roles[static_cast<std::size_t>(row.role)] = compose.compose(row);
   return made;
 }

@@ -5,6 +5,7 @@
 #include "runtime/scheduling/selectors.hpp"
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,16 +13,23 @@ namespace llumnix {
 
 /// How one role is chosen: who may take the request, and who of them does.
 struct role_policy {
-  std::vector<const load_metric*> metrics; ///< used by the filters and the selector, by slot
-  std::vector<filter> filters;             ///< in order
+  std::vector<metric_column> metrics; ///< used by the filters and the selector, by slot
+  std::vector<filter> filters;        ///< in order
   selector pick;
+  /// Instances of every role are candidates (adaptive PD: a role is what load makes of one).
+  bool any_role = false;
 };
 
 /// A policy made from config: the value a dispatcher decides by.
 struct placement_policy {
   std::string name;
-  std::array<role_policy, 3> roles; ///< by infer_type
+  /// By infer_type; a policy that knows no such role refuses its requests.
+  std::array<std::optional<role_policy>, 3> roles;
 };
+
+/// Whether placements look at who holds a prompt's prefix: `cache_aware`, or the policy of that
+/// name.
+bool is_cache_aware(const scheduler_config& config);
 
 /// Makes the policy the config names out of its rows in the registry, those of full or of lite
 /// mode. Fails with `invalid_argument` and every problem at once: an unknown policy, metric or

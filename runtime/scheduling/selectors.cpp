@@ -14,7 +14,7 @@ bool goes_before(const best_metric& which, const candidate_table& table, row fir
   for (auto slot : which.slots) {
     auto& values = table.values(slot);
     if (values[x] != values[y])
-      return is_better(table.metrics()[slot]->direction, values[x], values[y]);
+      return is_better(table.metrics()[slot].metric->direction, values[x], values[y]);
   }
   return (x >= first) == (y >= first) ? x < y : x >= first;
 }
@@ -91,7 +91,7 @@ std::optional<row> sweep_around(const best_metric& which, const survivors& among
 }
 
 std::optional<row> the_best(const best_metric& which, const survivors& among, row first) {
-  auto direction = among.table.metrics()[which.slots.front()]->direction;
+  auto direction = among.table.metrics()[which.slots.front()].metric->direction;
   return direction == better::lower ? sweep_around<better::lower>(which, among, first)
                                     : sweep_around<better::higher>(which, among, first);
 }
@@ -106,7 +106,7 @@ std::optional<row> one_of_the_best(
 }
 
 std::optional<row> choose_by(
-  const best_metric& which, const survivors& among, std::string_view request_id,
+  const best_metric& which, const survivors& among, std::string_view request_id, bool,
   selector_memory& memory) {
   bool in_turn = which.ties == tie_rule::in_turn;
   memory.first = in_turn ? among.table.first_above(memory.last) : 0;
@@ -118,7 +118,8 @@ std::optional<row> choose_by(
 }
 
 std::optional<row> choose_by(
-  const fixed_preference&, const survivors& among, std::string_view, selector_memory& memory) {
+  const fixed_preference&, const survivors& among, std::string_view, bool,
+  selector_memory& memory) {
   if (auto last = among.table.find(memory.last); last && among.has(*last))
     return last;
   auto chosen = first_of(among, 0, among.table.size());
@@ -127,8 +128,8 @@ std::optional<row> choose_by(
   return chosen;
 }
 
-std::optional<row>
-choose_by(const next_in_order&, const survivors& among, std::string_view, selector_memory& memory) {
+std::optional<row> choose_by(
+  const next_in_order&, const survivors& among, std::string_view, bool, selector_memory& memory) {
   auto begin = among.table.first_above(memory.last);
   auto chosen = first_of(among, begin, among.table.size());
   if (!chosen)
@@ -138,6 +139,47 @@ choose_by(const next_in_order&, const survivors& among, std::string_view, select
   return chosen;
 }
 
+/// The first survivor that no other goes before.
+template <class Before>
+std::optional<row> first_by(const survivors& among, Before before) {
+  std::optional<row> best;
+  for (row at = 0; at < among.table.size(); ++at)
+    if (among.has(at) && (!best || before(at, *best)))
+      best = at;
+  return best;
+}
+
+std::optional<row> choose_by(
+  const slo_prefill& which, const survivors& among, std::string_view, bool, selector_memory&) {
+  auto& ttft = among.table.values(which.ttft);
+  auto& reserved = among.table.reserved();
+  return first_by(among, [&](row x, row y) {
+    if (ttft[x] != ttft[y])
+      return ttft[x] < ttft[y];
+    return reserved[x] == infer_type::prefill && reserved[y] != infer_type::prefill;
+  });
+}
+
+std::optional<row> choose_by(
+  const slo_decode& which, const survivors& among, std::string_view, bool fallback,
+  selector_memory&) {
+  auto& tpot = among.table.values(which.tpot);
+  auto& backlog = among.table.values(which.backlog);
+  if (!fallback)
+    return first_by(among, [&, &reserved = among.table.reserved()](row x, row y) {
+      bool first = reserved[x] == infer_type::decode, second = reserved[y] == infer_type::decode;
+      return first != second ? first : tpot[x] > tpot[y];
+    });
+  return first_by(among, [&](row x, row y) {
+    bool first = tpot[x] < which.limit, second = tpot[y] < which.limit;
+    if (first != second)
+      return first;
+    if (!first)
+      return tpot[x] < tpot[y];
+    return tpot[x] != tpot[y] ? tpot[x] > tpot[y] : backlog[x] < backlog[y];
+  });
+}
+
 } // namespace
 
 std::string_view name_of(const selector& which) {
@@ -145,22 +187,41 @@ std::string_view name_of(const selector& which) {
 }
 
 std::optional<row> choose(
-  const selector& which, const survivors& among, std::string_view request_id,
+  const selector& which, const survivors& among, std::string_view request_id, bool fallback,
   selector_memory& memory) {
-  return std::visit([&](auto& x) { return choose_by(x, among, request_id, memory); }, which);
+  return std::visit(
+    [&](auto& x) { return choose_by(x, among, request_id, fallback, memory); }, which);
+}
+
+std::vector<std::size_t> compared_by(const selector& which) {
+  if (auto* best = std::get_if<best_metric>(&which))
+    return best->slots;
+  if (auto* prefill = std::get_if<slo_prefill>(&which))
+    return {prefill->ttft};
+  if (auto* decode = std::get_if<slo_decode>(&which))
+    return {decode->tpot};
+  return {};
 }
 
 std::span<const row> best_of(
   const best_metric& which, const survivors& among, std::size_t count, std::vector<row>& into,
   row first) {
+  constexpr std::size_t few = 16; // that many are kept in order while sweeping
   into.clear();
-  for (std::size_t at = 0; at < among.table.size(); ++at)
-    if (among.has(at))
-      into.push_back(static_cast<row>(at));
+  auto before = [&](row x, row y) { return goes_before(which, among.table, first, x, y); };
+  for (row at = 0; at < among.table.size(); ++at) {
+    if (!among.has(at))
+      continue;
+    if (count > few) {
+      into.push_back(at);
+    } else if (into.size() < count || (count > 0 && before(at, into.back()))) {
+      into.insert(std::ranges::upper_bound(into, at, before), at);
+      into.resize(std::min(into.size(), count));
+    }
+  }
   auto end = into.begin() + static_cast<std::ptrdiff_t>(std::min(count, into.size()));
-  std::partial_sort(into.begin(), end, into.end(), [&](row x, row y) {
-    return goes_before(which, among.table, first, x, y);
-  });
+  if (count > few)
+    std::partial_sort(into.begin(), end, into.end(), before);
   return {into.begin(), end};
 }
 

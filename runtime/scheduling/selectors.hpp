@@ -54,14 +54,37 @@ struct next_in_order {
   static constexpr std::string_view name = "round-robin";
 };
 
-using selector = std::variant<best_metric, fixed_preference, next_in_order>;
+/// The least predicted time to first token, ties to the instance reserved for prefill, then by id
+/// (adaptive PD, spec/scheduling.md 7.4).
+struct slo_prefill {
+  static constexpr std::string_view name = "slo-prefill";
+  std::size_t ttft = 0; ///< slot of `predicted_ttft`
+};
+
+/// Packs decodes (adaptive PD, spec/scheduling.md 7.4). Within the limits: the instance reserved
+/// for decode, else the highest predicted time per output token. With the limits dropped: of those
+/// below the limit the highest, ties to the smallest prefill backlog; if there are none the lowest.
+struct slo_decode {
+  static constexpr std::string_view name = "slo-decode";
+  std::size_t tpot = 0;    ///< slot of `predicted_tpot`
+  std::size_t backlog = 0; ///< slot of `backlog_ttft`
+  float limit = 0;         ///< ms per output token
+};
+
+using selector
+  = std::variant<best_metric, fixed_preference, next_in_order, slo_prefill, slo_decode>;
 
 std::string_view name_of(const selector& which);
 
-/// The choice among the survivors, or nothing if there are none.
+/// The choice among the survivors, or nothing if there are none. `fallback`: they are those of a
+/// later pass than the first.
 std::optional<candidate_table::row> choose(
-  const selector& which, const survivors& among, std::string_view request_id,
+  const selector& which, const survivors& among, std::string_view request_id, bool fallback,
   selector_memory& memory);
+
+/// The slots of the metrics that a selector compares by, the first that counts first; none where
+/// it does not compare.
+std::vector<std::size_t> compared_by(const selector& which);
 
 /// The best survivors, best first, at most `count`; ties in row order from `first` on, around the
 /// circle. Uses `into` as its memory.

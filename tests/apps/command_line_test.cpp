@@ -1,6 +1,7 @@
 #include "apps/cli_common.hpp"
 #include "apps/commands.hpp"
-#include "apps/reference_flags.hpp"
+#include "apps/reference/gateway_flags.hpp"
+#include "apps/reference/go_style.hpp"
 
 #include <doctest/doctest.h>
 
@@ -23,7 +24,7 @@ struct program {
   /// What the user is told; empty when the command line is right.
   std::string told(std::vector<std::string> arguments) {
     if (arguments.front() == "gateway")
-      arguments = without_go_style(arguments);
+      arguments = without_go_style(gateway_flags(), arguments);
     std::reverse(arguments.begin(), arguments.end()); // as CLI11 wants them
     try {
       app.parse(arguments);

@@ -65,10 +65,10 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
   auto text = why_text(
     admin_document::parse(R"({"id":"r1","requests":["r1"],"events":[
       {"at_ms":1000,"kind":"placed","request":"r1","instance":"engine-2","epoch":1,"reasons":{"policy":"load-balance",
-        "fallback":false,"considered":["engine-1","engine-2"],"ranking":["engine-2","engine-1"],
+        "fallback":false,"considered":5,"ranking":["engine-2","engine-1"],
         "metrics":{"engine-1":{"load":0.5},"engine-2":{"load":0.25}},
-        "dropped":[{"instance":"engine-3","pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9}],
-        "dropped_total":3}},
+        "dropped":[{"first":"engine-3","count":3,"pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9}],
+        "sentence":"engine-2 chosen by load"}},
       {"at_ms":1340,"kind":"replayed","instance":"engine-1","epoch":2,"reasons":{},"note":"engine-2 was lost"},
       {"at_ms":3500,"kind":"finished","reasons":{},"note":"stop, 12 tokens"}]})"),
     false);
@@ -76,11 +76,11 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
     text
     == "Request r1\n"
        "      +0ms  placed on engine-2, epoch 1\n"
-       "             policy load-balance, candidates engine-1,engine-2\n"
+       "             policy load-balance, 5 candidates\n"
        "             -> engine-2  load 0.25\n"
        "                engine-1  load 0.5\n"
-       "             not engine-3: filter metric, load 0.95 against 0.9\n"
-       "             and 2 more not\n"
+       "             not engine-3 and 2 more: filter metric, load 0.95 against 0.9\n"
+       "             engine-2 chosen by load\n"
        "    +340ms  replayed on engine-1, epoch 2: engine-2 was lost\n"
        "     +2.5s  finished: stop, 12 tokens\n");
 }

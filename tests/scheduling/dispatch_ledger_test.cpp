@@ -40,7 +40,13 @@ TEST_CASE("an engine's request id is read back to the one it was dispatched unde
         row{"reqA", "reqA"}, row{"a-b+c-d", "a-b"}, row{"a-b-c", "a-b"}, row{"r-", "r"},
         row{"+x", ""}, row{"-x", ""}, row{"", ""}, row{"cmpl-", ""}, row{"chatcmpl-x", "x"},
         row{"cmpl-chatcmpl-x", "chatcmpl"}, row{"chatcmpl-cmpl-x", "cmpl"}, row{"Cmpl-r1", "Cmpl"},
-        row{"xcmpl-r1-0", "xcmpl-r1"}}) {
+        row{"xcmpl-r1-0", "xcmpl-r1"},
+        // A bare UUID is whole (weakness 18); what only looks like one is cut as ever.
+        row{
+          "chatcmpl-550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"},
+        row{"550E8400-E29B-41D4-A716-44665544000F", "550E8400-E29B-41D4-A716-44665544000F"},
+        row{"550e8400-e29b-41d4-a716-446655440000-0", "550e8400-e29b-41d4-a716-446655440000"},
+        row{"550e8400-e29b-41d4-a716-44665544000g", "550e8400-e29b-41d4-a716"}}) {
     CAPTURE(reported);
     CHECK(normalized_request_id(reported) == expected);
   }

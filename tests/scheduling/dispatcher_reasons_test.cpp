@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <tuple>
 
 using namespace llumnix;
@@ -35,89 +36,102 @@ TEST_CASE("a placement explains itself by the numbers that were compared") {
   CHECK(instance == "b");
   CHECK(reasons.policy == "load-balance");
   CHECK(reasons.view_version == d.view().version());
-  CHECK_FALSE(reasons.fallback);
-  CHECK(reasons.considered == std::vector<instance_id>{"a", "b", "c", "d", "e"});
-  CHECK(reasons.considered_total == 5);
-  using drop = std::tuple<instance_id, std::uint32_t, std::string, std::string, double, double>;
+  CHECK(reasons.pass == 1);
+  CHECK(reasons.considered == 5);
+  using drop = std::tuple<std::string_view, int, int, instance_id, float, float>;
   std::vector<drop> drops;
-  for (auto& x : reasons.dropped)
-    drops.emplace_back(x.instance, x.pass, x.filter, x.metric, x.value, x.threshold);
+  for (auto& x : reasons.drops)
+    drops.emplace_back(filter_name(x.filter), x.pass, x.count, x.first, x.value, x.threshold);
   CHECK(
     drops
     == std::vector<drop>{
-      {"a", 1, "metric", "all_prefills_tokens_num", 120, 100},
-      {"c", 1, "excluded", "", 0, 0},
-      {"d", 1, "schedulability", "", 0, 0},
-      {"d", 1, "failover", "", 0, 0},
-      {"e", 1, "state", "", 0, 0}});
-  CHECK(reasons.dropped_total == 5);
-  REQUIRE(reasons.metrics.size() == 1);
-  CHECK(reasons.metrics[0].first == "b");
-  CHECK(
-    reasons.metrics[0].second
-    == std::vector<std::pair<std::string, double>>{{"all_prefills_tokens_num", 40}});
-  CHECK(reasons.note == "b chosen by metric");
+      {"state", 1, 1, "e", 0, 0},
+      {"excluded", 1, 1, "c", 0, 0},
+      {"schedulability", 1, 1, "d", 0, 0},
+      {"metric", 1, 1, "a", 120, 100},
+      {"failover", 1, 1, "d", 0, 0}});
+  CHECK(metric_name(reasons.drops[3].metric) == "all_prefills_tokens_num");
+  CHECK(reasons.ranked_by_count == 1);
+  CHECK(metric_name(reasons.ranked_by[0]) == "all_prefills_tokens_num");
+  REQUIRE(reasons.ranking.size() == 1);
+  CHECK(reasons.ranking[0].instance == "b");
+  CHECK(reasons.ranking[0].values[0] == 40);
+  CHECK(sentence(reasons, instance) == "b chosen by all_prefills_tokens_num");
 }
 
-TEST_CASE("each pass tells whom it dropped, and the note why there was another") {
+TEST_CASE("each pass tells whom it dropped, and the sentence why there was another") {
   auto d = make();
   join(d, "a", 120), join(d, "b", 110);
   auto passes_of = [](const placement_reasons& reasons) {
     std::string text;
-    for (auto& x : reasons.dropped)
-      text += x.instance + std::to_string(x.pass) + x.filter + " ";
+    for (auto& x : reasons.drops)
+      text += std::string{filter_name(x.filter)} + std::to_string(x.pass) + x.first
+              + std::to_string(x.count) + " ";
     return text;
   };
   auto overloaded = d.place(query_for("r1", 0), noon, true);
   CHECK(overloaded.instance == "b");
-  CHECK(overloaded.reasons.fallback);
-  CHECK(passes_of(overloaded.reasons) == "a1metric b1metric ");
+  CHECK(overloaded.reasons.pass == 2);
+  CHECK(passes_of(overloaded.reasons) == "metric1a2 ");
   CHECK(
-    overloaded.reasons.note
-    == "b chosen by metric; every healthy candidate is above the load limit or excluded");
+    sentence(overloaded.reasons, overloaded.instance)
+    == "b chosen by all_prefills_tokens_num; every healthy candidate is above the load limit or "
+       "excluded");
   auto excluded = d.place(query_for("r2", 0, {"a", "b"}), noon, true);
   CHECK(excluded.instance == "b");
-  CHECK(excluded.reasons.fallback);
+  CHECK(excluded.reasons.pass == 3);
+  CHECK(passes_of(excluded.reasons) == "excluded1a2 metric1a2 excluded2a2 ");
   CHECK(
-    passes_of(excluded.reasons)
-    == "a1excluded a1metric b1excluded b1metric a2excluded b2excluded ");
-  CHECK(excluded.reasons.note == "b chosen by metric; only excluded candidates are healthy");
+    sentence(excluded.reasons, excluded.instance)
+    == "b chosen by all_prefills_tokens_num; only excluded candidates are healthy");
 }
 
 TEST_CASE("a refusal explains itself too") {
   auto d = make();
   auto nobody = d.place(query_for("r1"), noon, true);
   CHECK(nobody.instance == "");
-  CHECK(nobody.reasons.note == "no neutral instance is known");
+  CHECK(sentence(nobody.reasons, "") == "no neutral instance is known");
   join(d, "a");
   d.set_state("a", instance_state::stopped);
   auto refused = d.place(query_for("r2"), noon, true);
   CHECK(refused.instance == "");
-  CHECK_FALSE(refused.reasons.fallback);
-  CHECK(refused.reasons.metrics.empty());
-  REQUIRE(refused.reasons.dropped.size() == 2); // in either pass
-  CHECK(refused.reasons.dropped[1].pass == 2);
-  CHECK(refused.reasons.dropped[1].filter == "state");
-  CHECK(refused.reasons.note == "none of 1 candidates can take work");
+  CHECK(refused.reasons.ranking.empty());
+  REQUIRE(refused.reasons.drops.size() == 2); // in either pass
+  CHECK(refused.reasons.drops[1].pass == 2);
+  CHECK(refused.reasons.drops[1].filter == filter_kind::state);
+  CHECK(sentence(refused.reasons, "") == "none of 1 candidates can take work");
 }
 
-TEST_CASE("reasons are bounded: 32 candidates and 32 drops are kept and counted on, and the best 8 "
-          "are shown") {
+TEST_CASE("reasons are bounded: drops are counted by filter, and the best four are named") {
   auto d = make();
   for (int i = 0; i < 60; ++i)
     join(d, padded(i), i < 40 ? 200 : 100 - i); // the first 40 above the limit
   auto [instance, reasons] = d.place(query_for("r"), noon, true);
   CHECK(instance == padded(59));
-  CHECK(reasons.considered.size() == 32);
-  CHECK(reasons.considered_total == 60);
-  CHECK(reasons.dropped.size() == 32);
-  CHECK(reasons.dropped_total == 40);
-  CHECK(reasons.dropped.back().instance == padded(31));
-  REQUIRE(reasons.metrics.size() == 8);
-  for (int i = 0; i < 8; ++i) {
-    CHECK(reasons.metrics[i].first == padded(59 - i));
-    CHECK(reasons.metrics[i].second[0].second == 41 + i);
+  CHECK(reasons.considered == 60);
+  REQUIRE(reasons.drops.size() == 1);
+  CHECK(reasons.drops[0].count == 40);
+  CHECK(reasons.drops[0].first == padded(0));
+  REQUIRE(reasons.ranking.size() == 4);
+  for (int i = 0; i < 4; ++i) {
+    CHECK(reasons.ranking[i].instance == padded(59 - i));
+    CHECK(reasons.ranking[i].values[0] == 41 + i);
   }
+}
+
+TEST_CASE("the winner is named also where it is not among the best four") {
+  scheduler_config config;
+  config.dispatch_top_k = 20;
+  auto d = *dispatcher::make(config);
+  for (int i = 0; i < 20; ++i)
+    join(d, padded(i), 10 * i);
+  bool beyond = false;
+  for (int i = 0; i < 40; ++i) {
+    auto [instance, reasons] = d.place(query_for("r" + std::to_string(i), 0), noon, true);
+    CHECK(std::ranges::count(reasons.ranking, instance, &ranked_candidate::instance) == 1);
+    beyond = beyond || reasons.ranking.size() == 5;
+  }
+  CHECK(beyond);
 }
 
 TEST_CASE("reasons are filled only where asked for, and asking changes no choice") {
@@ -129,10 +143,8 @@ TEST_CASE("reasons are filled only where asked for, and asking changes no choice
     auto query = query_for("r" + std::to_string(i), 30);
     auto quiet = silent.place(query, noon, false);
     CHECK(quiet.instance == asked.place(query, noon, true).instance);
-    CHECK(quiet.reasons.policy.empty());
-    CHECK(quiet.reasons.considered.empty());
-    CHECK(quiet.reasons.dropped.empty());
-    CHECK(quiet.reasons.metrics.empty());
-    CHECK(quiet.reasons.note.empty());
+    CHECK(quiet.reasons.considered == 0);
+    CHECK(quiet.reasons.drops.empty());
+    CHECK(quiet.reasons.ranking.empty());
   }
 }

@@ -30,7 +30,7 @@ instance_id place(dispatcher& by, const std::string& request, unix_ms now = noon
 
 TEST_CASE("a dispatcher is not made from names nothing knows") {
   scheduler_config config;
-  config.neutral_load_metric = "kv_cache_hit_len";
+  config.neutral_load_metric = "kv_cache_hit";
   auto made = dispatcher::make(config);
   REQUIRE_FALSE(made.has_value());
   CHECK(made.error().code == errc::invalid_argument);
@@ -141,7 +141,7 @@ TEST_CASE("statuses pass the gates before they count") {
     auto placed = d.place(query_for("r2"), noon + 1, true);
     CHECK(placed.instance == (chosen ? "a" : ""));
     if (chosen) // what is reported once the account of r1 is reconciled; else r1 still counts
-      CHECK(placed.reasons.metrics.at(0).second.at(0).second == (body ? 77 : 100));
+      CHECK(placed.reasons.ranking.at(0).values[0] == (body ? 77 : 100));
   }
 }
 
@@ -171,7 +171,7 @@ TEST_CASE("an instance that has just registered is chosen whatever its metric is
     d.put(neutral_instance("new"), life_of("n"));
     auto placed = d.place(query_for("r1"), noon + 3'600'000, true);
     CHECK(placed.instance == "new");
-    CHECK_FALSE(placed.reasons.fallback);
+    CHECK(placed.reasons.pass == 1);
     d.set_state("new", instance_state::draining);
     CHECK(place(d, "r2") == "");
   }
@@ -182,10 +182,10 @@ TEST_CASE("when everyone is above the threshold the least loaded takes it all th
   join(d, "a", 300), join(d, "b", 200), join(d, "c", 99);
   auto first = d.place(query_for("r1", 1), noon, true);
   CHECK(first.instance == "c");
-  CHECK_FALSE(first.reasons.fallback);
+  CHECK(first.reasons.pass == 1);
   auto second = d.place(query_for("r2", 150), noon, true); // c is at 100: the limit is not below it
   CHECK(second.instance == "c");
-  CHECK(second.reasons.fallback);
+  CHECK(second.reasons.pass == 2);
   CHECK(place(d, "r3") == "b");
 }
 
@@ -368,9 +368,9 @@ TEST_CASE("in lite mode idle instances take turns, and the reasons rank the one 
     CAPTURE(expected);
     auto placed = d.place(query_for("r"), noon, true);
     CHECK(placed.instance == expected);
-    REQUIRE(placed.reasons.metrics.size() == 3);
-    CHECK(placed.reasons.metrics[0].first == expected);
-    CHECK(placed.reasons.metrics[0].second[0].first == "num_requests");
+    REQUIRE(placed.reasons.ranking.size() == 3);
+    CHECK(placed.reasons.ranking[0].instance == expected);
+    CHECK(metric_name(placed.reasons.ranked_by[0]) == "num_requests");
     d.release("r");
   }
 }

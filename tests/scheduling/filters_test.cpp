@@ -17,7 +17,7 @@ ids left(
   const candidate_table& table, const std::vector<filter>& filters, std::uint32_t pass = 1,
   const placement_query& query = {}, unix_ms now = noon) {
   screening into;
-  screen(filters, table, query, now, into);
+  screen(filters, table, query.exclude, now, into);
   auto taking_part = filters_of_pass(filters, pass);
   ids kept;
   for (std::size_t row = 0; row < table.size(); ++row)
@@ -108,15 +108,14 @@ TEST_CASE("an instance that has not reported, or ended in order, is not stale") 
 }
 
 TEST_CASE("the metric filter keeps what is strictly better than its threshold, in pass 1") {
-  constexpr load_metric upward{
-    "upward", better::higher, [](const instance_view& x, const inflight_load&) {
-      return float(x.status.num_used_gpu_tokens);
-    }};
+  constexpr load_metric upward{"upward", better::higher, [](const metric_input& x) {
+                                 return float(x.instance.status.num_used_gpu_tokens);
+                               }};
   auto downward = upward;
   downward.direction = better::lower;
   using row = std::pair<const load_metric*, ids>;
   for (auto& [metric, kept] : {row{&upward, {"high"}}, row{&downward, {"low"}}}) {
-    candidate_table table{{metric}};
+    candidate_table table{{{metric}}};
     for (auto [id, used] : {std::pair{"low", 1}, std::pair{"equal", 2}, std::pair{"high", 3}}) {
       auto status = idle_status(id);
       status.num_used_gpu_tokens = used;

@@ -1,4 +1,4 @@
-#include "runtime/scheduling/load_metrics.hpp"
+#include "runtime/scheduling/candidate_table.hpp"
 #include "tests/scheduling/cluster_builder.hpp"
 
 #include <doctest/doctest.h>
@@ -48,7 +48,8 @@ float value_of(
   scheduling_mode mode = scheduling_mode::full) {
   auto* found = find_load_metric(metric, mode);
   REQUIRE(found != nullptr);
-  return found->value(view, inflight);
+  decision_share none;
+  return value_of(*found, {view, inflight, none});
 }
 
 constexpr float bits(std::initializer_list<int> which) {
@@ -148,13 +149,13 @@ TEST_CASE("in lite mode load is what was sent, whatever a status says") {
   CHECK(find_load_metric("num_waiting_requests", lite) == nullptr);
 }
 
-TEST_CASE("metrics that need predictors or cache hits are not there") {
-  for (auto name : {"predicted_ttft", "kv_cache_hit_len", "", "num_tokens", "num_requests "})
+TEST_CASE("names that are none, or of the other mode, find nothing") {
+  for (auto name : {"", "num_tokens", "num_requests ", "NUM_REQUESTS"})
     CHECK(find_load_metric(name) == nullptr);
 }
 
 TEST_CASE("a candidate table keeps its rows in id order through every change") {
-  candidate_table table{{find_load_metric("num_waiting_requests")}};
+  candidate_table table{{{find_load_metric("num_waiting_requests")}}};
   auto put = [&](const char* id, std::int32_t waiting) {
     auto status = idle_status(id);
     status.num_waiting_requests = waiting;

@@ -9,12 +9,12 @@ namespace {
 std::vector<std::string> filters_of(const role_policy& role) {
   std::vector<std::string> names;
   for (auto& which : role.filters)
-    names.emplace_back(name_of(which));
+    names.emplace_back(filter_name(kind_of(which)));
   return names;
 }
 
 const role_policy& role_of(const placement_policy& policy, infer_type role) {
-  return policy.roles[static_cast<std::size_t>(role)];
+  return *policy.roles[static_cast<std::size_t>(role)];
 }
 
 scheduler_config with_policy(std::string name) {
@@ -52,7 +52,7 @@ TEST_CASE("load-balance filters and selects by each role's own metric") {
       == std::vector<std::string>{
         "state", "excluded", "schedulability", "staleness", "metric", "failover"});
     REQUIRE(rule.metrics.size() == 1);
-    CHECK(rule.metrics[0]->name == metric);
+    CHECK(rule.metrics[0].metric->name == metric);
     CHECK(std::get<staleness_filter>(rule.filters[3]).limit_s == 7);
     CHECK(std::get<metric_filter>(rule.filters[4]).threshold == threshold);
     CHECK(std::get<failover_filter>(rule.filters[5]).domain == failover_domain::node_unit);
@@ -69,7 +69,8 @@ TEST_CASE("flood and round-robin are other rows over the same filters, without l
     CAPTURE(policy);
     auto made = make_policy(with_policy(policy));
     REQUIRE(made.has_value());
-    for (auto& rule : made->roles) {
+    for (auto& known : made->roles) {
+      auto& rule = *known;
       CHECK(
         filters_of(rule)
         == std::vector<std::string>{
@@ -96,7 +97,8 @@ TEST_CASE("in lite mode the rows are others: own checks and own account, no fail
     auto made = make_policy(config);
     REQUIRE(made.has_value());
     CHECK(made->name == policy);
-    for (auto& rule : made->roles) {
+    for (auto& known : made->roles) {
+      auto& rule = *known;
       std::vector<std::string> filters{"state", "excluded", "schedulability", "staleness"};
       if (by_load)
         filters.push_back("metric");
@@ -124,8 +126,8 @@ TEST_CASE("in lite mode load is counted in requests or tokens; other metrics sta
     REQUIRE(made.has_value());
     auto& rule = role_of(*made, infer_type::neutral);
     REQUIRE(rule.metrics.size() == 1);
-    CHECK(rule.metrics[0]->name == used);
-    CHECK(rule.metrics[0]->mode == scheduling_mode::lite);
+    CHECK(rule.metrics[0].metric->name == used);
+    CHECK(rule.metrics[0].metric->mode == scheduling_mode::lite);
     CHECK(std::get<metric_filter>(rule.filters[4]).threshold == 77);
   }
 }
@@ -133,14 +135,14 @@ TEST_CASE("in lite mode load is counted in requests or tokens; other metrics sta
 TEST_CASE("what one mode lacks is refused with the mode") {
   auto config = with_policy("slo");
   config.full_mode = false;
-  config.neutral_load_metric = "predicted_ttft";
+  config.neutral_load_metric = "load";
   auto made = make_policy(config);
   REQUIRE_FALSE(made.has_value());
   CHECK(
     made.error().context
     == "scheduler.policy: unknown policy \"slo\"; known in lite mode (scheduler.full_mode=false): "
        "load-balance, flood, round-robin; scheduler.neutral_load_metric: unknown metric "
-       "\"predicted_ttft\"; known in lite mode (scheduler.full_mode=false): num_requests, "
+       "\"load\"; known in lite mode (scheduler.full_mode=false): num_requests, "
        "num_tokens");
   config = with_policy("load-balance");
   config.neutral_load_metric = "num_tokens";
@@ -154,18 +156,25 @@ TEST_CASE("what one mode lacks is refused with the mode") {
 TEST_CASE("names nothing knows are refused, with those that are known") {
   constexpr auto metrics
     = "known: kv_cache_usage_ratio_projected, decode_batch_size, num_waiting_requests, "
-      "all_prefills_tokens_num, num_requests, all_decodes_tokens_num";
+      "all_prefills_tokens_num, kv_cache_hit_len, cache_aware_all_prefills_tokens_num, "
+      "num_requests, all_decodes_tokens_num, predicted_ttft, predicted_tpot, hit_tokens, "
+      "hit_ratio, miss_tokens, predicted_progress, remaining_steps, remaining_steps_defrag, "
+      "kv_blocks_ratio, adaptive_decode, miss_waiting_tokens, freeness";
+  constexpr auto policies = "known: load-balance, flood, slo, round-robin, cache-aware";
   struct row {
     void (*spoil)(scheduler_config&);
     std::string expected;
   };
   const row rows[]{
-    {[](auto& c) { c.policy = "slo"; },
-     "scheduler.policy: unknown policy \"slo\"; known: load-balance, flood, round-robin"},
-    {[](auto& c) { c.neutral_load_metric = "predicted_ttft"; },
-     std::string{"scheduler.neutral_load_metric: unknown metric \"predicted_ttft\"; "} + metrics},
-    {[](auto& c) { c.prefill_load_metric = "kv_cache_hit_len"; },
-     std::string{"scheduler.prefill_load_metric: unknown metric \"kv_cache_hit_len\"; "} + metrics},
+    {[](auto& c) { c.policy = "adaptive-pd"; }, // the name of rows, not of a policy
+     std::string{"scheduler.policy: unknown policy \"adaptive-pd\"; "} + policies},
+    {[](auto& c) { c.neutral_load_metric = "load"; },
+     std::string{"scheduler.neutral_load_metric: unknown metric \"load\"; "} + metrics},
+    {[](auto& c) { c.prefill_load_metric = "num_requests "; },
+     std::string{"scheduler.prefill_load_metric: unknown metric \"num_requests \"; "} + metrics},
+    {[](auto& c) { c.cache_aware = true, c.prefill_cache_locality_metric = "near"; },
+     std::string{"scheduler.prefill_cache_locality_metric: unknown metric \"near\"; "} + metrics},
+    {[](auto& c) { c.adaptive_pd = true; }, "scheduler.adaptive_pd: wants scheduler.policy=slo"},
     {[](auto& c) { c.decode_load_metric = ""; },
      std::string{"scheduler.decode_load_metric: unknown metric \"\"; "} + metrics},
     {[](auto& c) { c.failover_domain = "rack"; },
@@ -173,8 +182,8 @@ TEST_CASE("names nothing knows are refused, with those that are known") {
      "instance-unit, node-unit"},
     {[](auto& c) { c.dispatch_top_k = 0; }, "scheduler.dispatch_top_k: 0 is below 1"},
     {[](auto& c) { c.dispatch_top_k = 0, c.policy = "x"; },
-     "scheduler.policy: unknown policy \"x\"; known: load-balance, flood, round-robin; "
-     "scheduler.dispatch_top_k: 0 is below 1"},
+     std::string{"scheduler.policy: unknown policy \"x\"; "} + policies
+       + "; scheduler.dispatch_top_k: 0 is below 1"},
   };
   for (auto& [spoil, expected] : rows)
     for (auto policy : {"load-balance", "flood"}) { // also where the policy would not use it
@@ -185,4 +194,39 @@ TEST_CASE("names nothing knows are refused, with those that are known") {
       CHECK(made.error().code == errc::invalid_argument);
       CHECK(made.error().context == expected);
     }
+}
+
+TEST_CASE("cache-aware is load-balance with prefixes first, by either name") {
+  auto named = with_policy("cache-aware"), switched = with_policy("load-balance");
+  switched.cache_aware = true;
+  for (auto& config : {named, switched}) {
+    CHECK(is_cache_aware(config));
+    auto made = make_policy(config);
+    REQUIRE(made.has_value());
+    for (auto role : {infer_type::neutral, infer_type::prefill}) {
+      auto& rule = role_of(*made, role);
+      CHECK(rule.metrics[0].metric->name == "all_prefills_tokens_num");
+      CHECK(rule.metrics[1].metric->name == "cache_aware_all_prefills_tokens_num");
+      CHECK_FALSE(rule.metrics[0].of_decision);
+      CHECK(rule.metrics[1].of_decision);
+      CHECK(std::get<best_metric>(rule.pick).slots == std::vector<std::size_t>{1, 0});
+      CHECK(std::get<metric_filter>(rule.filters[4]).slot == 0); // locality is never filtered on
+    }
+    CHECK(role_of(*made, infer_type::decode).metrics.size() == 1);
+  }
+  named.full_mode = false;
+  CHECK_FALSE(is_cache_aware(named));
+  CHECK_FALSE(make_policy(named).has_value());
+}
+
+TEST_CASE("slo is strict, and knows no neutral role") {
+  auto config = with_policy("slo");
+  config.tpot_slo_ms = 50;
+  config.tpot_slo_threshold = 0.6;
+  auto made = make_policy(config);
+  REQUIRE(made.has_value());
+  CHECK_FALSE(made->roles[0].has_value());
+  auto& limit = std::get<metric_filter>(role_of(*made, infer_type::decode).filters[4]);
+  CHECK(limit.strict);
+  CHECK(limit.threshold == 30.000002f); // float by float, as the reference multiplies
 }

@@ -137,7 +137,7 @@ private:
     opinion_.placed(query, chosen, now_);
     ++decisions;
     refusals += chosen.empty();
-    fallbacks += reasons.fallback;
+    fallbacks += !chosen.empty() && reasons.pass > 1;
   }
 
   std::mt19937 chance_;

@@ -13,18 +13,18 @@ namespace {
 
 using ids = std::vector<instance_id>;
 
-float used(const instance_view& x, const inflight_load&) {
-  return static_cast<float>(x.status.num_used_gpu_tokens);
+float used(const metric_input& x) {
+  return static_cast<float>(x.instance.status.num_used_gpu_tokens);
 }
-float running(const instance_view& x, const inflight_load&) {
-  return static_cast<float>(x.status.num_running_requests);
+float running(const metric_input& x) {
+  return static_cast<float>(x.instance.status.num_running_requests);
 }
 constexpr load_metric low_used{"used", better::lower, used};
 constexpr load_metric high_running{"running", better::higher, running};
 
 /// A table of two columns, and who is rejected in it.
 struct scene {
-  scene() : table{{&low_used, &high_running}} {}
+  scene() : table{{{&low_used}, {&high_running}}} {}
 
   void add(const instance_id& id, std::int32_t used, std::int32_t running) {
     auto status = idle_status(id);
@@ -36,7 +36,7 @@ struct scene {
   void reject(const instance_id& id) { rejected[*table.find(id)] = 1; }
   survivors among() const { return {table, rejected, 1}; }
   instance_id pick(const selector& which, std::string_view request = "r") {
-    auto row = choose(which, among(), request, memory);
+    auto row = choose(which, among(), request, false, memory);
     return row ? table.ids()[*row] : "";
   }
 
@@ -125,8 +125,8 @@ TEST_CASE("a filter that sits a pass out rejects nobody in it") {
   scene s;
   s.add("a", 1, 0), s.add("b", 2, 0);
   s.rejected = {0b10, 0b00};
-  CHECK(choose(by({0}), {s.table, s.rejected, 0b11}, "r", s.memory) == 1u);
-  CHECK(choose(by({0}), {s.table, s.rejected, 0b01}, "r", s.memory) == 0u);
+  CHECK(choose(by({0}), {s.table, s.rejected, 0b11}, "r", false, s.memory) == 1u);
+  CHECK(choose(by({0}), {s.table, s.rejected, 0b01}, "r", false, s.memory) == 0u);
 }
 
 TEST_CASE("without survivors nobody is chosen") {

@@ -95,7 +95,8 @@ TEST_CASE("a gateway that is told to place by itself misses no scheduler") {
   REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
   CHECK(cluster.counters("head").placements_by_view == 0);
   auto why = cluster.inspect("head", "why", "r1");
-  CHECK(why.find("placed by the gateway: engine-0 chosen by metric") != std::string::npos);
+  CHECK(why.find("placed by the gateway") != std::string::npos);
+  CHECK(why.find("engine-0 chosen by all_prefills_tokens_num") != std::string::npos);
 }
 
 TEST_CASE("the directory lists the actors of every node") {

@@ -74,11 +74,12 @@ TEST_CASE("every message survives the wire") {
   CHECK(over_the_wire(system, place).questions[1].epoch == 2);
   CHECK(over_the_wire(system, place).released == place.released);
   placed_msg placed{request.stream, 1, owner, {}};
-  placed.reasons.metrics = {{"i", {{"m", 0.5}}}};
-  placed.reasons.dropped = {{"j", 2, "metric", "m", 1.5, 1.0}};
-  CHECK(over_the_wire(system, placed).reasons.metrics == placed.reasons.metrics);
+  placed.reasons.ranking = {{"i", {0.5f, 7}}};
+  placed.reasons.drops = {{filter_kind::metric, 2, 3, "j", 1, 1.5f, 1}};
+  CHECK(over_the_wire(system, placed).reasons.ranking[0].values[1] == 7);
   CHECK(over_the_wire(system, placements_msg{{placed, {}}}).placed[0].owner == owner);
-  CHECK(over_the_wire(system, placed).reasons.dropped.front().threshold == 1.0);
+  CHECK(over_the_wire(system, placed).reasons.drops[0].filter == filter_kind::metric);
+  CHECK(over_the_wire(system, placed).reasons.drops[0].count == 3);
 
   instance_status status;
   status.instance_id = "i";

@@ -1,4 +1,5 @@
-#include "apps/reference_flags.hpp"
+#include "apps/reference/common_flags.hpp"
+#include "apps/reference/gateway_flags.hpp"
 
 namespace llumnix {
 
@@ -8,12 +9,11 @@ using enum flag_form;
 using enum flag_fate;
 
 constexpr std::string_view serving = "Serving and queue";
-constexpr std::string_view found = "Discovery";
+constexpr std::string_view found = common_flags::discovery;
 constexpr std::string_view tokens = "Tokenizer and parsers";
 constexpr std::string_view routes = "Routing, retry, fallback";
 constexpr std::string_view placing = "Disaggregation and scheduling";
 constexpr std::string_view batches = "Batch service";
-constexpr std::string_view logs = "Log, as klog has it";
 
 constexpr std::string_view tokenizers = "tokenizers: engines tokenize themselves";
 constexpr std::string_view traffic = "routes to other services";
@@ -21,11 +21,9 @@ constexpr std::string_view fallback = "fallback to other services";
 constexpr std::string_view pd = "prefill and decode instances";
 constexpr std::string_view batch = "batch service";
 constexpr std::string_view remote = "scheduler over HTTP: the gateway schedules by itself";
-constexpr std::string_view files = "log files: the log goes to stderr";
-constexpr std::string_view always_stderr = "the log goes to stderr";
 
 // clang-format off
-constexpr reference_flag table[] = {
+constexpr auto own_flags = std::to_array<reference_flag>({
   {serving, "host", text, "0.0.0.0", "listen address", works},
   {serving, "port", whole, "8001", "listen port; 0 picks a free one", works},
   {serving, "max-queue-size", whole, "512", "requests waiting for an engine; above it 429", knob, "gateway.max_queue"},
@@ -43,20 +41,6 @@ constexpr reference_flag table[] = {
   {found, "llm-backend-endpoints", text, "", "the engines, as HOST:PORT,HOST:PORT", works},
   {found, "scheduler-discovery", text, "endpoints", "where the scheduler is found", missing, remote},
   {found, "scheduler-endpoints", text, "", "the scheduler", missing, remote},
-  {found, "discovery-redis-host", text, "redis", "host of the Redis with the records", works},
-  {found, "discovery-redis-port", whole, "6379", "its port", works},
-  {found, "discovery-redis-username", text, "", "its user", knob, "discovery.redis_username"},
-  {found, "discovery-redis-password", text, "", "that user's password", knob, "discovery.redis_password"},
-  {found, "discovery-redis-socket-timeout", number, "1.0", "for a connection and a reply, in seconds", knob, "discovery.timeout", "s"},
-  {found, "discovery-redis-retry-times", whole, "1", "tries of a command", taken, "reads are repeated for ever, and the last list stays meanwhile"},
-  {found, "discovery-redis-status-ttl-ms", whole, "60000", "a record as old as this is dead", knob, "discovery.record_expiry", "ms"},
-  {found, "discovery-redis-refresh-interval-ms", whole, "1000", "between two reads", knob, "discovery.redis_interval", "ms"},
-  {found, "discovery-etcd-endpoints", text, "etcd:2379", "members of the etcd with the records", works},
-  {found, "discovery-etcd-username", text, "", "its user", knob, "discovery.etcd_username"},
-  {found, "discovery-etcd-password", text, "", "that user's password", knob, "discovery.etcd_password"},
-  {found, "discovery-etcd-dial-timeout", number, "5.0", "for a connection and a reply, in seconds", knob, "discovery.timeout", "s"},
-  {found, "discovery-etcd-lease-ttl", number, "60", "a record as old as this is dead, in seconds", knob, "discovery.record_expiry", "s"},
-  {found, "discovery-etcd-refresh-interval-sec", whole, "3600", "between two reads of everything beside the watch", knob, "discovery.etcd_interval", "s"},
 
   {tokens, "tokenizer-name", text, "", "a built-in tokenizer", missing, tokenizers},
   {tokens, "tokenizer-path", text, "", "directory or file of a tokenizer", missing, tokenizers},
@@ -95,26 +79,14 @@ constexpr reference_flag table[] = {
   {batches, "batch-lines-per-shard", whole, "1000", "lines of a shard", missing, batch},
   {batches, "batch-request-timeout", duration, "3m", "for one line", missing, batch},
   {batches, "batch-request-retry-times", whole, "3", "further tries of a line", missing, batch},
-
-  {logs, "v", whole, "0", "detail; from 4 on each request is logged", works},
-  {logs, "logtostderr", toggle, "true", "log to stderr", taken, always_stderr},
-  {logs, "alsologtostderr", toggle, "false", "log to stderr too", taken, always_stderr},
-  {logs, "stderrthreshold", text, "2", "least level on stderr", taken, "--log-level says what is logged"},
-  {logs, "log_dir", text, "", "directory of log files", missing, files},
-  {logs, "log_file", text, "", "a log file", missing, files},
-  {logs, "log_file_max_size", whole, "1800", "its largest size in MB", taken, always_stderr},
-  {logs, "log_backtrace_at", text, ":0", "FILE:LINE that logs its callers", missing, "log lines with callers"},
-  {logs, "vmodule", text, "", "detail by source file", missing, "log levels by source file"},
-  {logs, "skip_headers", toggle, "false", "log without headers", taken, "log lines have one form; see --log-json"},
-  {logs, "skip_log_headers", toggle, "false", "log files without headers", taken, always_stderr},
-  {logs, "add_dir_header", toggle, "false", "log with directories of source files", taken, "log lines have one form; see --log-json"},
-  {logs, "one_output", toggle, "false", "log to one level's file only", taken, always_stderr},
-};
+});
 // clang-format on
+
+constexpr auto table = join_tables(own_flags, common_flags::record_stores, common_flags::log);
 
 } // namespace
 
-std::span<const reference_flag> reference_flags() {
+flag_table gateway_flags() {
   return table;
 }
 

@@ -1,10 +1,10 @@
-#include "apps/reference_flags.hpp"
+#include "apps/reference/gateway_flags.hpp"
 
+#include "apps/reference/extra_args.hpp"
 #include "config/notation.hpp"
 #include "integrations/discovery/engine_list.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -16,111 +16,23 @@ namespace llumnix {
 namespace {
 
 const reference_flag* find_flag(std::string_view name) {
-  auto all = reference_flags();
-  auto found = std::ranges::find(all, name, &reference_flag::name);
-  return found == all.end() ? nullptr : &*found;
-}
-
-std::string dashed(std::string_view name) {
-  return "--" + std::string{name};
-}
-
-template <class T>
-std::optional<T> number_in(std::string_view text) {
-  T value{};
-  auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failure != std::errc{} || end != text.data() + text.size())
-    return {};
-  if constexpr (std::is_floating_point_v<T>)
-    if (!std::isfinite(value))
-      return {};
-  return value;
-}
-
-std::optional<bool> truth_in(std::string_view text) {
-  for (auto word : {"1", "t", "T", "TRUE", "true", "True"})
-    if (text == word)
-      return true;
-  for (auto word : {"0", "f", "F", "FALSE", "false", "False"})
-    if (text == word)
-      return false;
-  return {};
+  return llumnix::find_flag(gateway_flags(), name);
 }
 
 /// The one way to write a value of that form; nothing if it is none.
 std::optional<std::string> in_one_form(flag_form form, std::string_view text) {
-  switch (form) {
-    case flag_form::text: return std::string{text};
-    case flag_form::whole:
-      if (auto value = number_in<std::int64_t>(text))
-        return std::to_string(*value);
-      return {};
-    case flag_form::number:
-      if (auto value = number_in<double>(text))
-        return format_number(*value);
-      return {};
-    case flag_form::toggle:
-      if (auto value = truth_in(text))
-        return *value ? "true" : "false";
-      return {};
-    case flag_form::duration:
-      if (milliseconds value{}; parse_go_duration(text, value))
-        return format_duration(value);
-      return {};
-  }
-  return {};
+  auto value = read_flag(form, text);
+  return value ? std::optional{to_text(*value)} : std::nullopt;
 }
 
-std::string wrong_form(flag_form form, std::string_view text) {
-  auto shown = text.empty() ? std::string{"an empty value"} : std::string{text};
-  switch (form) {
-    case flag_form::text: break;
-    case flag_form::whole: return shown + " is no whole number";
-    case flag_form::number: return shown + " is no number";
-    case flag_form::toggle: return shown + " is neither true nor false";
-    case flag_form::duration: return shown + " is no duration; write it like 250ms, 10s or 1m30s";
-  }
-  return shown;
+/// Of text that was read by a form that is written as one.
+std::int64_t whole_of(std::string_view text) {
+  auto value = read_flag(flag_form::whole, text);
+  return value ? std::get<std::int64_t>(*value) : -1;
 }
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view blanks = " \t\r\n";
-  auto first = std::min(text.find_first_not_of(blanks), text.size());
-  text.remove_prefix(first);
-  return text.substr(0, text.find_last_not_of(blanks) + 1);
-}
-
-/// Splits at commas outside of quotes and brackets.
-std::vector<std::string_view> items_of(std::string_view text) {
-  std::vector<std::string_view> items;
-  std::size_t begin = 0;
-  char quote = 0;
-  int depth = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    char c = text[i];
-    if (c == '\\')
-      ++i; // whatever follows stands for itself
-    else if (quote != 0)
-      quote = c == quote ? '\0' : quote;
-    else if (depth == 0 && (c == '"' || c == '\''))
-      quote = c;
-    else if (c == '[')
-      ++depth;
-    else if (c == ']')
-      depth = std::max(0, depth - 1);
-    else if (c == ',' && depth == 0) {
-      items.push_back(text.substr(begin, i - begin));
-      begin = i + 1;
-    }
-  }
-  items.push_back(text.substr(std::min(begin, text.size())));
-  return items;
-}
-
-std::string_view without_quotes(std::string_view value) {
-  bool quoted = value.size() >= 2 && (value.front() == '"' || value.front() == '\'')
-                && value.back() == value.front();
-  return quoted ? value.substr(1, value.size() - 2) : value;
+double number_of(std::string_view text) {
+  auto value = read_flag(flag_form::number, text);
+  return value ? std::get<double>(*value) : -1;
 }
 
 /// A list of addresses, written with http:// or not.
@@ -141,7 +53,8 @@ public:
     : given_{std::move(given)}, config_{config} {}
 
   flag_effects run() {
-    put_extra_args_on_top();
+    for (const auto& warning : put_extra_args_on_top(gateway_flags(), given_))
+      note("extra-args", warning);
     keep_what_can_be_read();
     find_engines();
     listen();
@@ -170,7 +83,6 @@ private:
       wrong(name, std::move(problem.message));
   }
 
-  void put_extra_args_on_top();
   void keep_what_can_be_read();
   void find_engines();
   void read_endpoints();
@@ -184,25 +96,6 @@ private:
   std::string source_; ///< redis, etcd or endpoints; empty: what the configuration says
   flag_effects effects_;
 };
-
-/// As the reference has it: what is wrong with them is passed over, aloud.
-void applied_flags::put_extra_args_on_top() {
-  const auto* text = given("extra-args");
-  if (!text)
-    return;
-  auto extra = read_extra_args(*text);
-  for (auto& warning : extra.warnings)
-    note("extra-args", warning);
-  for (auto& [name, value] : extra.flags) {
-    const auto* flag = find_flag(name);
-    if (!flag || name == "extra-args")
-      note("extra-args", "there is no flag " + name + ": passed over");
-    else if (!in_one_form(flag->form, value))
-      note("extra-args", name + ": " + wrong_form(flag->form, value) + ": passed over");
-    else
-      given_[name] = value;
-  }
-}
 
 void applied_flags::keep_what_can_be_read() {
   for (const auto& [name, value] : std::exchange(given_, {})) {
@@ -263,7 +156,7 @@ void applied_flags::listen() {
   split_address(config_.http.listen, host, port);
   if (new_host)
     host = *new_host;
-  auto number = new_port ? number_in<std::int64_t>(*new_port).value_or(-1) : port;
+  auto number = new_port ? whole_of(*new_port) : port;
   if (number < 0 || number > std::numeric_limits<std::uint16_t>::max())
     return wrong("port", *new_port + " is no port; write 0 to 65535");
   if (host.find(':') != host.npos && !host.starts_with('['))
@@ -304,7 +197,7 @@ void applied_flags::set_knob(const reference_flag& flag, const std::string& valu
   std::string knob{flag.word};
   if (flag.unit.empty())
     return set(flag.name, knob, value);
-  auto count = number_in<double>(value).value_or(-1) * (flag.unit == "s" ? 1000 : 1);
+  auto count = number_of(value) * (flag.unit == "s" ? 1000 : 1);
   if (!(count >= 0 && count <= 1e15))
     return wrong(flag.name, value + " is no time in " + std::string{flag.unit});
   set(
@@ -314,7 +207,7 @@ void applied_flags::set_knob(const reference_flag& flag, const std::string& valu
 
 /// Those that are not done with elsewhere.
 void applied_flags::work(std::string_view name, const std::string& value) {
-  auto number = number_in<std::int64_t>(value).value_or(0);
+  auto number = whole_of(value);
   if (name == "v") {
     constexpr std::int64_t detailed = 4; // klog: debug level
     effects_.debug = number >= detailed;
@@ -329,85 +222,6 @@ void applied_flags::work(std::string_view name, const std::string& value) {
 
 } // namespace
 
-std::vector<std::string> without_go_style(const std::vector<std::string>& words) {
-  std::vector<std::string> own;
-  auto put = [&](std::string_view name, std::string_view value) {
-    own.emplace_back("--flag");
-    own.push_back(std::string{name} + "=" + std::string{value});
-  };
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    std::string_view word = words[i];
-    auto dashes = std::min(word.find_first_not_of('-'), word.size());
-    auto name = word.substr(dashes, word.find('=') - dashes);
-    const auto* flag = dashes == 1 || dashes == 2 ? find_flag(name) : nullptr;
-    if (word == "--") {
-      own.insert(own.end(), words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
-      break;
-    }
-    if (!flag)
-      own.push_back(dashes == 1 && name.size() > 1 ? "-" + words[i] : words[i]);
-    else if (auto equals = word.find('='); equals != word.npos)
-      put(name, word.substr(equals + 1));
-    else if (flag->form == flag_form::toggle)
-      put(name, "true");
-    else if (i + 1 < words.size())
-      put(name, words[++i]);
-    else
-      own.push_back(dashed(name)); // its value is missed by whoever reads this
-  }
-  return own;
-}
-
-extra_args read_extra_args(std::string_view text) {
-  extra_args found;
-  for (auto item : items_of(text)) {
-    item = trimmed(item);
-    if (item.empty())
-      continue;
-    auto equals = item.find('=');
-    if (equals == item.npos) {
-      found.warnings.push_back(std::string{item} + " has no '=': passed over");
-      continue;
-    }
-    auto name = trimmed(item.substr(0, equals));
-    auto value = trimmed(without_quotes(item.substr(equals + 1)));
-    found.flags.emplace_back(name, value);
-  }
-  return found;
-}
-
-bool parse_go_duration(std::string_view text, milliseconds& value) {
-  using unit = std::pair<std::string_view, double>; // in milliseconds
-  constexpr unit units[] = {{"ns", 1e-6}, {"us", 1e-3}, {"\u00b5s", 1e-3}, {"\u03bcs", 1e-3},
-                            {"ms", 1},    {"s", 1e3},   {"m", 6e4},        {"h", 3.6e6}};
-  if (text.starts_with('+'))
-    text.remove_prefix(1);
-  if (text == "0") {
-    value = milliseconds{0};
-    return true;
-  }
-  double sum = 0;
-  bool any = false;
-  while (!text.empty()) {
-    auto digits = std::min(text.find_first_not_of("0123456789."), text.size());
-    auto count = number_in<double>(text.substr(0, digits));
-    text.remove_prefix(digits);
-    auto letters = std::min(text.find_first_of("0123456789."), text.size());
-    auto found = std::ranges::find(units, text.substr(0, letters), &unit::first);
-    if (!count || found == std::end(units))
-      return false;
-    text.remove_prefix(letters);
-    sum += *count * found->second;
-    any = true;
-  }
-  constexpr double most = 1e15;
-  if (!any || sum > most)
-    return false;
-  constexpr double rounding = 1e-9; // 0.1s is not a little more than 100 ms
-  value = milliseconds{static_cast<milliseconds::rep>(std::ceil(sum * (1 - rounding)))};
-  return true;
-}
-
 void set_reference_defaults(cluster_config& config) {
   config.node.name = "gateway";
   config.node.roles = {"gateway", "scheduler", "cms", "console"};
@@ -417,6 +231,30 @@ void set_reference_defaults(cluster_config& config) {
 
 flag_effects apply_reference_flags(given_flags given, cluster_config& config) {
   return applied_flags{std::move(given), config}.run();
+}
+
+void name_flags(given_flags given, std::vector<config_problem>& problems) {
+  // Those that work by code of their own and set a knob.
+  static const std::pair<std::string_view, std::string_view> own[] = {
+    {"port", "http.listen"},
+    {"host", "http.listen"},
+    {"llm-backend-endpoints", "gateway.engines"},
+    {"discovery-redis-host", "discovery.redis"},
+    {"discovery-redis-port", "discovery.redis"},
+    {"discovery-etcd-endpoints", "discovery.etcd"},
+    {"retry-max-count", "gateway.max_placements"}};
+  put_extra_args_on_top(gateway_flags(), given);
+  auto sets = [&](std::string_view name, std::string_view knob) {
+    const auto* flag = find_flag(gateway_flags(), name);
+    return (flag && flag->fate == flag_fate::knob && flag->word == knob)
+           || std::ranges::find(own, std::pair{name, knob}) != std::end(own);
+  };
+  for (auto& each : problems)
+    for (const auto& [name, value] : given)
+      if (sets(name, each.path)) {
+        each.path = dashed(name) + " (" + each.path + ")";
+        break;
+      }
 }
 
 } // namespace llumnix

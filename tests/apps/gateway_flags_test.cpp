@@ -1,4 +1,4 @@
-#include "apps/reference_flags.hpp"
+#include "apps/reference/gateway_flags.hpp"
 
 #include <doctest/doctest.h>
 
@@ -10,8 +10,6 @@ namespace llumnix {
 namespace {
 
 using words = std::vector<std::string>;
-using pairs = std::vector<std::pair<std::string, std::string>>;
-using namespace std::chrono_literals;
 
 struct applied {
   explicit applied(const given_flags& flags, const words& settings = {}) {
@@ -41,110 +39,6 @@ std::string knob(const cluster_config& config, const std::string& path) {
 }
 
 } // namespace
-
-TEST_CASE("extra-args are split where the reference splits them") {
-  struct row {
-    std::string text;
-    pairs flags;
-    std::size_t warnings = 0;
-  };
-  for (const auto& [text, flags, warnings] : {
-         row{"", {}},
-         row{" , ,,", {}},
-         row{"a=1", {{"a", "1"}}},
-         row{"a=1,b=2", {{"a", "1"}, {"b", "2"}}},
-         row{" a = 1 , b=2 ", {{"a", "1"}, {"b", "2"}}},
-         row{"a=", {{"a", ""}}},
-         row{"=1", {{"", "1"}}},
-         row{"a=b=c", {{"a", "b=c"}}},
-         row{"a", {}, 1},
-         row{"a,b=1", {{"b", "1"}}, 1},
-         row{"a='1,2',b=3", {{"a", "1,2"}, {"b", "3"}}},
-         row{"a=\"1,2\",b=3", {{"a", "1,2"}, {"b", "3"}}},
-         row{"a='x\"y',b=\"p'q\"", {{"a", "x\"y"}, {"b", "p'q"}}},
-         row{"a=' 1 '", {{"a", "1"}}},   // trimmed after the quotes are gone
-         row{"a= '1'", {{"a", "'1'"}}},  // no quote right behind the '='
-         row{"a='1'x", {{"a", "'1'x"}}}, // no pair
-         row{"a='1\"", {{"a", "'1\""}}},
-         row{"a='", {{"a", "'"}}},
-         row{"a=''", {{"a", ""}}},
-         row{"a='1,b=2", {{"a", "'1,b=2"}}}, // never closed: all of it
-         row{"a=[1,2],b=3", {{"a", "[1,2]"}, {"b", "3"}}},
-         row{"a=[1,[2,3],4],b=3", {{"a", "[1,[2,3],4]"}, {"b", "3"}}},
-         row{"a=[{\"p\":\"x,y\"},2],b=3", {{"a", "[{\"p\":\"x,y\"},2]"}, {"b", "3"}}},
-         row{"a=['],b=3", {{"a", "[']"}, {"b", "3"}}}, // quotes in brackets are plain text
-         row{"a=1],b=3", {{"a", "1]"}, {"b", "3"}}},
-         row{"a=[1,b=3", {{"a", "[1,b=3"}}},
-         row{"a=1\\,2,b=3", {{"a", "1\\,2"}, {"b", "3"}}}, // the backslash stays
-         row{"a=\\'1,b=3", {{"a", "\\'1"}, {"b", "3"}}},
-         row{"a='1\\',2',b=3", {{"a", "1\\',2"}, {"b", "3"}}},
-         row{"a=1\\", {{"a", "1\\"}}},
-         row{"a=\\[1,b=2", {{"a", "\\[1"}, {"b", "2"}}},
-       }) {
-    CAPTURE(text);
-    auto read = read_extra_args(text);
-    CHECK(read.flags == flags);
-    CHECK(read.warnings.size() == warnings);
-  }
-}
-
-TEST_CASE("durations are read as Go writes them") {
-  using row = std::pair<const char*, std::chrono::microseconds>;
-  for (auto [text, value] :
-       {row{"1s", 1s}, row{"1m30s", 90s}, row{"500ms", 500ms}, row{"1.5h", 90min}, row{"0", 0s},
-        row{"0s", 0s}, row{"+2s", 2s}, row{"0.1s", 100ms}, row{"1h0m0.5s", 3600500ms},
-        row{"1us", 1ms}, row{"1000us", 1ms}, row{"1\u00b5s", 1ms}, row{"2000000ns", 2ms},
-        row{".5s", 500ms}, row{"1.s", 1s}}) {
-    CAPTURE(text);
-    milliseconds read{-1};
-    CHECK(parse_go_duration(text, read));
-    CHECK(read == value);
-  }
-  for (auto text :
-       {"", "1", "s", "1x", "1s1", "-1s", "1 s", "1s ", "1..5s", "99999999999999999h", "+", "nan",
-        "infs", "1e3s"}) {
-    CAPTURE(text);
-    milliseconds read{};
-    CHECK_FALSE(parse_go_duration(text, read));
-  }
-}
-
-TEST_CASE("flags in the manner of Go are taken") {
-  struct row {
-    words given, own;
-  };
-  for (const auto& [given, own] : {
-         row{{"gateway"}, {"gateway"}},
-         row{{"--port", "80"}, {"--flag", "port=80"}},
-         row{{"-port", "80"}, {"--flag", "port=80"}},
-         row{{"--port=80"}, {"--flag", "port=80"}},
-         row{{"-port=80"}, {"--flag", "port=80"}},
-         row{
-           {"--discovery-redis-password=", "--port=1"},
-           {"--flag", "discovery-redis-password=", "--flag", "port=1"}},
-         row{{"--discovery-redis-password", "-a=b"}, {"--flag", "discovery-redis-password=-a=b"}},
-         row{{"--forward-tokens"}, {"--flag", "forward-tokens=true"}},
-         row{{"--forward-tokens=false"}, {"--flag", "forward-tokens=false"}},
-         row{
-           {"--forward-tokens", "--port", "1"},
-           {"--flag", "forward-tokens=true", "--flag", "port=1"}},
-         row{{"-v", "4"}, {"--flag", "v=4"}},
-         row{{"-v=4"}, {"--flag", "v=4"}},
-         row{{"--extra-args", "a=1,b=2"}, {"--flag", "extra-args=a=1,b=2"}},
-         row{{"--port"}, {"--port"}},
-         row{{"--set", "a.b=c", "--port", "1"}, {"--set", "a.b=c", "--flag", "port=1"}},
-         row{{"-set", "a.b=c"}, {"--set", "a.b=c"}},
-         row{{"-help"}, {"--help"}},
-         row{{"-h"}, {"-h"}},
-         row{{"--prot", "1"}, {"--prot", "1"}},
-         row{{"---port", "1"}, {"---port", "1"}},
-         row{{"-", "=", ""}, {"-", "=", ""}},
-         row{{"--", "--port", "1"}, {"--", "--port", "1"}},
-       }) {
-    CAPTURE(given);
-    CHECK(without_go_style(given) == own);
-  }
-}
 
 TEST_CASE("the reference's flags set knobs") {
   struct row {
@@ -229,7 +123,7 @@ TEST_CASE("settings stay where no flag says otherwise") {
 
 TEST_CASE("every flag is accepted with the reference's own default, and changes nothing then") {
   applied without{{}};
-  for (const auto& flag : reference_flags()) {
+  for (const auto& flag : gateway_flags()) {
     CAPTURE(flag.name);
     given_flags flags{{std::string{flag.name}, std::string{flag.preset}}};
     applied x{flags};
@@ -322,11 +216,40 @@ TEST_CASE("what has no effect is noted") {
 
 TEST_CASE("flags are told apart") {
   std::set<std::string_view> names;
-  for (const auto& flag : reference_flags()) {
+  for (const auto& flag : gateway_flags()) {
     CAPTURE(flag.name);
     CHECK(names.insert(flag.name).second);
     CHECK_FALSE(flag.meaning.empty());
     CHECK(flag.word.empty() == (flag.fate == flag_fate::works));
+  }
+}
+
+TEST_CASE("a problem with a knob is told by the name of the flag that set it") {
+  struct row {
+    given_flags given;
+    const char* path;
+    const char* told;
+  };
+  for (const auto& [given, path, told] :
+       {row{
+          {{"dispatch-top-k", "0"}},
+          "scheduler.dispatch_top_k",
+          "--dispatch-top-k (scheduler.dispatch_top_k)"},
+        row{{{"port", "1"}}, "http.listen", "--port (http.listen)"},
+        row{{{"host", "a"}}, "http.listen", "--host (http.listen)"},
+        row{
+          {{"extra-args", "max-queue-size=0"}},
+          "gateway.max_queue",
+          "--max-queue-size (gateway.max_queue)"},
+        row{{{"port", "1"}}, "gateway.max_queue", "gateway.max_queue"}, // by --set, or a file
+        row{{{"max-queue-size", "1"}}, "--max-queue-size", "--max-queue-size"},
+        row{{{"no-such-flag", "1"}}, "gateway.max_queue", "gateway.max_queue"}}) {
+    CAPTURE(told);
+    std::vector<config_problem> problems{{path, "is wrong"}};
+    name_flags(given, problems);
+    REQUIRE(problems.size() == 1);
+    CHECK(problems[0].path == told);
+    CHECK(problems[0].message == "is wrong");
   }
 }
 

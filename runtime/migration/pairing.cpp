@@ -1,0 +1,119 @@
+#include "runtime/migration/pairing.hpp"
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+
+namespace llumnix {
+
+namespace {
+
+using row = candidate_table::row;
+using rows = std::vector<row>;
+
+rows lightest_first(row_span of, const load_column& load) {
+  rows sorted{of.begin(), of.end()};
+  std::ranges::stable_sort(sorted, [&](row x, row y) { return load.lighter(x, y); });
+  return sorted;
+}
+
+rows heaviest_first(row_span of, const load_column& load) {
+  rows sorted{of.begin(), of.end()};
+  std::ranges::stable_sort(sorted, [&](row x, row y) { return load.lighter(y, x); });
+  return sorted;
+}
+
+row heaviest(row_span of, const load_column& load) {
+  return *std::ranges::max_element(of, [&](row x, row y) { return load.lighter(x, y); });
+}
+
+} // namespace
+
+std::vector<row_pair>
+balance_pairs(row_span sources, row_span destinations, const load_column& load) {
+  auto from = heaviest_first(sources, load);
+  auto to = lightest_first(destinations, load);
+  std::vector<row_pair> pairs;
+  for (std::size_t i = 0; i < std::min(from.size(), to.size()); ++i) {
+    if (!load.lighter(to[i], from[i]))
+      break;
+    pairs.push_back({from[i], to[i]});
+  }
+  return pairs;
+}
+
+std::vector<row_pair> balance_pairs_in_units(
+  row_span sources, row_span destinations, const load_column& load,
+  std::span<const candidate_table::location> locations) {
+  struct members {
+    rows sources, destinations;
+  };
+  std::map<std::string_view, members> units;
+  for (auto at : sources)
+    units[locations[at].unit].sources.push_back(at);
+  for (auto at : destinations)
+    units[locations[at].unit].destinations.push_back(at);
+  std::vector<row_pair> pairs;
+  for (auto& [unit, of] : units) {
+    if (unit.empty())
+      continue;
+    auto inside = balance_pairs(of.sources, of.destinations, load);
+    pairs.insert(pairs.end(), inside.begin(), inside.end());
+  }
+  return pairs;
+}
+
+std::vector<row_pair> round_robin_pairs(row_span sources, row_span destinations) {
+  std::vector<row_pair> pairs;
+  if (destinations.empty())
+    return pairs;
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    if (auto to = destinations[i % destinations.size()]; to != sources[i])
+      pairs.push_back({sources[i], to});
+  return pairs;
+}
+
+std::optional<row_pair>
+mitigation_pair(row_span sources, row_span destinations, const load_column& load) {
+  if (sources.empty() || destinations.empty())
+    return std::nullopt;
+  row_pair pair{heaviest(sources, load), heaviest(destinations, load)};
+  if (pair.from == pair.to)
+    return std::nullopt;
+  return pair;
+}
+
+std::optional<row_pair> consolidation_pair(
+  row_span sources, row_span destinations, const load_column& load,
+  std::span<const std::optional<infer_type>> reserved) {
+  if (destinations.empty())
+    return std::nullopt;
+  auto named = std::ranges::find_if(
+    destinations, [&](row at) { return reserved[at] == infer_type::decode; });
+  auto to = named != destinations.end() ? *named : heaviest(destinations, load);
+  for (auto from : lightest_first(sources, load))
+    if (from != to)
+      return row_pair{from, to};
+  return std::nullopt;
+}
+
+std::vector<row_pair>
+aggregation_pairs(row_span sources, row_span destinations, const load_column& load) {
+  auto to = heaviest_first(destinations, load);
+  std::vector<std::uint8_t> used(load.values.size(), 0);
+  auto next = to.begin();
+  std::vector<row_pair> pairs;
+  for (auto from : lightest_first(sources, load)) {
+    if (used[from])
+      continue;
+    next = std::find_if(next, to.end(), [&](row at) { return !used[at]; });
+    auto found = std::find_if(next, to.end(), [&](row at) { return at != from && !used[at]; });
+    if (found == to.end())
+      continue;
+    pairs.push_back({from, *found});
+    used[from] = used[*found] = 1;
+  }
+  return pairs;
+}
+
+} // namespace llumnix

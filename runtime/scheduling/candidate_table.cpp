@@ -1,0 +1,152 @@
+#include "runtime/scheduling/candidate_table.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace llumnix {
+
+namespace {
+
+std::int32_t count_of(std::uint32_t tokens) {
+  return static_cast<std::int32_t>(
+    std::min<std::uint32_t>(tokens, std::numeric_limits<std::int32_t>::max()));
+}
+
+} // namespace
+
+candidate_table::candidate_table(std::vector<metric_column> metrics, const latency_profile* profile)
+  : metrics_{std::move(metrics)},
+    any_of_decision_{std::ranges::any_of(metrics_, &metric_column::of_decision)},
+    profile_{profile},
+    values_(metrics_.size()) {}
+
+void candidate_table::put(const instance_view& instance, const inflight_load& inflight) {
+  auto& id = instance.metadata.instance_id;
+  auto at = at_or_above(id);
+  if (at == size() || ids_[at] != id)
+    insert(at, id);
+  bool judged = instance.has_status && instance.state != instance_state::stopped;
+  views_[at] = &instance;
+  inflight_[at] = inflight;
+  states_[at] = instance.state;
+  schedulable_[at] = !judged || instance.status.schedulable;
+  written_[at] = judged ? instance.status.timestamp_ms : std::numeric_limits<unix_ms>::max();
+  for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
+    if (!metrics_[slot].of_decision)
+      compute(slot, at);
+  auto& told = instance.metadata;
+  roles_[at] = parse_infer_type(told.instance_type).value_or(infer_type::neutral);
+  auto& known = locations_[at];
+  bool data_parallel = told.data_parallel_size > 1;
+  if (
+    known.node != told.node_id || known.unit != told.unit_id
+    || known.data_parallel != data_parallel) {
+    known = {told.node_id, told.unit_id, data_parallel};
+    ++layout_;
+  }
+}
+
+void candidate_table::erase(const instance_id& id) {
+  auto found = find(id);
+  if (!found)
+    return;
+  auto drop = [at = *found](auto& column) { column.erase(column.begin() + at); };
+  drop(ids_), drop(views_), drop(inflight_), drop(states_), drop(schedulable_), drop(written_);
+  drop(roles_), drop(reserved_), drop(locations_), drop(shares_);
+  std::ranges::for_each(values_, drop);
+  ++layout_;
+}
+
+void candidate_table::reserve(const instance_id& id, std::optional<infer_type> role) {
+  if (auto at = find(id))
+    reserved_[*at] = role;
+}
+
+void candidate_table::give(const instance_id& id, given_metrics values) {
+  given_[id] = std::move(values);
+  if (auto at = find(id))
+    for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
+      compute(slot, *at);
+}
+
+void candidate_table::prepare(const decision_inputs& about) {
+  if (!any_of_decision_)
+    return;
+  auto prompt = count_of(about.prompt_tokens);
+  bool asked = about.hits && about.hits->asked;
+  auto hit
+    = asked ? about.hits->instances.begin() : std::vector<prefix_hits::hit>::const_iterator{};
+  for (row at = 0; at < size(); ++at) {
+    auto& share = shares_[at];
+    share = {.prompt_tokens = prompt, .now = about.now};
+    if (asked) {
+      auto end = about.hits->instances.end();
+      while (hit != end && hit->instance < ids_[at])
+        ++hit;
+      if (hit != end && hit->instance == ids_[at])
+        share.hit_tokens = count_of(hit->tokens);
+      share.miss_tokens = prompt - share.hit_tokens;
+    }
+    if (about.step)
+      share.predicted_progress = progress(at, about);
+    for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
+      if (metrics_[slot].of_decision)
+        compute(slot, at);
+  }
+}
+
+std::int32_t candidate_table::progress(row at, const decision_inputs& about) const {
+  auto& known = *views_[at];
+  if (!known.has_status)
+    return 0;
+  static const auto& work = *find_load_metric("all_prefills_tokens_num");
+  auto tokens = predicted_progress(
+    *about.step, {.elapsed_ms = about.now - known.status.timestamp_ms,
+                  .all_prefills_tokens = value_of(work, input(at)),
+                  .running_prefills = known.status.num_uncomputed_tokens_scheduler_running_prefills,
+                  .max_num_batched_tokens = about.max_num_batched_tokens});
+  return static_cast<std::int32_t>(
+    std::min<std::int64_t>(tokens, std::numeric_limits<std::int32_t>::max()));
+}
+
+void candidate_table::insert(row at, const instance_id& id) {
+  auto open = [at](auto& column) { column.emplace(column.begin() + at); };
+  open(ids_), open(views_), open(inflight_), open(states_), open(schedulable_), open(written_);
+  open(roles_), open(reserved_), open(locations_), open(shares_);
+  std::ranges::for_each(values_, open);
+  ids_[at] = id;
+  ++layout_;
+}
+
+std::optional<candidate_table::row> candidate_table::find(const instance_id& id) const {
+  auto at = at_or_above(id);
+  if (at == size() || ids_[at] != id)
+    return std::nullopt;
+  return at;
+}
+
+float candidate_table::value_now(const load_metric& metric, row at) const {
+  return value_of(metric, input(at));
+}
+
+candidate_table::row candidate_table::at_or_above(const instance_id& id) const {
+  return static_cast<row>(std::ranges::lower_bound(ids_, id) - ids_.begin());
+}
+
+candidate_table::row candidate_table::first_above(const instance_id& id) const {
+  return static_cast<row>(std::ranges::upper_bound(ids_, id) - ids_.begin());
+}
+
+metric_input candidate_table::input(row at) const {
+  const given_metrics* given = nullptr;
+  if (!given_.empty())
+    if (auto found = given_.find(ids_[at]); found != given_.end())
+      given = &found->second;
+  return {*views_[at], inflight_[at], shares_[at], profile_, given};
+}
+
+void candidate_table::compute(std::size_t slot, row at) {
+  values_[slot][at] = value_of(*metrics_[slot].metric, input(at));
+}
+
+} // namespace llumnix

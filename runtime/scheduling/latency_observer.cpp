@@ -1,0 +1,204 @@
+#include "runtime/scheduling/latency_observer.hpp"
+
+#include "runtime/scheduling/step_model.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+
+namespace llumnix {
+
+namespace {
+
+using nlohmann::json;
+
+/// The trend of samples: a parabola in the tokens of a prefill, a plane in the batch and tokens of
+/// a decode step.
+class trend {
+public:
+  trend(profile_kind kind, std::span<const profile_point> samples)
+    : kind_{kind}, origin_{terms(samples.front())} {
+    least_squares squares;
+    for (auto& each : samples)
+      squares.add(columns(each), each.ms);
+    weights_ = squares.solve();
+  }
+
+  double ms(const profile_point& place) const {
+    auto x = columns(place);
+    return std::inner_product(x.begin(), x.end(), weights_.begin(), 0.0);
+  }
+
+private:
+  std::pair<double, double> terms(const profile_point& x) const {
+    return kind_ == profile_kind::ttft ? std::pair{x.row, 0.0} : std::pair{x.row * x.column, x.row};
+  }
+  least_squares::columns columns(const profile_point& place) const {
+    auto [first, second] = terms(place);
+    first -= origin_.first;
+    return {1, first, kind_ == profile_kind::ttft ? first * first : second - origin_.second};
+  }
+
+  profile_kind kind_;
+  std::pair<double, double> origin_;
+  least_squares::columns weights_{};
+};
+
+/// From `low` to `high` by the powers of two between.
+std::vector<double> axis(double low, double high) {
+  std::vector<double> places{low};
+  for (auto power = std::exp2(std::floor(std::log2(std::max(low, 1.0))) + 1); power < high;
+       power *= 2)
+    places.push_back(power);
+  if (high > low)
+    places.push_back(high);
+  return places;
+}
+
+/// The place on an ascending axis whose ratio to `value` is nearest to 1.
+std::size_t nearest(const std::vector<double>& places, double value) {
+  auto above = std::ranges::lower_bound(places, value);
+  if (above == places.begin())
+    return 0;
+  if (above == places.end() || value * value < *above * above[-1])
+    --above;
+  return static_cast<std::size_t>(above - places.begin());
+}
+
+/// Between the two sorted values around that share of the way.
+double quantile(const std::vector<double>& sorted, double share) {
+  auto at = share * static_cast<double>(sorted.size() - 1);
+  auto low = static_cast<std::size_t>(at);
+  auto high = std::min(low + 1, sorted.size() - 1);
+  return sorted[low] + (at - std::floor(at)) * (sorted[high] - sorted[low]);
+}
+
+/// An entry of `results`; `ms` is not empty.
+nlohmann::ordered_json
+entry_of(profile_kind kind, const profile_point& place, std::vector<double> ms, std::size_t seen) {
+  std::ranges::sort(ms);
+  auto count = static_cast<double>(ms.size());
+  auto mean = std::accumulate(ms.begin(), ms.end(), 0.0) / count;
+  double squares = 0;
+  for (auto each : ms)
+    squares += (each - mean) * (each - mean);
+  auto [row, column, p50] = fields_of(kind);
+  nlohmann::ordered_json entry{{row, static_cast<std::uint64_t>(place.row)}};
+  if (column != nullptr)
+    entry[column] = place.column;
+  entry["mean"] = mean;
+  entry["std"] = std::sqrt(squares / count);
+  entry["min"] = ms.front();
+  entry["max"] = ms.back();
+  entry[p50] = quantile(ms, 0.5);
+  entry["p95"] = quantile(ms, 0.95);
+  entry["p99"] = quantile(ms, 0.99);
+  entry["samples"] = seen;
+  return entry;
+}
+
+/// Samples put to the points of a grid.
+class sample_grid {
+public:
+  sample_grid(
+    profile_kind kind, std::span<const profile_point> samples, const profile_point& least,
+    const profile_point& most)
+    : kind_{kind},
+      shortest_ms_{least.ms},
+      trend_{kind, samples},
+      rows_{axis(least.row, most.row)},
+      columns_{axis(least.column, most.column)},
+      times_(rows_.size() * columns_.size()) {
+    for (auto& each : samples) {
+      auto row = nearest(rows_, each.row), column = nearest(columns_, each.column);
+      auto moved = each.ms + trend_.ms(place(row, column)) - trend_.ms(each);
+      times_[row * columns_.size() + column].push_back(std::max(moved, shortest_ms_));
+    }
+  }
+
+  nlohmann::ordered_json results() const {
+    auto entries = nlohmann::ordered_json::array();
+    for (std::size_t row = 0; row < rows_.size(); ++row)
+      for (std::size_t column = 0; column < columns_.size(); ++column) {
+        auto where = place(row, column);
+        auto times = times_[row * columns_.size() + column];
+        auto seen = times.size();
+        if (times.empty())
+          times.push_back(std::max(trend_.ms(where), shortest_ms_));
+        entries.push_back(entry_of(kind_, where, std::move(times), seen));
+      }
+    return entries;
+  }
+
+private:
+  profile_point place(std::size_t row, std::size_t column) const {
+    return {rows_[row], columns_[column], 0};
+  }
+
+  profile_kind kind_;
+  double shortest_ms_; // no step was faster, so none is said to be
+  trend trend_;
+  std::vector<double> rows_, columns_;
+  std::vector<std::vector<double>> times_; // by row, then column
+};
+
+bool possible(double ms) {
+  constexpr double longest_ms = 1e12; // decades: keeps sums finite
+  return ms > 0 && ms <= longest_ms;
+}
+
+} // namespace
+
+void latency_observer::series::add(const profile_point& sample) {
+  constexpr std::size_t most = 64;
+  if (cells.empty())
+    least = greatest = sample;
+  auto [row, column, ms] = sample;
+  least = {std::min(least.row, row), std::min(least.column, column), std::min(least.ms, ms)};
+  greatest
+    = {std::max(greatest.row, row), std::max(greatest.column, column), std::max(greatest.ms, ms)};
+  auto& into = cells[{std::ilogb(row), column > 0 ? std::ilogb(column) : 0}];
+  if (into.seen++ % into.every != 0)
+    return;
+  if (into.kept.size() == most) {
+    for (std::size_t i = 0; i < most / 2; ++i)
+      into.kept[i] = into.kept[2 * i];
+    into.kept.resize(most / 2);
+    into.every *= 2;
+  }
+  into.kept.push_back(sample);
+}
+
+bool latency_observer::saw_prefill(std::uint32_t tokens, double ms) {
+  if (tokens == 0 || !possible(ms))
+    return false;
+  series_[static_cast<std::size_t>(profile_kind::ttft)].add({static_cast<double>(tokens), 0, ms});
+  return true;
+}
+
+bool latency_observer::saw_decode_step(std::uint32_t batch, std::uint64_t tokens, double ms) {
+  if (batch == 0 || tokens == 0 || !possible(ms))
+    return false;
+  auto each = std::max(8.0, static_cast<double>(tokens) / batch); // as it is looked up
+  series_[static_cast<std::size_t>(profile_kind::tpot)].add({static_cast<double>(batch), each, ms});
+  return true;
+}
+
+std::string latency_observer::text(profile_kind kind, const profile_metadata& about) const {
+  auto& seen = series_[static_cast<std::size_t>(kind)];
+  std::vector<profile_point> samples;
+  for (auto& [place, cell] : seen.cells)
+    samples.insert(samples.end(), cell.kept.begin(), cell.kept.end());
+  if (samples.empty())
+    return {};
+  nlohmann::ordered_json file{
+    {"metadata",
+     {{"model", about.model}, {"timestamp", about.timestamp}, {"description", about.description}}},
+    {"results", sample_grid{kind, samples, seen.least, seen.greatest}.results()}};
+  return file.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+} // namespace llumnix

@@ -1,0 +1,55 @@
+#pragma once
+
+#include "runtime/scheduling/profile_file.hpp"
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace llumnix {
+
+/// What a profiling file says about itself.
+struct profile_metadata {
+  std::string model;
+  std::string timestamp; ///< when it was measured, as text
+  std::string description;
+};
+
+/// Profiles a running engine: collects what its prefills and decode steps took, and gives the text
+/// of profiling files that predict it.
+///
+/// Memory is bounded: samples fall into cells between powers of two, and a cell keeps at most 64,
+/// spread evenly over all it saw. No chance is involved: the same samples give the same text.
+class latency_observer {
+public:
+  /// A prefill of that many tokens in one step. False if it is no sample: no tokens or no time.
+  bool saw_prefill(std::uint32_t tokens, double ms);
+  /// A step of `batch` decoding requests that held `tokens` together. False if it is no sample.
+  bool saw_decode_step(std::uint32_t batch, std::uint64_t tokens, double ms);
+
+  /// The text of a profiling file; empty if nothing of that kind was seen.
+  ///
+  /// Its grid runs from the smallest to the largest seen, by the powers of two between. A sample
+  /// counts at the point nearest to it, moved there along the trend of all samples. Where a point
+  /// has none it gets what the trend says and `"samples": 0`, so the grid is always complete.
+  std::string text(profile_kind kind, const profile_metadata& about) const;
+
+private:
+  struct cell {
+    std::vector<profile_point> kept; ///< every n-th that came, n doubled whenever it was full
+    std::uint64_t seen = 0;
+    std::uint64_t every = 1;
+  };
+  struct series {
+    void add(const profile_point& sample);
+
+    std::map<std::pair<int, int>, cell> cells; ///< by the powers of two at or below
+    profile_point least, greatest;             ///< the smallest and largest of each number seen
+  };
+  std::array<series, 2> series_; ///< by kind
+};
+
+} // namespace llumnix

@@ -1,0 +1,50 @@
+#pragma once
+
+#include "runtime/scheduling/policy_registry.hpp"
+
+#include <cstdint>
+#include <optional>
+
+namespace llumnix {
+
+/// Who was chosen for a role, and in which pass. Without a row nobody survived the last pass.
+struct role_choice {
+  std::optional<candidate_table::row> row;
+  std::uint32_t pass = 1;
+};
+
+/// All that choosing for one role takes: its policy, its candidates, and what its selector
+/// remembers.
+class role_chooser {
+public:
+  /// The profile, if any, outlives the chooser.
+  role_chooser(role_policy policy, const latency_profile* profile)
+    : policy_{std::move(policy)}, candidates_{policy_.metrics, profile} {}
+
+  candidate_table& candidates() { return candidates_; }
+  const candidate_table& candidates() const { return candidates_; }
+  /// Whether instances of any role are candidates.
+  bool any_role() const { return policy_.any_role; }
+  /// What a fixed preference goes on choosing.
+  void remember(const instance_id& last) { memory_.last = last; }
+
+  /// Chooses among the candidates (spec/scheduling.md 3.1). Fills the columns that depend on the
+  /// request, and keeps what `reasons` and `report` tell of.
+  role_choice choose(const placement_query& query, const decision_inputs& about);
+  /// Of the choice just made, before anything else changes the candidates: for the record.
+  placement_reasons reasons(const role_choice& made);
+  /// The same in full, as large as the cluster.
+  stage_report report(const role_choice& made) const;
+
+private:
+  survivors survivors_of(std::uint32_t pass) const;
+  void explain_drops(std::uint32_t pass, placement_reasons& into) const;
+  void explain_ranking(const role_choice& made, placement_reasons& into);
+
+  role_policy policy_;
+  candidate_table candidates_;
+  screening screened_;
+  selector_memory memory_;
+};
+
+} // namespace llumnix

@@ -1,0 +1,279 @@
+#include "apps/decide/decide_scene.hpp"
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <vector>
+
+namespace llumnix {
+
+namespace {
+
+using json = nlohmann::json;
+
+json answer_to(const json& scene) {
+  return json::parse(write_answer(decide(scene.dump())).dump());
+}
+
+/// A scene of one instance "i1", asked one thing.
+json one(const json& members, const json& asked) {
+  json instance{{"id", "i1"}};
+  instance.update(members);
+  json scene = asked;
+  scene["instances"] = json::array({instance});
+  return scene;
+}
+
+const json two_instances = json::parse(R"({
+  "name": "two",
+  "instances": [
+    {"id": "i2", "status": {"num_uncomputed_tokens_all_waiting_prefills": 900}},
+    {"id": "i1", "status": {"num_uncomputed_tokens_all_waiting_prefills": 500},
+     "dispatched": [{"request_id": "q", "num_tokens": 200}]}],
+  "request": {"id": "r", "scheduling_mode": "neutral", "prompt_num_tokens": 600}})");
+
+} // namespace
+
+TEST_CASE("place: the least load wins, what was sent to it included") {
+  auto answer = answer_to(two_instances);
+  CHECK(answer["name"] == "two");
+  CHECK(answer["outcome"] == "placed");
+  CHECK(answer["http_status"] == 200);
+  CHECK(answer["placement"] == json::parse(R"([{"infer_type": "neutral", "instance": "i1"}])"));
+  auto& stage = answer["stages"].at(0);
+  CHECK(stage["for"] == "neutral");
+  CHECK(stage["considered"] == json::parse(R"(["i1", "i2"])"));
+  CHECK(stage["fallback"] == false);
+  CHECK(stage["dropped"].empty());
+  CHECK(stage["metrics"]["i1"]["all_prefills_tokens_num"] == 700);
+  CHECK(stage["scores"] == json::parse(R"({"i1": 700, "i2": 900})"));
+  CHECK(stage["winner"] == "i1");
+  CHECK_FALSE(answer["reason"].get<std::string>().empty());
+}
+
+TEST_CASE("place: numbers read back to the very float that was compared") {
+  auto scene = two_instances;
+  scene["config"]["flags"] = {
+    {"dispatch-neutral-load-metric", "kv_cache_usage_ratio_projected"},
+    {"dispatch-neutral-load-threshold", 0.9}};
+  scene["instances"][0]["metrics"] = {{"kv_cache_usage_ratio_projected", 0.95}};
+  scene["instances"][1]["metrics"] = {{"kv_cache_usage_ratio_projected", "inf"}};
+  auto stage = answer_to(scene)["stages"].at(0);
+  CHECK(stage["fallback"] == true);
+  CHECK(stage["winner"] == "i2");
+  CHECK(stage["dropped"].at(0)["value"] == "inf");
+  CHECK(
+    stage["dropped"].at(1)
+    == json(
+      {{"instance", "i2"},
+       {"pass", 1},
+       {"filter", "metric"},
+       {"metric", "kv_cache_usage_ratio_projected"},
+       {"value", static_cast<double>(0.95f)},
+       {"threshold", static_cast<double>(0.9f)}}));
+}
+
+TEST_CASE("place: a refusal is an answer with its reason") {
+  struct row {
+    json request;
+    std::string reason;
+  };
+  const std::vector<row> rows{
+    {{{"scheduling_mode", "pd_batch"}}, "role"},
+    {{{"scheduling_mode", "pd_staged"}, {"scheduling_stage", "both"}},
+     "neither prefill nor decode"},
+    {{{"scheduling_mode", "nutral"}}, "none of neutral, pd_batch, pd_staged"},
+  };
+  for (auto& [request, reason] : rows) {
+    auto scene = two_instances;
+    scene["request"] = request;
+    auto made = decide(scene.dump());
+    auto answer = json::parse(write_answer(made).dump());
+    CAPTURE(answer.dump());
+    CHECK(is_refusal(made));
+    CHECK(answer["outcome"] == "refused");
+    CHECK(answer["http_status"] == 429);
+    CHECK(answer["placement"].empty());
+    CHECK(answer["stages"].empty());
+    CHECK(answer["reason"].get<std::string>().find(reason) != std::string::npos);
+  }
+}
+
+TEST_CASE("place: an instance that is draining, and unschedulable too, is dropped once") {
+  auto scene = two_instances;
+  scene["instances"][1]["state"] = "draining";
+  scene["instances"][1]["status"]["schedulable"] = false;
+  auto dropped = answer_to(scene)["stages"].at(0)["dropped"];
+  REQUIRE(dropped.size() == 2);
+  CHECK(dropped.at(0)["filter"] == "schedulability");
+  CHECK(dropped.at(1)["filter"] == "failover");
+}
+
+TEST_CASE("place: what a store says counts where prefixes are looked up") {
+  auto scene = two_instances;
+  scene["config"]["flags"]
+    = {{"enable-cache-aware-scheduling", true}, {"cache-aware-scheduling-min-tokens", 600}};
+  scene["request"]["prefix_hit_tokens"] = {{"i2", 512}};
+  // i1: 600 missing and 500 + 200 waiting; i2: 88 missing and 900 waiting.
+  auto stage = answer_to(scene)["stages"].at(0);
+  CHECK(stage["scores"] == json::parse(R"({"i1": 1300, "i2": 988})"));
+  CHECK(stage["winner"] == "i2");
+
+  scene["request"].erase("prefix_hit_tokens");
+  scene["config"]["flags"]["kvs-chunk-size"] = 300;
+  scene["request"]["chunk_keys"] = {"k1", "k2"};
+  scene["instances"][0]["chunks"] = {"k2"}; // not from the first on
+  scene["instances"][1]["chunks"] = {"k1"};
+  CHECK(answer_to(scene)["stages"].at(0)["scores"] == json::parse(R"({"i1": 1000, "i2": 1500})"));
+}
+
+TEST_CASE("place: a predicted value that nothing tells is asked for") {
+  auto scene = json::parse(R"({
+    "config": {"flags": {"scheduling-policy": "slo"}},
+    "instances": [{"id": "p", "metadata": {"instance_type": "prefill"}},
+                  {"id": "d", "metadata": {"instance_type": "decode"}}],
+    "request": {"scheduling_mode": "pd_batch", "prompt_num_tokens": 100}})");
+  CHECK(answer_to(scene)["error"]["path"] == "config.profiles.ttft");
+  scene["instances"][0]["metrics"] = {{"predicted_ttft", 100}};
+  scene["instances"][1]["metrics"] = {{"predicted_tpot", 42.5}}; // 50 x 0.85 is not below 42.5
+  auto answer = answer_to(scene);
+  CHECK(answer["outcome"] == "refused");
+  CHECK(answer["placement"].empty());
+  CHECK(answer["stages"].at(0)["winner"] == "p");
+  CHECK(answer["stages"].at(1)["winner"] == nullptr);
+  scene["instances"][1]["metrics"] = {{"predicted_tpot", 42.4}};
+  CHECK(answer_to(scene)["placement"].size() == 2);
+}
+
+TEST_CASE("flags and knobs are refused as at a start, with their paths") {
+  struct row {
+    json config;
+    std::string path;
+  };
+  const std::vector<row> rows{
+    {{{"flags", {{"scheduling-polcy", "flood"}}}}, "config.flags.scheduling-polcy"},
+    {{{"flags", {{"scheduling-policy", "flod"}}}}, "config.flags.scheduling-policy"},
+    {{{"flags", {{"dispatch-top-k", "many"}}}}, "config.flags.dispatch-top-k"},
+    {{{"set", {{"scheduler.polcy", "flood"}}}}, "config.set.scheduler.polcy"},
+    {{{"set", {{"scheduler.policy", "flod"}}}}, "config.set.scheduler.policy"},
+    {{{"set", {{"scheduler.dispatch_top_k", 0}}}}, "config.set.scheduler.dispatch_top_k"},
+  };
+  for (auto& [config, path] : rows) {
+    auto scene = two_instances;
+    scene["config"] = config;
+    auto answer = answer_to(scene);
+    CAPTURE(answer.dump());
+    CHECK(answer["outcome"] == "error");
+    CHECK(answer["error"]["path"] == path);
+    CHECK(answer["name"] == "two");
+  }
+}
+
+TEST_CASE("config: what flags come to, and what was replaced") {
+  auto answer = answer_to(json::parse(R"({"ask": "config", "config": {"flags": {
+    "extra-args": "dispatch-top-k=3", "dispatch-neutral-load-metric": "num_tokens"}}})"));
+  CHECK(answer["outcome"] == "configured");
+  CHECK(answer["flags"]["dispatch-top-k"] == 3);
+  CHECK(answer["flags"]["dispatch-neutral-load-metric"] == "kv_cache_usage_ratio_projected");
+  CHECK(answer["warnings"].size() == 1);
+}
+
+TEST_CASE("plan: the heaviest gives to the lightest") {
+  auto answer = answer_to(json::parse(R"({
+    "ask": "plan",
+    "config": {"flags": {"rescheduling-policies": "decode_load",
+                         "rescheduling-decode-load-threshold": 0.8}},
+    "instances": [
+      {"id": "a", "metadata": {"instance_type": "decode"},
+       "status": {"num_total_gpu_tokens": 1000, "num_used_gpu_tokens": 900}},
+      {"id": "b", "metadata": {"instance_type": "decode"},
+       "status": {"num_total_gpu_tokens": 1000, "num_used_gpu_tokens": 100}},
+      {"id": "c"}]})"));
+  CHECK(answer["outcome"] == "planned");
+  CHECK(answer["moves"] == json::parse(R"([{"from": "a", "to": "b", "policy": "decode_load",
+    "rule": "TOKEN", "order": "SR", "value": 1024}])"));
+  auto& stage = answer["stages"].at(0);
+  CHECK(stage["for"] == "decode_load");
+  CHECK(stage["sources"] == json::array({"a"}));
+  CHECK(stage["destinations"] == json::array({"b"}));
+  CHECK(stage["dropped"].at(0)["side"] == "source");
+}
+
+TEST_CASE("choose: by the order asked for, within the slots that the status names") {
+  json asked = json::parse(R"({"ask": "choose",
+    "choose": {"instance": "i1", "rule": "NUM_REQ", "order": "LR", "value": 2}})");
+  json running = json::parse(R"({"running": [{"id": "q1", "len": 100, "out": 1},
+    {"id": "q2", "len": 300, "out": 1}, {"id": "q3", "len": 200, "out": 1}]})");
+  CHECK(answer_to(one(running, asked))["chosen"] == json::parse(R"(["q2", "q3"])"));
+  running["status"] = {{"num_available_migrate_out_slots", 1}};
+  auto answer = answer_to(one(running, asked));
+  CHECK(answer["outcome"] == "refused");
+  CHECK(answer["chosen"].empty());
+}
+
+TEST_CASE("metrics: all that can be computed, and the account") {
+  auto answer = answer_to(one(
+    json::parse(R"({"dispatched": [{"request_id": "q", "num_tokens": 600}],
+      "account": {"num_tokens_inflight_dispatch_decode_requests": 5}})"),
+    {{"ask", "metrics"}}));
+  CHECK(answer["outcome"] == "computed");
+  auto& metrics = answer["metrics"]["i1"];
+  CHECK(metrics["all_prefills_tokens_num"] == 600);
+  CHECK(metrics["all_decodes_tokens_num"] == 5);
+  CHECK(metrics["freeness"] == "inf");
+  CHECK_FALSE(metrics.contains("predicted_ttft"));
+  CHECK(answer["account"]["i1"] == json::parse(R"({
+    "num_inflight_dispatch_requests": 1,
+    "num_inflight_dispatch_prefill_requests": 1,
+    "num_inflight_dispatch_decode_requests": 1,
+    "num_uncomputed_tokens_inflight_dispatch_prefill_requests": 600,
+    "num_tokens_inflight_dispatch_decode_requests": 5})"));
+}
+
+TEST_CASE("predict: between the points measured, and nothing beyond them") {
+  auto answer = answer_to(json::parse(R"({"ask": "predict",
+    "config": {"profiles": {"ttft": [{"tokens_num": 100, "p50": 10}, {"tokens_num": 300, "p50": 20}],
+                            "tpot": [{"batch_size": 4, "tokens_per_request": 64, "p50": 7.5}]},
+               "step_model": {"b": 0.5, "c": 4}},
+    "predict": {"prefill": [200, 301], "decode": [[4, 256], [4, 257]], "step": [10]}})"));
+  CHECK(answer["predicted"]["prefill"] == json::parse("[15.0, null]"));
+  CHECK(answer["predicted"]["decode"] == json::parse("[7.5, null]"));
+  CHECK(answer["predicted"]["step"] == json::parse("[9.0]"));
+  CHECK(answer["step_model"] == json::parse(R"({"a": 0, "b": 0.5, "c": 4})"));
+}
+
+TEST_CASE("reserve: by statuses, or as given") {
+  auto scene = json::parse(R"({"ask": "reserve", "instances": [
+    {"id": "a", "status": {"num_uncomputed_tokens_all_waiting_prefills": 5}}, {"id": "b"}]})");
+  CHECK(answer_to(scene)["reserved"] == json::parse(R"({"prefill": "a", "decode": "b"})"));
+  scene["instances"][0]["reserved"] = "decode";
+  CHECK(answer_to(scene)["reserved"] == json::parse(R"({"prefill": null, "decode": "a"})"));
+}
+
+TEST_CASE("keys: as the reference makes them") {
+  // SHA-256 of the tokens as little-endian words: printf '\1\0\0\0\2\0\0\0' | sha256sum
+  auto answer = answer_to(json::parse(R"({"ask": "keys",
+    "config": {"flags": {"kvs-chunk-size": 2, "kvs-hash-algo": "sha256_hex"}},
+    "request": {"prompt_token_ids": [1, 2, 3]}})"));
+  CHECK(answer["outcome"] == "keyed");
+  CHECK(
+    answer["keys"]
+    == json::array({"34fb5c825de7ca4aea6e712f19d439c1da0c92c37b423936c5f618545ca4fa1f"}));
+  CHECK(answer_to({{"ask", "keys"}})["error"]["path"] == "request.prompt_token_ids");
+}
+
+TEST_CASE("scale: by average freeness") {
+  auto action = [](double freeness) {
+    return answer_to(one(
+      {{"metrics", {{"freeness", freeness}}}},
+      json::parse(
+        R"({"ask": "scale", "scale": {"low": 10, "high": 60, "min": 0, "max": 2}})")))["scale"]
+                                                                                      ["action"];
+  };
+  CHECK(action(9) == "scale_out");
+  CHECK(action(10) == "none");
+  CHECK(action(61) == "scale_in");
+}
+
+} // namespace llumnix

@@ -1,0 +1,156 @@
+#include "runtime/migration/request_selection.hpp"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+
+using namespace llumnix;
+
+namespace {
+
+using enum selection_rule;
+using enum selection_order;
+using ids = std::vector<std::string>;
+
+/// Four that run, in order of arrival, and three that wait. r4 has no output yet, r3 and w2 are on
+/// their way.
+const request_lists full_house{
+  .running
+  = {{{.id = "r1", .tokens = 300, .output_tokens = 10}, {.id = "r2", .tokens = 100, .output_tokens = 5}, {.id = "r3", .tokens = 50, .output_tokens = 5, .migrating = true}, {.id = "r4", .tokens = 20, .output_tokens = 0}, {.id = "r5", .tokens = 300, .output_tokens = 1}, {.id = "r6", .tokens = 200, .output_tokens = 2}}},
+  .waiting = {
+    {{.id = "w1", .tokens = 80},
+     {.id = "w2", .tokens = 10, .migrating = true},
+     {.id = "w3", .tokens = 120, .output_tokens = 20}}}};
+
+ids chosen(const request_selection& wanted, const request_lists& lists = full_house) {
+  return *select_requests(wanted, lists, 1000);
+}
+
+} // namespace
+
+TEST_CASE("a number of requests is taken in the order asked for") {
+  struct row {
+    selection_order order;
+    double value;
+    ids expected;
+  };
+  for (auto& [order, value, expected] : std::vector<row>{
+         {latest_running, 3, {"r6", "r5", "r2"}},
+         {earliest_running, 3, {"r1", "r2", "r5"}},
+         {longest_running, 9, {"r1", "r5", "r6", "r2"}},
+         {shortest_running, 9, {"r2", "r6", "r1", "r5"}},
+         {earliest_waiting, 9, {"w1", "w3"}},
+         {earliest_waiting, 1, {"w1"}},
+         {waiting_then_shortest, 2, {"w1", "w3"}},
+         {waiting_then_shortest, 3, {"w1", "w3", "r2"}},
+         {shortest_running, 2.9, {"r2", "r6"}}, // whole numbers of requests
+         {shortest_running, 0, {}},
+         {shortest_running, -2, {}}}) {
+    CAPTURE(to_string(order));
+    CAPTURE(value);
+    CHECK(chosen({requests, order, value}) == expected);
+  }
+}
+
+TEST_CASE("tokens are spent until none are left, and the last request may overshoot") {
+  struct row {
+    selection_order order;
+    double value;
+    ids expected;
+  };
+  for (auto& [order, value, expected] : std::vector<row>{
+         {shortest_running, 100, {"r2"}},
+         {shortest_running, 200, {"r2", "r6"}}, // 100 + 200 overshoots
+         {shortest_running, 301, {"r2", "r6", "r1"}},
+         {longest_running, 299, {"r6", "r2"}}, // 300 is more than the whole budget
+         {longest_running, 300, {"r1"}},
+         {latest_running, 99, {}},
+         {earliest_running, 250, {"r2", "r6"}},
+         {earliest_waiting, 100, {"w1"}}, // 120 is more than all of it
+         {earliest_waiting, 120, {"w1", "w3"}},
+         {waiting_then_shortest, 120, {"w1", "w3"}},       // 200 spent, nothing left
+         {waiting_then_shortest, 300, {"w1", "w3", "r2"}}, // 100 left, as large as r2
+         {waiting_then_shortest, 299, {"w1", "w3"}},       // 99 left, and r2 costs 100
+         {waiting_then_shortest, 79, {}},
+         {shortest_running, -1, {}}}) { // all is a matter of requests only
+    CAPTURE(to_string(order));
+    CAPTURE(value);
+    CHECK(chosen({tokens, order, value}) == expected);
+  }
+}
+
+TEST_CASE("a ratio is of the KV capacity") {
+  CHECK(chosen({kv_ratio, shortest_running, 0.1}) == ids{"r2"});
+  CHECK(chosen({kv_ratio, shortest_running, 0.2}) == ids{"r2", "r6"});
+  CHECK(chosen({kv_ratio, shortest_running, 0.0999}) == ids{}); // 99 tokens
+  CHECK(select_requests({kv_ratio, shortest_running, 0.5}, full_house, 0)->empty());
+}
+
+TEST_CASE("minus one request is all of them, waiting ones first, whatever the order") {
+  for (auto order : {latest_running, earliest_waiting, shortest_running}) {
+    CHECK(chosen({requests, order, -1}) == ids{"w1", "w3", "r1", "r2", "r4", "r5", "r6"});
+  }
+}
+
+TEST_CASE("every rule wants a free slot, requests as many as they are") {
+  struct row {
+    request_selection wanted;
+    std::int64_t slots;
+    bool refused;
+  };
+  for (auto& [wanted, slots, refused] : std::vector<row>{
+         {{requests, shortest_running, 1}, 1, false},
+         {{requests, shortest_running, 2}, 1, true},
+         {{requests, shortest_running, 1}, 0, true},
+         {{requests, shortest_running, 0}, 0, false},
+         {{tokens, shortest_running, 1024}, 1, false},
+         {{tokens, shortest_running, 1024}, 0, true},
+         {{kv_ratio, shortest_running, 0.1}, 0, true},
+         {{requests, longest_running, -1}, 0, false},
+         {{requests, longest_running, -1}, -1, false},
+         {{requests, longest_running, -1}, -2, true}}) {
+    CAPTURE(to_string(wanted.rule));
+    CAPTURE(wanted.value);
+    CAPTURE(slots);
+    auto answer = select_requests(wanted, full_house, 1000, slots);
+    CHECK(answer.has_value() != refused);
+    if (!answer)
+      CHECK(answer.error().code == errc::queue_full);
+  }
+}
+
+TEST_CASE("lists that are not known have nothing to take") {
+  for (double value : {3.0, -1.0})
+    CHECK(chosen({requests, waiting_then_shortest, value}, {}).empty());
+}
+
+TEST_CASE("a value that is no number is refused, a large one is all there is") {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
+  for (double value : {infinite, -infinite, std::numeric_limits<double>::quiet_NaN()}) {
+    auto answer = select_requests({tokens, shortest_running, value}, full_house, 1000);
+    REQUIRE_FALSE(answer);
+    CHECK(answer.error().code == errc::invalid_argument);
+  }
+  for (auto rule : {requests, tokens, kv_ratio}) {
+    CHECK(chosen({rule, shortest_running, 1e300}) == ids{"r2", "r6", "r1", "r5"});
+    CHECK(chosen({rule, shortest_running, -1e300}) == ids{});
+  }
+  request_lists hostile{
+    .running
+    = {{{.id = "a", .tokens = std::numeric_limits<std::int32_t>::min(), .output_tokens = 1}}},
+    .waiting = {}};
+  CHECK(chosen({tokens, shortest_running, 5}, hostile) == ids{"a"});
+}
+
+TEST_CASE("rules and orders have the reference's names") {
+  for (auto rule : {requests, tokens, kv_ratio})
+    CHECK(parse_selection_rule(to_string(rule)) == rule);
+  for (auto order :
+       {latest_running, earliest_running, longest_running, shortest_running, earliest_waiting,
+        waiting_then_shortest})
+    CHECK(parse_selection_order(to_string(order)) == order);
+  CHECK(known_selection_rules() == "NUM_REQ, TOKEN, RATIO");
+  CHECK(known_selection_orders() == "LCR, FCR, LR, SR, FCW, FCWSR");
+  CHECK_FALSE(parse_selection_rule("num_req"));
+  CHECK_FALSE(parse_selection_order(""));
+}
