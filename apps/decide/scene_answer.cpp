@@ -14,6 +14,12 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
+/// Adds a member without looking for one of that name first, which takes its time in an object with
+/// a member for each instance.
+void append(json& object, const std::string& name, json value) {
+  object.get_ref<json::object_t&>().emplace_back(name, std::move(value));
+}
+
 /// What is not `ready` is as good as unschedulable; the reference knows no other name for it.
 filter_kind shown(filter_kind filter) {
   return filter == filter_kind::state ? filter_kind::schedulability : filter;
@@ -59,9 +65,9 @@ json write_metrics(const std::vector<std::pair<std::string, float>>& metrics) {
 json write_stage(const stage_report& stage) {
   auto metrics = json::object(), scores = json::object();
   for (auto& candidate : stage.candidates) {
-    metrics[candidate.instance] = write_metrics(candidate.metrics);
+    append(metrics, candidate.instance, write_metrics(candidate.metrics));
     if (candidate.score)
-      scores[candidate.instance] = write_number(*candidate.score);
+      append(scores, candidate.instance, write_number(*candidate.score));
   }
   return {
     {"for", to_string(stage.stage)},
@@ -76,7 +82,7 @@ json write_stage(const stage_report& stage) {
 json write_policy(const policy_report& policy) {
   auto metrics = json::object();
   for (auto& candidate : policy.candidates)
-    metrics[candidate.instance] = write_metrics(candidate.metrics);
+    append(metrics, candidate.instance, write_metrics(candidate.metrics));
   json object{
     {"for", policy.policy},
     {"considered", policy.considered},
@@ -144,10 +150,11 @@ struct writer {
     into["outcome"] = "computed";
     auto metrics = json::object(), accounts = json::object();
     for (auto& each : answer.instances) {
-      metrics[each.instance] = write_metrics(each.metrics);
-      auto& account = accounts[each.instance] = json::object();
+      append(metrics, each.instance, write_metrics(each.metrics));
+      auto account = json::object();
       for (auto& [name, member] : account_fields())
         account[std::string{name}] = each.account.*member;
+      append(accounts, each.instance, std::move(account));
     }
     into["metrics"] = std::move(metrics);
     into["account"] = std::move(accounts);

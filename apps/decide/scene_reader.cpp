@@ -309,8 +309,11 @@ void read_request(const json_part& at, scene& whole) {
   });
   from.read_by("prefix_hit_tokens", [&](const json_part& hits) {
     into.hit_tokens.emplace();
+    std::unordered_set<std::string_view> known;
+    for (auto& each : whole.instances)
+      known.insert(each.id());
     read_members(hits, [&](const std::string& id, const json_part& tokens) {
-      if (!has_instance(whole, id))
+      if (!known.contains(id))
         return fail_unknown(tokens, whole, id);
       if (auto count = read_whole(tokens, 0, count_max))
         into.hit_tokens->emplace(id, static_cast<std::uint32_t>(*count));

@@ -10,6 +10,7 @@ namespace {
 constexpr std::uint32_t overtakers_min = 3;
 constexpr std::uint32_t doublings_max = 6;
 constexpr std::chrono::milliseconds per_prompt_token{1};
+constexpr std::chrono::milliseconds per_reply_token{100};
 constexpr std::chrono::milliseconds longest_silence = std::chrono::hours{24 * 30};
 
 } // namespace
@@ -17,7 +18,8 @@ constexpr std::chrono::milliseconds longest_silence = std::chrono::hours{24 * 30
 std::chrono::nanoseconds
 first_token_patience(const first_wait& wait, std::chrono::milliseconds silence) {
   auto once = std::chrono::nanoseconds{std::min(silence, longest_silence)}
-              + per_prompt_token * std::int64_t{wait.prompt_tokens};
+              + per_prompt_token * std::int64_t{wait.prompt_tokens}
+              + per_reply_token * std::int64_t{wait.reply_tokens};
   return once * (std::int64_t{1} << std::min(wait.moves, doublings_max));
 }
 
@@ -25,8 +27,8 @@ wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence) {
   auto patience = first_token_patience(wait, silence);
   if (silence.count() <= 0 || wait.waited <= patience)
     return wait_verdict::wait;
-  if (!wait.streamed)
-    return wait.engine_hung ? wait_verdict::hung : wait_verdict::wait;
+  if (wait.engine_hung)
+    return wait_verdict::hung;
   if (!wait.others_silent || *wait.others_silent > patience / 2)
     return wait_verdict::wait;
   if (wait.engine_silent > patience)

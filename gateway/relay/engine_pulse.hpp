@@ -20,8 +20,10 @@ struct first_wait {
   std::uint32_t overtaken = 0;     ///< by so many others at its engine (`engine_pulse`)
   std::uint32_t prompt_tokens = 0; ///< given, or an estimate
   std::uint32_t moves = 0;         ///< times it was taken from an engine for its silence before
-  bool streamed = true;
-  bool engine_hung = false; ///< a streamed request found it so, and it was silent since
+  /// That must be made before the engine says anything: of a reply that is not streamed all it may
+  /// have, else 0.
+  std::uint32_t reply_tokens = 0;
+  bool engine_hung = false; ///< another request found it so, and it was silent since
 };
 
 enum class wait_verdict : std::uint8_t {
@@ -31,15 +33,15 @@ enum class wait_verdict : std::uint8_t {
 };
 
 /// How long a first token may take before anything is concluded from it: `silence`, a second more
-/// for each 1000 tokens of the prompt, and twice that for each move before.
+/// for each 1000 tokens of the prompt and for each 10 tokens of a reply that comes as a whole, and
+/// twice that for each move before.
 std::chrono::nanoseconds
 first_token_patience(const first_wait& wait, std::chrono::milliseconds silence);
 
 /// Whether a request is to go elsewhere before its first token. Silence alone proves nothing: a
 /// prefill may take long, and the network may be gone; so another engine must have begun an answer
-/// in the last half of the patience to something that was asked for later. A reply that is not
-/// streamed comes as a whole, as late as its last token: it only goes along when a streamed request
-/// has found the engine hung. `silence` 0: never.
+/// in the last half of the patience to something that was asked for later. Once a request has found
+/// the engine hung, its silence since then is proof enough for all. `silence` 0: never.
 wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence);
 
 /// What an engine says to the requests of one I/O loop. Tokens count, and whole replies: heads,

@@ -16,8 +16,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto retry_pause = 100ms;              // once every engine has failed
-constexpr std::chrono::seconds longest_rest{60}; // of an engine's own `Retry-After`
+constexpr auto retry_pause = 100ms;                  // once every engine has failed
+constexpr std::uint32_t assumed_reply_tokens = 4096; // of a whole reply that names no limit
+constexpr std::chrono::seconds longest_rest{60};     // of an engine's own `Retry-After`
 constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
 constexpr std::size_t reply_max = 64 * 1024 * 1024;
 constexpr std::size_t refusal_max = 1024 * 1024; // of an answer that should have been a stream
@@ -404,7 +405,8 @@ void relay_session::leave_silent_engine(time_point now) {
   if (wait.waited <= silence)
     return; // as nearly always
   wait.moves = silent_moves_;
-  wait.streamed = request_.wish.stream;
+  if (!request_.wish.stream)
+    wait.reply_tokens = request_.wish.max_tokens.value_or(assumed_reply_tokens);
   if (auto at = engines.others_answered(answer_->engine(), answer_->asked_at()))
     wait.others_silent = now - *at;
   auto verdict = judge(wait, silence);

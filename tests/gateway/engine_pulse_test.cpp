@@ -29,6 +29,13 @@ TEST_CASE("silence before the first token counts where others answer, and only t
   for (const auto& [what, change, expected, silence] :
        {row{"while others answer", [](first_wait&) {}, verdict::hung},
         row{"not long enough", [](first_wait& x) { x.waited = 30s; }, verdict::wait},
+        row{
+          "nobody answers any more, and the engine is known to hang",
+          [](first_wait& x) {
+            x.others_silent.reset();
+            x.engine_hung = true;
+          },
+          verdict::hung},
         row{"nobody answers", [](first_wait& x) { x.others_silent.reset(); }, verdict::wait},
         row{
           "others stopped answering, too", [](first_wait& x) { x.others_silent = 15001ms; },
@@ -84,19 +91,19 @@ TEST_CASE("silence before the first token counts where others answer, and only t
             x.waited = x.engine_silent = 1920001ms;
           },
           verdict::hung},
-        row{"whole", [](first_wait& x) { x.streamed = false; }, verdict::wait},
         row{
-          "whole, at an engine that is known to hang",
+          "a whole reply of 100 tokens, 10 s more", [](first_wait& x) { x.reply_tokens = 100; },
+          verdict::wait},
+        row{
+          "a whole reply after all of that",
           [](first_wait& x) {
-            x.streamed = false;
-            x.engine_hung = true;
-            x.others_silent.reset();
+            x.reply_tokens = 100;
+            x.waited = x.engine_silent = 40001ms;
           },
           verdict::hung},
         row{
-          "whole, asked of it lately",
+          "at an engine that is known to hang, lately",
           [](first_wait& x) {
-            x.streamed = false;
             x.engine_hung = true;
             x.waited = 30s;
           },

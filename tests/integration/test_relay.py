@@ -430,7 +430,8 @@ class Lives(RelayTest):
                 self.assertEqual(json.loads(text)["choices"][0]["message"]["content"], expected(CHAT, body)[0].text)
             for stream in streams:
                 self.assert_whole(stream)
-            whys = [json.dumps(x.cluster.admin_get(f"/admin/v1/requests/{stream.request_id}/why")) for stream in streams]
+            ids = [stream.request_id for stream in streams] + [headers["x-request-id"] for _, headers, _ in replies[:4]]
+            whys = [json.dumps(x.cluster.admin_get(f"/admin/v1/requests/{each}/why")) for each in ids]
             self.assertTrue(any("silent before the first token" in each for each in whys), whys)
             self.assertGreater(len([each for each in x.engines[0].requests() if each["path"] == CHAT]), 1)
 
