@@ -18,7 +18,8 @@ namespace {
 constexpr std::chrono::milliseconds pace{20};
 
 bool is_only_load(const view_change_msg& change) {
-  return change.put.empty() && change.lost.empty() && change.removed.empty();
+  return change.put.empty() && change.lost.empty() && change.removed.empty()
+         && change.store == store_news::none;
 }
 
 } // namespace
@@ -28,11 +29,19 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
   config = std::move(settings);
   self->set_down_handler([this](const caf::down_msg& msg) { listeners.erase(msg.source); });
   self->delayed_send(self, std::chrono::seconds{1}, tick_atom::value);
+  if (reads_store()) {
+    store = store_news::unreachable;
+    self->send(self, metadata_atom::value);
+  }
   return {
     [this](status_msg& msg) { on_status(msg); },
     [this](const subscribe_view_msg& msg) { on_subscribe(msg); },
     [this](flush_atom) { flush(); },
-    [this](const view_change_msg& msg) { on_stored(msg); },
+    [](const view_change_msg&) {},
+    [this](metadata_atom) { read_metadata(); },
+    [this](statuses_atom) { read_statuses(); },
+    [this](store_metadata_msg& msg) { on_metadata(msg); },
+    [this](store_statuses_msg& msg) { on_statuses(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
     [this](const inspect_msg&) { return on_inspect(); },
@@ -67,26 +76,8 @@ void cms_state::on_subscribe(const subscribe_view_msg& msg) {
     if (instance.has_status)
       all.statuses.push_back(instance.status);
   }
+  all.store = store;
   self->send(msg.listener, std::move(all));
-}
-
-/// What the store held: known, but not reachable until a node with a llumlet for it connects.
-void cms_state::on_stored(const view_change_msg& msg) {
-  view_change_msg change;
-  for (const auto& entry : msg.put) {
-    const auto& id = entry.metadata.instance_id;
-    if (view.find(id))
-      continue; // its node was faster
-    view.put(entry.metadata, entry.life, entry.engine);
-    view.set_state(id, instance_state::lost);
-    lost_since[id] = self->clock().now();
-    change.put.push_back({entry.metadata, entry.life, entry.engine, instance_state::lost});
-    for (const auto& status : msg.statuses)
-      if (status.instance_id == id && view.update(status) != status_effect::ignored)
-        change.statuses.push_back(status);
-  }
-  log::cms.info("restored", "{} instances known from the store", change.put.size());
-  tell(change);
 }
 
 void cms_state::on_peer_up(const peer_up_msg& msg) {
@@ -176,8 +167,11 @@ std::vector<instance_id> cms_state::missing_on(const node_card& card) const {
   return missing;
 }
 
+/// Of an instance of ours.
 void cms_state::forget(const instance_id& id) {
   lost_since.erase(id);
+  if (reads_store())
+    foreign.disown(view.find(id)->metadata);
   view.remove(id);
   if (config.store)
     config.store->remove(id);
@@ -286,11 +280,16 @@ void cms_state::note_longest(const view_change_msg& change) {
     longest
       = std::max(longest, static_cast<std::uint32_t>(std::max(0, status.num_total_gpu_tokens)));
   };
+  auto is_ours = [](const instance_view& x) {
+    return !x.foreign() || x.state == instance_state::lost; // lost: it may well be ours of earlier
+  };
   for (const auto& status : change.statuses)
-    consider(status);
+    if (const auto* known = view.find(status.instance_id); known && is_ours(*known))
+      consider(status);
   if (!only_statuses)
     for (const auto& [id, instance] : view.instances())
-      consider(instance.status); // the lost too: what only they can hold waits for them
+      if (is_ours(instance))
+        consider(instance.status); // the lost too: what only they can hold waits for them
   if (longest > 0)
     config.counters->longest_request.store(longest, std::memory_order_relaxed);
 }
@@ -323,7 +322,7 @@ inspected_msg cms_state::on_inspect() {
        {"kv_blocks",
         {{"total", status.num_total_gpu_tokens / block},
          {"used", status.num_used_gpu_tokens / block},
-         {"free", (status.num_total_gpu_tokens - status.num_used_gpu_tokens) / block},
+         {"free", (std::int64_t{status.num_total_gpu_tokens} - status.num_used_gpu_tokens) / block},
          {"reserved", 0},
          {"block_tokens", block}}},
        {"migrations",
@@ -338,7 +337,10 @@ actor_stats_msg cms_state::on_stat() {
   line.state = {
     {"instances", static_cast<std::int64_t>(view.instances().size())},
     {"listeners", static_cast<std::int64_t>(listeners.size())},
-    {"view_version", static_cast<std::int64_t>(view.version())}};
+    {"view_version", static_cast<std::int64_t>(view.version())},
+    {"foreign",
+     std::ranges::count_if(view.instances(), [](const auto& x) { return x.second.foreign(); })},
+    {"store_reachable", store == store_news::reachable}};
   return {{std::move(line)}};
 }
 

@@ -6,12 +6,21 @@
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/cluster_view.hpp"
 #include "runtime/cluster/cms_store.hpp"
+#include "runtime/cluster/foreign_instances.hpp"
 
 #include <map>
 #include <memory>
 #include <set>
 
 namespace llumnix {
+
+/// What a reading of the store found, or why it found nothing.
+struct store_metadata_msg {
+  result<std::vector<instance_metadata>> found;
+};
+struct store_statuses_msg {
+  result<stored_statuses> found;
+};
 
 struct cms_actor_config {
   node_life life;
@@ -21,8 +30,9 @@ struct cms_actor_config {
   std::shared_ptr<cms_store> store; ///< the mirror this process keeps; null: none
 };
 
-/// CMS: this process's replica of the view. Fed by llumlets, read by local listeners, mirrored to a
-/// store.
+/// CMS: this process's replica of the view. Fed by llumlets, and by what others keep in the store,
+/// which is read all the time; read by local listeners; mirrored to the store, as far as instances
+/// are ours.
 struct cms_state {
   cms_state() = default;
   static inline const char* name = "cms";
@@ -32,7 +42,10 @@ struct cms_state {
 
   void on_status(status_msg& msg);
   void on_subscribe(const subscribe_view_msg& msg);
-  void on_stored(const view_change_msg& msg);
+  void read_metadata();
+  void read_statuses();
+  void on_metadata(store_metadata_msg& msg);
+  void on_statuses(store_statuses_msg& msg);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_tick();
@@ -47,6 +60,10 @@ struct cms_state {
   };
 
   std::vector<instance_id> missing_on(const node_card& card) const;
+  bool reads_store() const;
+  void read_statuses_in_time();
+  void note_reading(const error* failure);
+  void tell(const pull_changes& changes);
   void forget(const instance_id& id);
   void note_lost(const instance_id& id);
   bool put(const instance_metadata& metadata, const node_life& life, const std::string& engine);
@@ -66,6 +83,14 @@ struct cms_state {
   cms_actor_config config;
   cluster_view view;
   std::map<instance_id, time_point> lost_since;
+  foreign_instances foreign;
+  store_news store = store_news::none; ///< of the last reading
+  bool store_tried = false;
+  bool metadata_readable = false; ///< by the last reading
+  bool statuses_readable = true;  ///< likewise
+  time_point metadata_read_at{};  ///< when the last reading began
+  time_point statuses_read_at{};
+  bool statuses_due = false; ///< a reading is under way, or will begin
   /// Of engines behind HTTP, by node. The view has the first that came; when that one goes, another
   /// takes its place (DESIGN.md 3.12).
   std::map<instance_id, std::map<std::string, claim>> claims;
@@ -78,3 +103,6 @@ struct cms_state {
 cms_actor::behavior_type make_cms(cms_state::pointer self, cms_actor_config config);
 
 } // namespace llumnix
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::store_metadata_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::store_statuses_msg)

@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace llumnix {
 
 static_assert(actor_state<console_state>);
@@ -46,6 +48,8 @@ caf::result<inspected_msg> console_state::on_inspect(const inspect_msg& msg) {
     return requests(msg.argument);
   if (msg.subject == "why")
     return why(msg.argument);
+  if (msg.subject == "scene")
+    return scene(msg.argument);
   if (msg.subject == "actors")
     return actors();
   if (msg.subject == "local_actors")
@@ -126,6 +130,42 @@ caf::result<inspected_msg> console_state::why(const std::string& id) {
           return;
         }
       promise.deliver(to_caf({errc::not_found, "no request '" + id + "' is running or was kept"}));
+    });
+  return promise;
+}
+
+/// SCHEDULER decided, or a gateway by its own view.
+caf::result<inspected_msg> console_state::scene(const std::string& id) {
+  std::vector<scheduler_actor> schedulers;
+  std::vector<gateway_actor> gateways;
+  for (const auto& [name, card] : nodes) {
+    schedulers.insert(schedulers.end(), card.scheduler.begin(), card.scheduler.end());
+    gateways.insert(gateways.end(), card.gateway.begin(), card.gateway.end());
+  }
+  auto promise = self->make_response_promise<inspected_msg>();
+  auto first_of = [](std::vector<inspected_msg>& answers) {
+    auto kept = std::ranges::find_if(answers, [](auto& x) { return !x.json.empty(); });
+    return kept == answers.end() ? inspected_msg{} : std::move(*kept);
+  };
+  ask_all<inspected_msg>(
+    self, schedulers, inspect_msg{"scene", id}, patience,
+    [this, promise, id, first_of, gateways](std::vector<inspected_msg> answers) mutable {
+      if (auto kept = first_of(answers); !kept.json.empty()) {
+        promise.deliver(std::move(kept));
+        return;
+      }
+      ask_all<inspected_msg>(
+        self, gateways, inspect_msg{"scene", id}, patience,
+        [promise, id, first_of](std::vector<inspected_msg> more) mutable {
+          if (auto kept = first_of(more); !kept.json.empty()) {
+            promise.deliver(std::move(kept));
+            return;
+          }
+          promise.deliver(to_caf(
+            {errc::not_found,
+             "no decision on '" + id
+               + "' is kept; scheduler.recorded_scenes says how many of the last are"}));
+        });
     });
   return promise;
 }

@@ -13,12 +13,14 @@ engine_actor::behavior_type engine_state::make_behavior(
   config = std::move(settings);
   engine = std::move(value);
   llumlet = std::move(parent);
+  self->set_down_handler([this](const caf::down_msg& msg) { on_down(msg); });
   tell_news();
   return {
     [this](submit_msg& msg) { on_submit(msg); },
     [this](const abort_msg& msg) { on_abort(msg); },
     [this](const grant_msg& msg) { on_grant(msg); },
     [this](const holds_msg& msg) { return on_holds(msg); },
+    [this](const watch_kv_msg& msg) { on_watch_kv(msg); },
     [this](step_atom, std::uint64_t ended) { on_step(ended); },
     [this](tick_atom) {
       news_pending = false;
@@ -71,10 +73,56 @@ holds_answer_msg engine_state::on_holds(const holds_msg& msg) const {
   return {msg.stream, msg.epoch, found != streams.end() && found->second == msg.epoch};
 }
 
+void engine_state::on_watch_kv(const watch_kv_msg& msg) {
+  if (!msg.listener || !engine->capabilities().tells_kv)
+    return;
+  auto known = std::find_if(kv_watchers.begin(), kv_watchers.end(), [&](const kv_watcher& x) {
+    return x.listener == msg.listener;
+  });
+  if (known == kv_watchers.end()) {
+    self->monitor(msg.listener);
+    known = kv_watchers.insert(known, kv_watcher{});
+  }
+  *known = {msg.listener, msg.watch};
+  engine->note_kv_changes(true);
+  tell_all_kv(*known);
+}
+
+void engine_state::on_down(const caf::down_msg& msg) {
+  std::erase_if(
+    kv_watchers, [&](const kv_watcher& x) { return x.listener.address() == msg.source; });
+  if (kv_watchers.empty())
+    engine->note_kv_changes(false);
+}
+
+void engine_state::tell_all_kv(kv_watcher& watcher) {
+  for (auto& part : engine->cached_kv())
+    self->send(
+      watcher.listener,
+      kv_changes_msg{config.instance, watcher.watch, watcher.told++, std::move(part)});
+}
+
+/// What the step that begins has made of the prefix cache. It is told at once: who is sent here for
+/// a block is served after it was computed.
+void engine_state::tell_kv() {
+  if (kv_watchers.empty())
+    return;
+  auto changes = engine->take_kv_changes();
+  if (changes.empty())
+    return;
+  for (auto& watcher : kv_watchers)
+    if (changes.cleared)
+      tell_all_kv(watcher);
+    else
+      self->send(
+        watcher.listener, kv_changes_msg{config.instance, watcher.watch, watcher.told++, changes});
+}
+
 void engine_state::begin_step() {
   if (stepping || !engine->has_work())
     return;
   running = engine->step(self->clock().now());
+  tell_kv();
   if (!running.worked)
     return;
   stepping = true;
@@ -176,7 +224,8 @@ actor_stats_msg engine_state::on_stat() {
   line.state = {
     {"streams", static_cast<std::int64_t>(streams.size())},
     {"steps", static_cast<std::int64_t>(steps)},
-    {"tokens", static_cast<std::int64_t>(tokens)}};
+    {"tokens", static_cast<std::int64_t>(tokens)},
+    {"kv_listeners", static_cast<std::int64_t>(kv_watchers.size())}};
   return {{std::move(line)}};
 }
 

@@ -2,6 +2,7 @@
 
 #include "actors/measured.hpp"
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/kv_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "runtime/engine/engine.hpp"
 
@@ -31,6 +32,8 @@ struct engine_state {
   void on_abort(const abort_msg& msg);
   void on_grant(const grant_msg& msg);
   holds_answer_msg on_holds(const holds_msg& msg) const;
+  void on_watch_kv(const watch_kv_msg& msg);
+  void on_down(const caf::down_msg& msg);
   void on_step(std::uint64_t generation);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
@@ -39,7 +42,16 @@ struct engine_state {
   void begin_step();
   void deliver();
   void tell_news();
+  void tell_kv();
   stream_hub_actor hub_of(const stream_ref& stream) const;
+
+  /// Who hears of the prefix cache.
+  struct kv_watcher {
+    kv_listener listener;
+    std::uint64_t watch = 0;
+    std::uint64_t told = 0; ///< messages
+  };
+  void tell_all_kv(kv_watcher& watcher);
 
   pointer self = nullptr;
   engine_actor_config config;
@@ -49,6 +61,7 @@ struct engine_state {
   std::map<stream_ref, std::uint32_t> streams; ///< what runs here, with its epoch
   std::vector<submit_msg> early;               ///< requests of gateways not known here yet
   static constexpr std::size_t early_max = 1024;
+  std::vector<kv_watcher> kv_watchers;
   step_result running;
   bool stepping = false;
   std::uint64_t generation = 0;

@@ -32,6 +32,17 @@ json drops_json(const filter_drops& drops) {
   return entry;
 }
 
+json wishes_json(const placement_wishes& wishes) {
+  json out = json::object();
+  if (wishes.ttft_slo_ms)
+    out["ttft_slo_ms"] = number(*wishes.ttft_slo_ms);
+  if (wishes.tpot_slo_ms)
+    out["tpot_slo_ms"] = number(*wishes.tpot_slo_ms);
+  if (!wishes.session.empty())
+    out["session"] = wishes.session;
+  return out;
+}
+
 json reasons_json(const placement_reasons& reasons, const instance_id& chosen) {
   json dropped = json::array();
   for (const auto& drops : reasons.drops)
@@ -55,6 +66,8 @@ json reasons_json(const placement_reasons& reasons, const instance_id& chosen) {
     {"sentence", sentence(reasons, chosen)}};
   if (reasons.hit_tokens > 0)
     out["hit_tokens"] = reasons.hit_tokens;
+  if (auto wishes = wishes_json(reasons.wishes); !wishes.empty())
+    out["wishes"] = std::move(wishes);
   if (!reasons.note.empty())
     out["note"] = reasons.note;
   return out;

@@ -4,6 +4,7 @@
 #include "actors/protocol/caf_error.hpp"
 #include "actors/view_feed.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/scheduling/policy_registry.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -24,7 +25,9 @@ placement_query query_of(const admission& word) {
   auto prompt = word.relayed ? word.relayed->prompt_tokens : word.request.prompt.size();
   constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
   auto tokens = static_cast<std::uint32_t>(std::min(most, prompt + delivered_tokens(word)));
-  return {word.request.text_id, tokens, word.exclude};
+  placement_query query{word.request.text_id, tokens, word.exclude};
+  query.wishes = word.request.wishes;
+  return query;
 }
 
 } // namespace
@@ -33,10 +36,13 @@ gateway_actor::behavior_type
 gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   self = actor;
   config = std::move(settings);
-  auto made = dispatcher::make(config.scheduling);
+  auto made = dispatcher::make(config.scheduling, config.profile);
   LLUMNIX_ASSERT(made.has_value()); // the config was checked when the node started
   own_view = std::make_unique<dispatcher>(std::move(*made));
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
+  archive = decision_archive{config.scheduling.recorded_scenes};
+  if (is_cache_aware(config.scheduling) && config.scheduling.kv_index == "own")
+    prefixes = std::make_unique<prefix_watch>(config.prefix_seed);
   news.resize(config.loops.size());
   self->delayed_send(self, config.retry_every, tick_atom::value);
   return {
@@ -44,6 +50,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
     [this](const view_change_msg& msg) { on_view_change(msg); },
+    [this](const kv_changes_msg& msg) { on_kv_changes(msg); },
     [this](const watch_msg&) { on_watch(); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](const stat_msg&) { return on_stat(); },
@@ -96,6 +103,17 @@ void gateway_state::hear(admission& word) {
   try_place(waiting.emplace(stream, waiting_request{std::move(word), deadline}).first->second);
 }
 
+/// Where the prompt's prefix is cached. A relayed request has no token ids, a short one is not
+/// worth it: nobody is asked.
+prefix_hits gateway_state::hits_of(const admission& word, const placement_query& query) {
+  const auto& prompt = word.request.prompt;
+  if (!prefixes || word.relayed || prompt.size() < config.scheduling.cache_aware_min_tokens)
+    return {};
+  auto hits = prefixes->find(prompt);
+  hits.prompt_tokens = query.prompt_tokens; // of a replay, all it has to compute
+  return hits;
+}
+
 /// Asks SCHEDULER, our own node's first; without one decides by our own view.
 void gateway_state::try_place(waiting_request& request) {
   if (request.asked)
@@ -107,7 +125,9 @@ void gateway_state::try_place(waiting_request& request) {
   auto own = schedulers.find(config.life.node);
   auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
-  scheduler.questions.push_back({body.stream, body.epoch, query_of(request.admit)});
+  auto query = query_of(request.admit);
+  auto hits = hits_of(request.admit, query);
+  scheduler.questions.push_back({body.stream, body.epoch, std::move(query), std::move(hits)});
   request.asked = true;
 }
 
@@ -152,7 +172,11 @@ void gateway_state::place_by_view(waiting_request& request) {
   const auto& body = request.admit.request;
   auto stream = body.stream;
   auto epoch = body.epoch;
-  auto choice = own_view->place(query_of(request.admit), now_ms(), true);
+  auto query = query_of(request.admit);
+  auto hits = hits_of(request.admit, query);
+  if (archive.keeps())
+    archive.keep(own_view->snapshot(query, &hits, now_ms()));
+  auto choice = own_view->place(query, &hits, now_ms(), true);
   const auto* chosen = own_view->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
     on_no_choice(stream, epoch, {errc::no_instance, sentence(choice.reasons, {})});
@@ -206,6 +230,10 @@ void gateway_state::send_to(
   waiting_request request, const stream_owner& owner, placement_reasons reasons) {
   auto& body = request.admit.request;
   config.counters->placements.fetch_add(1, std::memory_order_relaxed);
+  if (reasons.hit_tokens > 0) {
+    config.counters->placements_with_hits.fetch_add(1, std::memory_order_relaxed);
+    config.counters->hit_tokens.fetch_add(reasons.hit_tokens, std::memory_order_relaxed);
+  }
   records->note(
     body.text_id, {now_ms(), "placed", owner.instance, body.epoch, std::move(reasons), {}});
   if (watched())
@@ -303,8 +331,15 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
   auto& known = nodes[node];
   known.life = card.self.life;
   known.llumlets.clear();
-  for (const auto& instance : card.instances)
+  std::map<instance_id, llumlet_actor> with_engine;
+  for (const auto& instance : card.instances) {
     known.llumlets[instance.metadata.instance_id] = instance.llumlet;
+    if (!instance.shared)
+      with_engine[instance.metadata.instance_id] = instance.llumlet;
+  }
+  if (prefixes)
+    prefixes->on_node(card.self.life, with_engine);
+  ask_engines();
   if (card.scheduler.empty())
     schedulers.erase(node);
   else
@@ -325,6 +360,8 @@ void gateway_state::on_peer_down(const peer_down_msg& msg) {
     schedulers.erase(scheduler);
   subscribe();
   own_view->lose(msg.life);
+  if (prefixes)
+    prefixes->lose(msg.life);
   for (const auto& hub : hubs)
     self->send(hub, msg);
 }
@@ -343,6 +380,18 @@ void gateway_state::on_view_change(const view_change_msg& msg) {
   view_changed = true;
 }
 
+void gateway_state::ask_engines() {
+  if (!prefixes)
+    return;
+  for (auto& question : prefixes->due(self->clock().now()))
+    self->send(question.to, watch_kv_msg{kv_listener{gateway_actor{self}}, question.watch});
+}
+
+void gateway_state::on_kv_changes(const kv_changes_msg& msg) {
+  if (prefixes)
+    prefixes->hear(msg);
+}
+
 void gateway_state::on_watch() {
   constexpr std::chrono::seconds watched_for{5}; // CONSOLE repeats itself more often
   watched_until = self->clock().now() + watched_for;
@@ -352,6 +401,7 @@ void gateway_state::on_watch() {
 void gateway_state::on_tick() {
   self->delayed_send(self, config.retry_every, tick_atom::value);
   flush_releases();
+  ask_engines();
   auto now = self->clock().now();
   std::vector<stream_ref> streams;
   for (const auto& [stream, request] : waiting)
@@ -441,10 +491,20 @@ void gateway_state::tell(std::string kind, std::vector<std::pair<std::string, st
 void gateway_state::count() {
   config.counters->waiting.store(stuck, std::memory_order_relaxed);
   config.counters->inflight.store(streams_open, std::memory_order_relaxed);
+  if (!prefixes)
+    return;
+  auto known = prefixes->count();
+  config.counters->prefix_blocks.store(known.blocks, std::memory_order_relaxed);
+  config.counters->prefix_evicted.store(known.evicted, std::memory_order_relaxed);
+  config.counters->prefix_gaps.store(known.gaps, std::memory_order_relaxed);
 }
 
+/// Flight records; or a decision as a scene. Nothing where it is not kept.
 inspected_msg gateway_state::on_inspect(const inspect_msg& msg) {
-  return {flight_json(records->find(msg.argument))};
+  if (msg.subject != "scene")
+    return {flight_json(records->find(msg.argument))};
+  const auto* kept = archive.find(msg.argument);
+  return {kept && config.write_scene ? config.write_scene(*kept) : std::string{}};
 }
 
 actor_stats_msg gateway_state::on_stat() {
@@ -454,6 +514,14 @@ actor_stats_msg gateway_state::on_stat() {
     {"waiting", static_cast<std::int64_t>(waiting.size())},
     {"records", static_cast<std::int64_t>(records->size())},
     {"nodes", static_cast<std::int64_t>(nodes.size())}};
+  if (prefixes) {
+    auto known = prefixes->count();
+    line.state.insert(
+      line.state.end(), {{"prefix_sources", static_cast<std::int64_t>(known.watched)},
+                         {"prefix_blocks", static_cast<std::int64_t>(known.blocks)},
+                         {"prefix_evicted", static_cast<std::int64_t>(known.evicted)},
+                         {"prefix_gaps", static_cast<std::int64_t>(known.gaps)}});
+  }
   return {{std::move(line)}};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/measured.hpp"
+#include "actors/prefix_watch.hpp"
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "actors/stream_hub_actor.hpp"
@@ -21,6 +22,9 @@ struct gateway_actor_config {
   scheduler_config scheduling; ///< of the gateway's own view, for the time without SCHEDULER
   wall_clock wall;
   std::shared_ptr<node_counters> counters;
+  latency_profile profile{}; ///< measured times, for policies that predict
+  scene_writer write_scene{};
+  std::uint64_t prefix_seed = 0;       ///< of the prefix index; drawn by chance in production
   milliseconds retry_every{20};        ///< between two attempts to place what waits for an instance
   milliseconds schedule_timeout{1000}; ///< for a SCHEDULER on another node
   /// The loops of this process by hub index: they are told of placements without a detour through
@@ -75,11 +79,14 @@ struct gateway_state {
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_view_change(const view_change_msg& msg);
+  void on_kv_changes(const kv_changes_msg& msg);
   void on_watch();
   void on_tick();
   inspected_msg on_inspect(const inspect_msg& msg);
   actor_stats_msg on_stat();
 
+  prefix_hits hits_of(const admission& word, const placement_query& query);
+  void ask_engines();
   void try_place(waiting_request& request);
   void place_by_view(waiting_request& request);
   void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
@@ -113,7 +120,9 @@ struct gateway_state {
   pointer self = nullptr;
   gateway_actor_config config;
   std::unique_ptr<dispatcher> own_view;
+  decision_archive archive; ///< of decisions by `own_view`
   std::unique_ptr<flight_recorder> records;
+  std::unique_ptr<prefix_watch> prefixes;            ///< null: placements do not look at prefixes
   std::map<std::string, instance_node> nodes;        ///< by name
   std::map<std::string, known_scheduler> schedulers; ///< by node name
   std::vector<stream_hub_actor> hubs;

@@ -1,6 +1,7 @@
 #include "actors/llumlet_actor.hpp"
 
 #include "actors/engine_actor.hpp"
+#include "actors/protocol/kv_messages.hpp"
 #include "runtime/base/log.hpp"
 
 namespace llumnix {
@@ -26,6 +27,10 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
       if (!engine || !meant(msg.owner))
         return holds_answer_msg{msg.stream, msg.epoch, false};
       return self->delegate(engine, std::move(msg));
+    },
+    [this](watch_kv_msg& msg) {
+      if (engine)
+        self->send(engine, std::move(msg));
     },
     [this](engine_news_msg& msg) { on_news(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },

@@ -21,6 +21,18 @@ role_spec role(std::string name, Make make, Config config, Place place) {
     }};
 }
 
+/// The same, and `told` is told the actor each time it is started.
+template <class Actor>
+role_spec told_of(role_spec spec, std::function<void(Actor)> told) {
+  if (told)
+    spec.start = [start = spec.start, told](caf::local_actor& parent, const node_actor& node) {
+      auto actor = start(parent, node);
+      told(caf::actor_cast<Actor>(actor));
+      return actor;
+    };
+  return spec;
+}
+
 } // namespace
 
 role_spec cms_role(cms_actor_config config) {
@@ -29,10 +41,12 @@ role_spec cms_role(cms_actor_config config) {
   });
 }
 
-role_spec scheduler_role(scheduler_actor_config config) {
-  return role<scheduler_actor>(
-    "scheduler", make_scheduler, std::move(config),
-    [](node_card& card, scheduler_actor actor) { card.scheduler.push_back(std::move(actor)); });
+role_spec scheduler_role(scheduler_actor_config config, std::function<void(deciding_actor)> told) {
+  return told_of(
+    role<scheduler_actor>(
+      "scheduler", make_scheduler, std::move(config),
+      [](node_card& card, scheduler_actor actor) { card.scheduler.push_back(std::move(actor)); }),
+    std::move(told));
 }
 
 role_spec gateway_role(gateway_actor_config config) {
@@ -66,13 +80,7 @@ role_spec llumlet_role(
       card.instances.push_back({metadata, engine, std::move(actor), shared});
     });
   spec.instance = metadata.instance_id;
-  if (told)
-    spec.start = [start = spec.start, told](caf::local_actor& parent, const node_actor& node) {
-      auto actor = start(parent, node);
-      told(caf::actor_cast<llumlet_actor>(actor));
-      return actor;
-    };
-  return spec;
+  return told_of(std::move(spec), std::move(told));
 }
 
 role_spec console_role(node_life life, wall_clock wall) {

@@ -15,7 +15,9 @@ namespace llumnix {
 /// How NODE starts each role, and where the role stands in the node's card. The one list of what a
 /// node can be, shared by the program and the virtual cluster.
 role_spec cms_role(cms_actor_config config);
-role_spec scheduler_role(scheduler_actor_config config);
+/// `told`, where there is one, is told the actor each time it is started (on an actor thread).
+role_spec
+scheduler_role(scheduler_actor_config config, std::function<void(deciding_actor)> told = {});
 role_spec gateway_role(gateway_actor_config config);
 role_spec stream_hub_role(stream_hub_config config);
 /// `told`, where there is one, is told the actor each time it is started (on an actor thread): by

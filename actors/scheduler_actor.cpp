@@ -1,24 +1,31 @@
 #include "actors/scheduler_actor.hpp"
 
 #include "actors/view_feed.hpp"
+#include "runtime/base/log.hpp"
 
 namespace llumnix {
 
 static_assert(actor_state<scheduler_state>);
 
-scheduler_actor::behavior_type
+deciding_actor::behavior_type
 scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
   self = actor;
   config = std::move(settings);
-  auto made = dispatcher::make(config.knobs);
+  auto made = dispatcher::make(config.knobs, config.profile);
   LLUMNIX_ASSERT(made.has_value()); // the config was checked when the node started
   decisions = std::make_unique<dispatcher>(std::move(*made));
+  archive = decision_archive{config.knobs.recorded_scenes};
   return {
     [this](const place_msg& msg) { return on_place(msg); },
     [this](const release_msg& msg) { release(msg.request_ids); },
+    [this](const schedule_msg& msg) { on_schedule(msg); },
+    [this](const end_request_msg& msg) { on_end_request(msg); },
+    [this](const progress_msg& msg) { on_progress(msg); },
+    [this](const gateways_msg& msg) { on_gateways(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
-    [this](const view_change_msg& msg) { apply(*decisions, msg, now()); },
+    [this](const view_change_msg& msg) { on_view(msg); },
+    [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](const stat_msg&) {
       auto line = self->stat("scheduler", "scheduler");
       line.state = {
@@ -40,7 +47,10 @@ placements_msg scheduler_state::on_place(const place_msg& msg) {
 }
 
 placed_msg scheduler_state::place(const placement_question& question) {
-  auto choice = decisions->place(question.query, now(), true);
+  if (archive.keeps())
+    archive.keep(decisions->snapshot(question.query, &question.hits, now()));
+  auto choice = foreign.empty() ? decisions->place(question.query, &question.hits, now(), true)
+                                : place_at_home(question.query, question.hits);
   placed_msg answer{question.stream, question.epoch, {}, std::move(choice.reasons)};
   if (const auto* chosen = decisions->view().find(choice.instance)) {
     ++placed;
@@ -53,11 +63,136 @@ placed_msg scheduler_state::place(const placement_question& question) {
   return answer;
 }
 
+/// A decision as a scene; nothing if it is not kept.
+inspected_msg scheduler_state::on_inspect(const inspect_msg& msg) const {
+  const auto* kept = msg.subject == "scene" ? archive.find(msg.argument) : nullptr;
+  return {kept && config.write_scene ? config.write_scene(*kept) : std::string{}};
+}
+
+/// Only where there is a llumlet of ours.
+placement scheduler_state::place_at_home(placement_query query, const prefix_hits& hits) {
+  query.exclude.insert(query.exclude.end(), foreign.begin(), foreign.end());
+  auto choice = decisions->place(query, &hits, now(), true);
+  if (foreign.contains(choice.instance)) {
+    decisions->release(query.request_id);
+    choice.instance.clear();
+  }
+  return choice;
+}
+
 void scheduler_state::release(const std::vector<std::string>& request_ids) {
   for (const auto& id : request_ids) {
     decisions->release(id);
     for (auto& [gateway, ids] : booked)
       ids.erase(id);
+  }
+}
+
+// -- gateways of other makes (spec/scheduling.md 2)
+
+/// All roles or nobody; and nobody while loads are not known.
+void scheduler_state::on_schedule(const schedule_msg& msg) {
+  if (config.knobs.full_mode && store == store_news::unreachable) {
+    ++refused;
+    return msg.answer->give(error{errc::unreachable, "cms not available"});
+  }
+  auto choice = decisions->schedule(msg.query, nullptr, now(), explain::nothing);
+  if (!choice.placed) {
+    ++refused;
+    return msg.answer->give(error{errc::no_instance, "no available endpoint"});
+  }
+  ++placed;
+  if (!config.knobs.full_mode)
+    count_reported(msg, choice);
+  std::vector<chosen_instance> chosen;
+  for (const auto& stage : choice.stages)
+    chosen.push_back(describe_choice(
+      decisions->view().find(stage.instance)->metadata, stage.stage, config.knobs.full_mode));
+  msg.answer->give(std::move(chosen));
+}
+
+/// In lite mode a request counts only if its gateway will tell of its end.
+void scheduler_state::count_reported(const schedule_msg& msg, const scheduled& choice) {
+  const auto& id = msg.query.request_id;
+  bool all_counted = true;
+  for (const auto& each : choice.stages)
+    if (auto counted
+        = reported.allocate(each.stage, id, msg.gateway, each.instance, msg.query.prompt_tokens);
+        !counted) {
+      all_counted = false;
+      log::scheduler.debug(
+        "not-counted", "{} at {} for gateway {}: {}", id, each.instance, msg.gateway,
+        counted.error().context);
+    }
+  if (!all_counted)
+    count_anew(id);
+}
+
+/// Lays down the account of a request as reports have it.
+void scheduler_state::count_anew(const std::string& request) {
+  decisions->release(request);
+  for (const auto& [instance, counted] : reported.places(request))
+    decisions->book(instance, counted, now(), false);
+}
+
+void scheduler_state::on_end_request(const end_request_msg& msg) {
+  if (config.knobs.full_mode)
+    return decisions->release(msg.request);
+  bool ended = false;
+  for (const auto& place : msg.at)
+    ended |= reported.release(msg.request, msg.gateway, place);
+  if (ended)
+    count_anew(msg.request);
+}
+
+void scheduler_state::on_progress(const progress_msg& msg) {
+  if (config.knobs.full_mode)
+    return;
+  auto tell = [](const request_progress& news, const error& why) {
+    log::scheduler.debug(
+      "report-ignored", "{} at {} of gateway {}: {}", news.request, news.at.instance, news.gateway,
+      why.context);
+  };
+  for (const auto& news : msg.news)
+    if (news.prefill_done) {
+      if (auto done = reported.prefill_done(news); !done)
+        tell(news, done.error());
+    } else if (auto grown = reported.update(news); !grown) {
+      tell(news, grown.error());
+    } else if (*grown) {
+      count_anew(news.request);
+    }
+}
+
+/// With a gateway that has gone its requests are over, in lite mode; in full mode statuses say what
+/// has become of them.
+void scheduler_state::on_gateways(const gateways_msg& msg) {
+  for (const auto& gateway : msg.up) {
+    log::scheduler.info("gateway-up", "{} keeps a connection", gateway);
+    reported.add_gateway(gateway);
+  }
+  for (const auto& gateway : msg.down) {
+    auto ended = reported.remove_gateway(gateway);
+    log::scheduler.info(
+      "gateway-down", "{} is not connected any more; {} of its requests ended", gateway,
+      ended.size());
+    for (const auto& request : ended)
+      count_anew(request);
+  }
+}
+
+void scheduler_state::on_view(const view_change_msg& msg) {
+  apply(*decisions, msg, now(), config.foreign);
+  if (msg.store != store_news::none)
+    store = msg.store;
+  for (const auto& entry : msg.put)
+    if (entry.life.node.empty())
+      foreign.insert(entry.metadata.instance_id);
+    else
+      foreign.erase(entry.metadata.instance_id);
+  for (const auto& id : msg.removed) {
+    foreign.erase(id);
+    reported.remove_instance(id);
   }
 }
 
@@ -77,7 +212,7 @@ void scheduler_state::on_peer_down(const peer_down_msg& msg) {
   booked.erase(gone);
 }
 
-scheduler_actor::behavior_type
+deciding_actor::behavior_type
 make_scheduler(scheduler_state::pointer self, scheduler_actor_config config) {
   return self->state.make_behavior(self, std::move(config));
 }

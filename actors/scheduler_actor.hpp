@@ -2,11 +2,14 @@
 
 #include "actors/measured.hpp"
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/desk_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
+#include "runtime/cluster/reported_requests.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -17,35 +20,62 @@ struct scheduler_actor_config {
   node_life life;
   scheduler_config knobs;
   wall_clock wall;
+  /// Gateways of other makes are served: instances that only a store tells of are placed on for
+  /// them.
+  bool foreign = false;
+  latency_profile profile{}; ///< measured times, for policies that predict
+  scene_writer write_scene{};
 };
+
+/// SCHEDULER as its own process knows it: gateways of other makes ask and tell by way of its
+/// `scheduler_desk`. These messages cross no node link.
+using deciding_actor = scheduler_actor::extend<
+  // Which instances? What is told of a request's end and of its progress, and which gateways are
+  // connected.
+  caf::reacts_to<schedule_msg>, caf::reacts_to<end_request_msg>, caf::reacts_to<progress_msg>,
+  caf::reacts_to<gateways_msg>>;
 
 /// SCHEDULER: one view, one account, one decision at a time.
 struct scheduler_state {
   scheduler_state() = default;
   static inline const char* name = "scheduler";
-  using pointer = role_pointer<scheduler_actor, scheduler_state>;
+  using pointer = role_pointer<deciding_actor, scheduler_state>;
 
-  scheduler_actor::behavior_type make_behavior(pointer actor, scheduler_actor_config settings);
+  deciding_actor::behavior_type make_behavior(pointer actor, scheduler_actor_config settings);
 
   unix_ms now() const { return config.wall.at(self->clock().now()); }
   placements_msg on_place(const place_msg& msg);
   /// One that nobody can take has no instance in its answer.
   placed_msg place(const placement_question& question);
+  placement place_at_home(placement_query query, const prefix_hits& hits);
+  inspected_msg on_inspect(const inspect_msg& msg) const;
   void release(const std::vector<std::string>& request_ids);
+  void on_schedule(const schedule_msg& msg);
+  void count_reported(const schedule_msg& msg, const scheduled& choice);
+  void count_anew(const std::string& request);
+  void on_end_request(const end_request_msg& msg);
+  void on_progress(const progress_msg& msg);
+  void on_gateways(const gateways_msg& msg);
+  void on_view(const view_change_msg& msg);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
 
   pointer self = nullptr;
   scheduler_actor_config config;
   std::unique_ptr<dispatcher> decisions;
+  decision_archive archive;
   /// What gateways on other nodes had placed and have not released, by their lives: in lite mode
   /// nothing else would end it if such a gateway dies.
   std::map<std::pair<std::string, std::uint64_t>, std::unordered_set<std::string>> booked;
+  std::set<instance_id> foreign; ///< instances that only a store tells of
+  store_news store = store_news::none;
+  /// The requests of foreign gateways, in lite mode.
+  reported_requests reported;
   std::uint64_t placed = 0;
   std::uint64_t refused = 0;
 };
 
-scheduler_actor::behavior_type
+deciding_actor::behavior_type
 make_scheduler(scheduler_state::pointer self, scheduler_actor_config config);
 
 } // namespace llumnix

@@ -2,8 +2,10 @@
 
 namespace llumnix {
 
-void apply(dispatcher& to, const view_change_msg& change, unix_ms now) {
+void apply(dispatcher& to, const view_change_msg& change, unix_ms now, bool foreign_too) {
   for (const auto& entry : change.put) {
+    if (entry.life.node.empty() && !foreign_too)
+      continue;
     to.put(entry.metadata, entry.life, entry.engine);
     to.set_state(entry.metadata.instance_id, entry.state);
   }

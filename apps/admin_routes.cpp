@@ -21,17 +21,17 @@ net::http_reply refusal(int status, std::string_view code, std::string_view mess
 
 constexpr std::string_view requests_path = "/admin/v1/requests/";
 constexpr std::string_view why_suffix = "/why";
+constexpr std::string_view scene_suffix = "/scene";
 constexpr std::size_t readers_max = 64;
 
-/// The request id in /admin/v1/requests/{id}/why, without the prefix an OpenAI body carries; empty
-/// if it is none.
-std::string why_id(std::string_view path) {
+/// The request id in /admin/v1/requests/{id}SUFFIX, without the prefix an OpenAI body carries;
+/// empty if it is none.
+std::string request_in(std::string_view path, std::string_view suffix) {
   if (
-    !path.starts_with(requests_path) || !path.ends_with(why_suffix)
-    || path.size() <= requests_path.size() + why_suffix.size())
+    !path.starts_with(requests_path) || !path.ends_with(suffix)
+    || path.size() <= requests_path.size() + suffix.size())
     return {};
-  auto id
-    = path.substr(requests_path.size(), path.size() - requests_path.size() - why_suffix.size());
+  auto id = path.substr(requests_path.size(), path.size() - requests_path.size() - suffix.size());
   for (std::string_view prefix : {"chatcmpl-", "cmpl-"})
     if (id.starts_with(prefix))
       return std::string{id.substr(prefix.size())};
@@ -118,9 +118,11 @@ void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_
   if (!allowed(request))
     return client->reply(
       refusal(401, "unauthorized", "this address wants `authorization: Bearer KEY` (admin.key)"));
-  auto why = why_id(path);
+  auto why = request_in(path, why_suffix);
+  auto scene = request_in(path, scene_suffix);
   bool known = path == "/metrics" || path == "/admin/v1/cluster" || path == "/admin/v1/requests"
-               || path == "/admin/v1/actors" || path == "/admin/v1/events" || !why.empty();
+               || path == "/admin/v1/actors" || path == "/admin/v1/events" || !why.empty()
+               || !scene.empty();
   if (!known)
     return client->reply(refusal(404, "not_found", "there is no " + path));
   if (request.method != "GET" && request.method != "HEAD") {
@@ -138,6 +140,8 @@ void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_
     return watch_events(std::move(client));
   if (!why.empty())
     return ask(std::move(client), {"why", why}, "unknown_request");
+  if (!scene.empty())
+    return ask(std::move(client), {"scene", scene}, "unknown_request");
   if (path == "/admin/v1/requests")
     return ask(
       std::move(client), {"requests", net::query_value(request.query, "instance")}, "not_found");

@@ -69,6 +69,11 @@ int print(const inspect_options& options, const admin_document& document, render
     options.json ? document.dump() + "\n" : render(document, colour_allowed(stdout)));
 }
 
+/// A scene is JSON for people, too.
+std::string as_it_is(const admin_document& document, bool) {
+  return document.dump() + "\n";
+}
+
 int show(const inspect_options& options, const std::string& path, renderer render) {
   auto document = admin_get(options.endpoint, path, patience);
   if (!document)
@@ -146,15 +151,23 @@ void add_why_command(CLI::App& app, command_action& chosen) {
   command->add_option("request", options->argument, "its x-request-id, or the id in an OpenAI body")
     ->required()
     ->type_name("REQUEST");
+  auto scene = std::make_shared<bool>(false);
+  command->add_flag(
+    "--scene", *scene,
+    "what its last placement saw, whole, for `llumnix decide` (with scheduler.recorded_scenes)");
   add_inspect_options(*command, *options);
   command->footer("Of a reply with the id chatcmpl-my-request:\n"
                   "  llumnix why chatcmpl-my-request\n"
-                  "  llumnix why my-request\n");
-  command->callback([options, &chosen] {
+                  "  llumnix why my-request\n"
+                  "The same decision again, or with something changed in the file:\n"
+                  "  llumnix why my-request --scene > scene.json && llumnix decide scene.json\n");
+  command->callback([options, scene, &chosen] {
     if (options->argument.empty())
       throw CLI::RuntimeError{"give a request id", exit_code::usage};
-    chosen = [options] {
+    chosen = [options, scene] {
       auto id = path_segment(bare_request_id(options->argument));
+      if (*scene)
+        return show(*options, "/admin/v1/requests/" + id + "/scene", as_it_is);
       return show(*options, "/admin/v1/requests/" + id + "/why", why_text);
     };
   });

@@ -17,6 +17,7 @@ using command_action = std::function<int()>;
 void add_up_command(CLI::App& app, command_action& chosen);
 void add_serve_command(CLI::App& app, command_action& chosen);
 void add_gateway_command(CLI::App& app, command_action& chosen);
+void add_scheduler_command(CLI::App& app, command_action& chosen);
 void add_status_command(CLI::App& app, command_action& chosen);
 void add_actors_command(CLI::App& app, command_action& chosen);
 void add_requests_command(CLI::App& app, command_action& chosen);

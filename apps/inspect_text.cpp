@@ -121,6 +121,8 @@ std::string reasons_text(const admin_document& reasons, const std::string& chose
   }
   for (auto& each : list(reasons, "dropped"))
     text += indent + painted(dropped_text(each), tint::dim, colours) + "\n";
+  if (auto wishes = metric_values(at(reasons, "wishes")); !wishes.empty())
+    text += fmt::format("{}asked for {}\n", indent, wishes);
   for (auto key : {"sentence", "note"})
     if (auto& words = at(reasons, key); words.is_string() && words != "")
       text += indent + plain(words) + "\n";

@@ -3,6 +3,7 @@
 #include "apps/exit_codes.hpp"
 #include "apps/reference/gateway_flags.hpp"
 #include "apps/reference/go_style.hpp"
+#include "apps/reference/scheduler_flags.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -30,6 +31,8 @@ std::vector<std::string> words_of(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.front() == "gateway")
     words = llumnix::without_go_style(llumnix::gateway_flags(), words);
+  else if (words.front() == "scheduler")
+    words = llumnix::without_go_style(llumnix::scheduler_flags(), words);
   std::reverse(words.begin(), words.end());
   return words;
 }
@@ -53,9 +56,9 @@ int main(int argc, char** argv) {
   command_action chosen;
   describe(app);
   for (auto add :
-       {add_up_command, add_serve_command, add_gateway_command, add_status_command,
-        add_actors_command, add_requests_command, add_why_command, add_load_command,
-        add_decide_command, add_config_command})
+       {add_up_command, add_serve_command, add_gateway_command, add_scheduler_command,
+        add_status_command, add_actors_command, add_requests_command, add_why_command,
+        add_load_command, add_decide_command, add_config_command})
     add(app, chosen);
 
   if (argc == 1) {

@@ -14,6 +14,7 @@ void announce(int fd, const node_ready& ready) {
     {"listen", ready.listen},
     {"http", ready.http},
     {"admin", ready.admin},
+    {"scheduler", ready.scheduler},
     {"roles", ready.roles},
     {"instances", ready.instances}};
   auto text = line.dump() + "\n";

@@ -84,6 +84,14 @@ void add_mirror(const redis_metrics& x, exposition& out) {
   out.counter("llumnix_redis_failures_total", "Commands refused or lost with a link.", x.failures);
   out.counter("llumnix_redis_reconnects_total", "Times a lost link came back.", x.reconnects);
   out.gauge("llumnix_redis_pending", "Changes the Redis server has not confirmed.", x.pending);
+  out.add(
+    "llumnix_cms_store_readable", "gauge", "1 while what others keep in Redis can be read.",
+    x.readable ? 1 : 0);
+  out.counter(
+    "llumnix_cms_readings_total", "Readings of what others keep in Redis, by kind of record.",
+    x.readings);
+  out.counter("llumnix_cms_reading_failures_total", "Readings that failed.", x.reading_failures);
+  out.counter("llumnix_cms_odd_records_total", "Records left out of readings.", x.odd_records);
 }
 
 } // namespace
@@ -97,6 +105,21 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
     "llumnix_placements_by_view_total",
     "Requests placed by a gateway's own view because there was no scheduler.",
     x.placements_by_view);
+  out.counter(
+    "llumnix_placements_with_hits_total",
+    "Requests sent to an instance that had some of the prompt cached.", x.placements_with_hits);
+  out.counter(
+    "llumnix_hit_tokens_total", "Prompt tokens cached where their requests were sent.",
+    x.hit_tokens);
+  out.gauge(
+    "llumnix_prefix_index_blocks", "KV blocks of engines that the prefix index knows.",
+    x.prefix_blocks);
+  out.counter(
+    "llumnix_prefix_index_evicted_total", "Blocks the prefix index forgot to make room.",
+    x.prefix_evicted);
+  out.counter(
+    "llumnix_prefix_index_gaps_total",
+    "Times that all an engine had said became void, as something was missing.", x.prefix_gaps);
   out.counter("llumnix_replays_total", "Streams placed again after a loss.", x.replays);
   out.counter(
     "llumnix_unplaceable_total", "Requests that found no instance in time.", x.unplaceable);

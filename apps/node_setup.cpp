@@ -1,19 +1,27 @@
 #include "apps/node_setup.hpp"
 
 #include "actors/role_specs.hpp"
+#include "actors/scheduler_desk.hpp"
 #include "apps/admin_routes.hpp"
 #include "apps/caf_guards.hpp"
+#include "apps/decide/scene_of.hpp"
+#include "apps/decide/scene_writer.hpp"
+#include "apps/engine_agents.hpp"
 #include "apps/exit_codes.hpp"
 #include "apps/node_metrics.hpp"
 #include "apps/node_system.hpp"
+#include "apps/preflight.hpp"
 #include "apps/relay_setup.hpp"
 #include "config/load_config.hpp"
 #include "gateway/routes.hpp"
+#include "gateway/scheduler_api/api_handler.hpp"
 #include "integrations/redis/redis_cms_store.hpp"
 #include "net/http_server.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/engine/modeled_engine.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -53,6 +61,12 @@ private:
   std::shared_ptr<std::atomic<bool>> done_ = std::make_shared<std::atomic<bool>>(false);
 };
 
+/// A number that nobody can guess.
+std::uint64_t drawn_by_chance() {
+  std::random_device random;
+  return (static_cast<std::uint64_t>(random()) << 32) | random();
+}
+
 /// A node being put together, run, and taken apart again.
 class running_node {
 public:
@@ -70,10 +84,12 @@ private:
   result<void> prepare_engines();
   result<void> open_http();
   result<void> open_admin();
+  result<void> open_scheduler();
   result<void> add_roles(node_actor_config& node);
   void add_engines(node_actor_config& node);
   void start_http();
   void start_admin();
+  void start_scheduler();
   void restore_view(const node_actor& node);
   int wait_for_end();
   bool give_up_requests();
@@ -101,21 +117,38 @@ private:
   std::unique_ptr<net::http_server> http_;
   std::vector<openai_handler*> handlers_; ///< of its loops, which own them
   std::unique_ptr<net::http_server> admin_;
+  latency_profile profile_; ///< measured times, for policies that predict
+  scheduler_desk scheduler_desk_;
+  scheduler_api::scheduler_metrics scheduler_metrics_{began_};
+  std::unique_ptr<net::http_server> scheduler_; ///< for gateways of other makes
+  std::unique_ptr<engine_agents> agents_;       ///< with engines behind HTTP for those gateways
   std::unique_ptr<node_system> system_;
   std::vector<std::shared_ptr<hub_loop>> loops_;
   node_actor node_;
   node_ready addresses_;
 };
 
+/// How a decision is shown to those who ask for all of it.
+std::string scene_text(const decision_snapshot& decision) {
+  return write_scene(scene_of(decision))
+    .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 result<void> running_node::prepare() {
   if (auto policy = dispatcher::make(config_.scheduler); !policy)
     return std::move(policy).error();
+  auto profile = read_profiles(config_.scheduler);
+  if (!profile)
+    return std::move(profile).error();
+  profile_ = std::move(*profile);
   if (auto tls = check_tls_files(config_.node); !tls)
     return tls;
   if (auto engines = prepare_engines(); !engines)
     return engines;
   if (auto http = open_http(); !http)
     return http;
+  if (auto scheduler = open_scheduler(); !scheduler)
+    return scheduler;
   return open_admin();
 }
 
@@ -159,6 +192,33 @@ result<void> running_node::open_http() {
   return {};
 }
 
+/// The limits are those of the public address: prompts come here, too, as token ids.
+result<void> running_node::open_scheduler() {
+  if (!has("scheduler") || config_.scheduler.http.empty())
+    return {};
+  net::http_server_options options;
+  options.listen = config_.scheduler.http;
+  options.max_header_bytes = config_.http.max_header_bytes;
+  options.max_body_bytes = config_.http.max_body_bytes;
+  options.max_bodies_bytes = config_.http.max_bodies_bytes;
+  options.header_timeout = config_.http.header_timeout;
+  options.body_timeout = config_.http.body_timeout;
+  options.idle_timeout = config_.http.idle_timeout;
+  options.max_connections = config_.http.max_connections;
+  auto made = net::http_server::make(options);
+  if (!made)
+    return error{made.error().code, "scheduler.http: " + made.error().context};
+  scheduler_ = std::move(*made);
+  addresses_.scheduler = scheduler_->address();
+  if (has("gateway") || !has_http_engines(config_))
+    return {};
+  auto agents = engine_agents::make(*scheduler_, config_, life_, wall_);
+  if (!agents)
+    return std::move(agents).error();
+  agents_ = std::move(*agents);
+  return {};
+}
+
 result<void> running_node::open_admin() {
   if (config_.admin.listen.empty())
     return {};
@@ -185,14 +245,18 @@ result<void> running_node::add_roles(node_actor_config& node) {
   if (has("cms"))
     node.roles.push_back(cms_role({life_, config_.cms, wall_, counters_, store_}));
   if (has("scheduler"))
-    node.roles.push_back(scheduler_role({life_, config_.scheduler, wall_}));
+    node.roles.push_back(scheduler_role(
+      {life_, config_.scheduler, wall_, scheduler_ != nullptr, profile_, scene_text},
+      [this](deciding_actor actor) { scheduler_desk_.attach(std::move(actor)); }));
   if (has("gateway")) {
     for (std::uint32_t i = 0; i < http_->loops(); ++i) {
       stream_ref self{life_.node, life_.incarnation, i, 0};
       loops_.push_back(std::make_shared<hub_loop>(http_->loop(i), config_.gateway, self, words_));
     }
-    gateway_actor_config gateway{life_, config_.gateway, config_.scheduler, wall_, counters_};
+    gateway_actor_config gateway{life_,     config_.gateway, config_.scheduler, wall_,
+                                 counters_, profile_,        scene_text};
     gateway.loops = loops_;
+    gateway.prefix_seed = drawn_by_chance();
     node.roles.push_back(gateway_role(std::move(gateway)));
     for (std::uint32_t i = 0; i < loops_.size(); ++i)
       node.roles.push_back(stream_hub_role({life_, i, loops_[i]}));
@@ -232,8 +296,7 @@ void running_node::add_engines(node_actor_config& node) {
 }
 
 void running_node::start_http() {
-  std::random_device random;
-  auto seed = (static_cast<std::uint64_t>(random()) << 32) | random();
+  auto seed = drawn_by_chance();
   pool_ = std::make_unique<parse_pool>(config_.gateway, words_, parse_pool::options{});
   http_->start([this, seed](std::uint32_t loop) {
     auto handler = std::make_unique<openai_handler>(gateway_services{
@@ -281,12 +344,32 @@ void running_node::start_admin() {
   });
 }
 
+void running_node::start_scheduler() {
+  scheduler_->start([this](std::uint32_t loop) {
+    return std::make_unique<scheduler_api::api_handler>(scheduler_api::api_services{
+      .loop = scheduler_->loop(loop),
+      .desk = scheduler_desk_,
+      .metrics = scheduler_metrics_,
+      .key = config_.scheduler.http_key,
+      .find_engine
+      = [this](const instance_id& id) { return agents_ ? agents_->find(id) : nullptr; },
+      .metrics_text = [this] { return metrics_text(); },
+      .on_tick =
+        [this] {
+          if (agents_)
+            agents_->tick();
+        }});
+  });
+}
+
 std::string running_node::metrics_text() const {
   auto text = node_metrics_text(
     *counters_, mirror_, std::chrono::duration<double>(steady::now() - began_).count());
+  auto unix_s = static_cast<double>(wall_.at(steady::now())) / 1000;
   if (relays_)
-    text += discovery_metrics_text(
-      relays_->sources(), static_cast<double>(wall_.at(steady::now())) / 1000);
+    text += discovery_metrics_text(relays_->sources(), unix_s);
+  if (agents_)
+    text += discovery_metrics_text(agents_->sources(), unix_s);
   return text;
 }
 
@@ -363,8 +446,12 @@ int running_node::run() {
     restore_view(node_);
     if (relays_)
       relays_->begin(node_);
+    if (agents_)
+      agents_->begin(node_);
     if (http_)
       start_http();
+    if (scheduler_)
+      start_scheduler();
     if (admin_)
       start_admin();
     ready_ = true;
@@ -438,14 +525,19 @@ void running_node::take_apart() {
   system_->actors().await_all_actors_done();
   if (http_)
     http_->stop();
+  if (scheduler_)
+    scheduler_->stop();
   if (admin_)
     admin_->stop();
   relays_.reset();
+  agents_.reset();
   handlers_.clear();
   http_.reset();
   pool_.reset();
   admin_.reset();
+  scheduler_.reset();
   desk_->set({});
+  scheduler_desk_.attach({});
   loops_.clear();
   store_.reset();
   system_.reset();

@@ -11,9 +11,10 @@ namespace llumnix {
 
 /// What a node listens on once it runs; empty where it has no such listener.
 struct node_ready {
-  std::string listen; ///< node links, HOST:PORT
-  std::string http;   ///< HOST:PORT
-  std::string admin;  ///< HOST:PORT
+  std::string listen;    ///< node links, HOST:PORT
+  std::string http;      ///< HOST:PORT
+  std::string admin;     ///< HOST:PORT
+  std::string scheduler; ///< for gateways of other makes, HOST:PORT
   std::vector<std::string> roles;
   std::vector<std::string> instances;
 };
@@ -26,7 +27,8 @@ struct node_run_options {
 
 /// Runs one node of a cluster until SIGINT or SIGTERM: config to actor system, ports and roles. The
 /// only wiring there is. A listener is opened only for the roles that need it: `gateway` the public
-/// HTTP address, every node its admin address unless `admin.listen` is empty. Returns the process's
+/// HTTP address, `scheduler` the one for gateways of other makes where `scheduler.http` names one,
+/// every node its admin address unless `admin.listen` is empty. Returns the process's
 /// exit code: 0 after an orderly stop, 1 on a failure while running, 2 when the configuration
 /// cannot be served (a port in use, no room for the KV pool; one line on stderr says what to do),
 /// 130 at a second signal. Call it before any other thread exists.

@@ -1,9 +1,11 @@
 #include "apps/preflight.hpp"
 
 #include "net/http_server.hpp"
+#include "runtime/base/log.hpp"
 #include "runtime/engine/kv_pool.hpp"
 #include "runtime/engine/modeled_setup.hpp"
 #include "runtime/scheduling/policy_registry.hpp"
+#include "runtime/scheduling/profile_file.hpp"
 
 #include <algorithm>
 
@@ -46,8 +48,31 @@ void check_parts(const cluster_config& config, std::vector<config_problem>& prob
     }
     add(rest, problems);
   }
+  if (auto profiles = read_profiles(config.scheduler); !profiles)
+    add(profiles.error().context, problems);
   if (auto engine = make_modeled_setup(config.engine); !engine)
     add(engine.error().context, problems);
+}
+
+result<latency_profile> read_profiles(const scheduler_config& config) {
+  latency_profile made;
+  auto read = [](const char* knob, const std::string& path, auto file, interpolation_table& into) {
+    if (path.empty())
+      return std::string{};
+    result<profile_table> found = file(path);
+    if (!found)
+      return std::string{knob} + ": " + found.error().context;
+    for (auto& warning : found->warnings)
+      log::scheduler.warn("profile", "{}", warning);
+    into = std::move(found->table);
+    return std::string{};
+  };
+  for (auto& problem :
+       {read("scheduler.ttft_profile", config.ttft_profile, read_ttft_profile, made.ttft),
+        read("scheduler.tpot_profile", config.tpot_profile, read_tpot_profile, made.tpot)})
+    if (!problem.empty())
+      return {errc::invalid_argument, problem};
+  return made;
 }
 
 void check_machine(

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "config/load_config.hpp"
+#include "runtime/base/result.hpp"
+#include "runtime/scheduling/latency_profile.hpp"
 
 #include <vector>
 
@@ -9,13 +11,17 @@
 namespace llumnix {
 
 /// Adds what the scheduler and the modeled engine find wrong with their knobs: names of policies,
-/// metrics and latency models, sizes of an engine. Nothing is told of a knob that `problems` names
-/// already.
+/// metrics and latency models, files of profiles, sizes of an engine. Nothing is told of a knob
+/// that `problems` names already.
 void check_parts(const cluster_config& config, std::vector<config_problem>& problems);
 
 /// Adds what this machine cannot do for a configuration that is right: an address that is in use or
 /// not ours, and with `modeled` engines too little memory for the KV pool of one.
 void check_machine(
   const cluster_config& config, bool modeled, std::vector<config_problem>& problems);
+
+/// The measured times that the config names files of; none where it names none. Fails on files that
+/// cannot be used, with the knob, the file and the line; what in them may surprise is logged.
+result<latency_profile> read_profiles(const scheduler_config& config);
 
 } // namespace llumnix

@@ -271,6 +271,7 @@ void supervisor::on_announcement(child& which, const std::string& line) {
     .listen = said.value("listen", ""),
     .http = said.value("http", ""),
     .admin = said.value("admin", ""),
+    .scheduler = said.value("scheduler", ""),
     .roles = said.value("roles", std::vector<std::string>{}),
     .instances = said.value("instances", std::vector<std::string>{})};
   which.up = true;

@@ -145,6 +145,19 @@ void check_listeners(const http_config& http, const admin_config& admin, problem
     found.push_back({"admin.listen", admin.listen + " is also http.listen"});
 }
 
+/// Whoever reaches the scheduler's API can fill the account of every instance.
+void check_scheduler_listener(const scheduler_config& scheduler, problems& found) {
+  std::string host;
+  std::uint16_t port = 0;
+  if (
+    split_address(scheduler.http, host, port) && !is_loopback(scheduler.http)
+    && scheduler.http_key.empty() && !scheduler.http_insecure)
+    found.push_back(
+      {"scheduler.http", scheduler.http
+                           + " is off loopback; set scheduler.http_key, or allow it with "
+                             "scheduler.http_insecure=true"});
+}
+
 /// The settings by which engines behind HTTP are found.
 std::vector<std::string> engine_sources(const cluster_config& config) {
   std::vector<std::string> paths;
@@ -219,6 +232,14 @@ void check_scheduler(const scheduler_config& scheduler, problems& found) {
   if (scheduler.adaptive_pd && scheduler.tpot_migrate_out_floor > scheduler.tpot_migrate_out_ceil)
     found.push_back(
       {"scheduler.tpot_migrate_out_floor", "is above scheduler.tpot_migrate_out_ceil"});
+  if (scheduler.power_of_two && scheduler.dispatch_top_k > 1)
+    found.push_back(
+      {"scheduler.power_of_two",
+       "draws two and takes the better; scheduler.dispatch_top_k above 1 draws another way"});
+  if (scheduler.hysteresis > 0 && (scheduler.power_of_two || scheduler.dispatch_top_k > 1))
+    found.push_back(
+      {"scheduler.hysteresis",
+       "keeps a choice; scheduler.power_of_two and scheduler.dispatch_top_k above 1 draw anew"});
   for (auto [path, wanted] :
        {std::pair{"scheduler.adaptive_pd", scheduler.adaptive_pd},
         {"scheduler.predict_progress", scheduler.predict_progress},
@@ -278,6 +299,7 @@ std::vector<config_problem> check(const cluster_config& config) {
     check_knob(each, copy, found);
   check_node(config.node, found);
   check_listeners(config.http, config.admin, found);
+  check_scheduler_listener(config.scheduler, found);
   check_discovery(config.discovery, found);
   check_engines(config, found);
   check_scheduler(config.scheduler, found);

@@ -105,7 +105,13 @@ struct scheduler_config {
   std::uint32_t local_account_staleness_s = 10;
   std::string failover_domain = "instance-unit"; ///< instance, node, instance-unit, node-unit
   std::uint32_t instance_staleness_s = 60;
-  std::uint64_t seed = 1; ///< of random picks (dispatch_top_k above 1)
+  std::uint64_t seed = 1; ///< of random picks (dispatch_top_k above 1, power_of_two)
+  std::uint32_t recorded_scenes = 0; ///< last decisions kept whole, for `llumnix why --scene`
+
+  // Beyond the reference (docs/policies.md).
+  bool session_affinity = false; ///< a session's requests go where its last one went
+  bool power_of_two = false;     ///< the better of two instances drawn at random
+  double hysteresis = 0; ///< share of its load by which another must be better than the last choice
 
   // The slo policy and everything predicted (spec/scheduling.md 7.3, 7.4, 9).
   std::string ttft_profile;             ///< file of measured prefill times; empty: none
@@ -136,6 +142,11 @@ struct scheduler_config {
   std::uint32_t kv_attempts = 5;      ///< of one query
   milliseconds kv_attempt_pause{100}; ///< after an attempt that failed
   milliseconds kv_down{30000};        ///< a service that failed is not asked for this long
+
+  // The HTTP API for gateways of other makes (spec/scheduling.md 2).
+  std::string http;           ///< HOST:PORT; empty: none
+  std::string http_key;       ///< gateways must send it; empty: none
+  bool http_insecure = false; ///< let it listen off loopback without a key
 };
 
 /// Plans of moves between instances (spec/rescheduling.md). Names and defaults of the reference.
@@ -183,6 +194,10 @@ struct cms_config {
   milliseconds metadata_interval{20000}; ///< between rewrites of unchanged metadata
   milliseconds status_interval{40}; ///< at least this between two writes of one instance's status
   std::uint32_t expiry_s = 100;     ///< lifetime of both keys; above both intervals
+  /// Between two reads of what others keep in the store: who there is, and how loaded they are. 0:
+  /// never.
+  milliseconds pull_metadata_interval{10000};
+  milliseconds pull_status_interval{50};
 };
 
 /// The Redis mirror of the CMS.

@@ -39,6 +39,7 @@ struct session_request {
   std::string client; ///< its address
   time_point arrived;
   std::int64_t created = 0; ///< Unix seconds
+  placement_wishes wishes{};
 };
 
 /// Answers one generating request: opens its streams in the loop's `stream_table`, shows their text

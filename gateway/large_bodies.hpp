@@ -6,6 +6,7 @@
 #include "net/http_server.hpp"
 #include "runtime/base/executor.hpp"
 #include "runtime/base/time.hpp"
+#include "runtime/serving/placement_wishes.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +23,7 @@ struct client_call {
   net::http_request request;
   request_ids::claim id;
   time_point arrived;
+  placement_wishes wishes{};
 };
 
 /// The requests of one I/O loop whose bodies are so large that threads of a pool read them. Watches

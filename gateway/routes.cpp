@@ -1,5 +1,6 @@
 #include "gateway/routes.hpp"
 
+#include "gateway/openai/placement_headers.hpp"
 #include "gateway/openai/replies.hpp"
 #include "net/http_message.hpp"
 
@@ -146,6 +147,10 @@ void openai_handler::generate(call& x, openai::endpoint kind) {
     return refuse(x, {503, "draining", "This gateway takes no new requests now.", {}});
   if (foreign_content(x.request.header("content-type")))
     return refuse(x, {415, "unsupported_media_type", "The body must be application/json.", {}});
+  auto wishes = openai::read_placement_headers(x.request);
+  if (const auto* failure = std::get_if<openai::api_error>(&wishes))
+    return refuse(x, *failure);
+  x.wishes = std::get<placement_wishes>(std::move(wishes));
   body_form form{.kind = kind, .relayed = services_.relays != nullptr};
   form.max_model_len = services_.max_model_len();
   if (!large_bodies_ || x.request.body.size() < large_body)
@@ -168,7 +173,7 @@ void openai_handler::serve(call& x, checked_request&& wanted) {
     shared_, std::move(x.client),
     session_request{
       std::move(wanted.wish), std::move(x.id), std::move(x.request.peer), x.arrived,
-      services_.unix_seconds()});
+      services_.unix_seconds(), std::move(x.wishes)});
   auto& started = *session;
   sessions_.emplace(&started, std::move(session));
   started.start(std::move(wanted.prompts), seeds_());
@@ -191,7 +196,7 @@ void openai_handler::pass_on(call& x, relayable_request&& wanted) {
     std::move(x.client),
     {std::move(wish), std::make_shared<const std::string>(std::move(x.request.body)),
      std::move(x.request.path), std::move(passed), std::move(x.id), std::move(x.request.peer),
-     x.arrived, std::move(x.request.held)});
+     x.arrived, std::move(x.request.held), std::move(x.wishes)});
 }
 
 /// All models of the engines, or the one wanted.

@@ -1,6 +1,7 @@
 #include "net/http_connection.hpp"
 
 #include "net/http_loop.hpp"
+#include "runtime/base/assert.hpp"
 #include "runtime/base/log.hpp"
 
 #include <boost/asio/buffer.hpp>
@@ -367,9 +368,26 @@ void http_connection::lost() {
   close();
 }
 
+loop_socket http_connection::surrender() {
+  LLUMNIX_ASSERT(phase_ == phase::answering && !streaming_ && backlog() == 0);
+  error_code ignored;
+  socket_.cancel(ignored);
+  auto socket = std::move(socket_);
+  leave();
+  return socket;
+}
+
 void http_connection::close() {
   if (phase_ == phase::closed)
     return;
+  loop_.remove_connection();
+  error_code ignored;
+  socket_.close(ignored);
+  leave();
+}
+
+/// The loop has it no more.
+void http_connection::leave() {
   auto open = unsent_ + (phase_ == phase::answering ? 1 : 0);
   enter(phase::closed);
   if (exchange_)
@@ -377,9 +395,6 @@ void http_connection::close() {
   exchange_.reset();
   give_back_body();
   loop_.remove_exchanges(open);
-  loop_.remove_connection();
-  error_code ignored;
-  socket_.close(ignored);
   unlink();
   intrusive_ptr_release(this); // the loop's share
 }

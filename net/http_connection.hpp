@@ -41,6 +41,9 @@ public:
   std::size_t backlog() const override;
   std::chrono::steady_clock::time_point stalled_since() const override;
 
+  /// Null once it is answered or the client is gone.
+  http_connection* connection() const { return connection_; }
+
 private:
   friend class http_connection;
   void tell_gone();
@@ -90,6 +93,14 @@ public:
   std::size_t backlog() const { return out_.size() - sent_; }
   clock::time_point stalled_since() const;
 
+  // For whoever goes on with the connection in another protocol.
+
+  http_loop& loop() { return loop_; }
+  /// Gives the socket away, in place of an answer to the current request and with nothing left to
+  /// send; what has come behind the request is lost. The server goes on counting the connection:
+  /// whoever has it takes it back with `http_loop::remove_connection`.
+  loop_socket surrender();
+
   // Where the loop keeps it while a deadline runs.
   boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>
     timer;
@@ -121,6 +132,7 @@ private:
   void enforce_backlog();
   void linger();
   void lost();
+  void leave();
   reply_form form() const;
 
   http_loop& loop_;

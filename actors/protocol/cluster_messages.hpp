@@ -179,16 +179,25 @@ typename Inspector::result_type inspect(Inspector& f, view_entry& x) {
   return f(caf::meta::type_name("view_entry"), x.metadata, x.life, x.engine, x.state);
 }
 
+/// Whether the store of a CMS can be read: while it cannot, what is known of foreign instances
+/// ages.
+enum class store_news : std::uint8_t {
+  none,        ///< nothing new; at the start: there is no store to be read
+  unreachable, ///< or not read yet
+  reachable,
+};
+
 /// What changed in the view, to be applied in this order.
 struct view_change_msg {
   std::vector<view_entry> put;
   std::vector<instance_status> statuses;
   std::vector<node_life> lost;
   std::vector<instance_id> removed;
+  store_news store = store_news::none;
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, view_change_msg& x) {
-  return f(caf::meta::type_name("view_change_msg"), x.put, x.statuses, x.lost, x.removed);
+  return f(caf::meta::type_name("view_change_msg"), x.put, x.statuses, x.lost, x.removed, x.store);
 }
 
 /// Tell the listener the view: all of it now, then what changes. A `paced` one hears of new loads

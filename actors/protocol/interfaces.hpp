@@ -19,6 +19,7 @@ struct holds_answer_msg;
 struct holds_msg;
 struct inspect_msg;
 struct inspected_msg;
+struct kv_changes_msg;
 struct listening_msg;
 struct name_taken_msg;
 struct peer_down_msg;
@@ -31,6 +32,8 @@ struct release_msg;
 struct role_changes_msg;
 struct stat_msg;
 struct status_msg;
+struct store_metadata_msg;
+struct store_statuses_msg;
 struct stop_node_msg;
 struct stream_words_msg;
 struct streams_msg;
@@ -39,6 +42,7 @@ struct subscribe_view_msg;
 struct tokens_msg;
 struct unplaceable_msg;
 struct view_change_msg;
+struct watch_kv_msg;
 struct watch_msg;
 
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
@@ -46,6 +50,8 @@ using step_atom = caf::atom_constant<caf::atom("step")>;
 using start_atom = caf::atom_constant<caf::atom("start")>;
 using flush_atom = caf::atom_constant<caf::atom("flush")>;
 using dial_atom = caf::atom_constant<caf::atom("dial")>;
+using metadata_atom = caf::atom_constant<caf::atom("metadata")>;
+using statuses_atom = caf::atom_constant<caf::atom("statuses")>;
 
 /// Hears which nodes come and go, its own included. NODE tells its local actors.
 using peer_listener = caf::typed_actor<
@@ -56,6 +62,9 @@ using peer_listener = caf::typed_actor<
 
 /// Hears every change of the view of instances. CMS tells its local actors.
 using view_listener = caf::typed_actor<caf::reacts_to<view_change_msg>>;
+
+/// Hears what the prefix caches of instances do, from their engines.
+using kv_listener = caf::typed_actor<caf::reacts_to<kv_changes_msg>>;
 
 /// STREAM HUB: speaks for all streams of one I/O loop; what it hears is done on the loop.
 using stream_hub_actor = caf::typed_actor<
@@ -82,6 +91,8 @@ using gateway_actor = caf::typed_actor<
   // What streams of this process ask for and tell, once per turn of their loop.
   caf::reacts_to<stream_words_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::reacts_to<view_change_msg>,
+  // What an engine's prefix cache did, where placements look at prefixes.
+  caf::reacts_to<kv_changes_msg>,
   // Somebody follows events; flight records (`why`); the metric numbers of the role.
   caf::reacts_to<watch_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -92,7 +103,9 @@ using scheduler_actor = caf::typed_actor<
   caf::replies_to<place_msg>::with<placements_msg>,
   // Requests ended or were refused.
   caf::reacts_to<release_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
-  caf::reacts_to<view_change_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+  // What a decision saw (`scene`).
+  caf::reacts_to<view_change_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 /// CMS: this process's replica of what instances there are and how loaded they are.
 using cms_actor = caf::typed_actor<
@@ -100,8 +113,11 @@ using cms_actor = caf::typed_actor<
   caf::reacts_to<status_msg>,
   // Tell the listener the whole view now and every change from now on; what was held back is due.
   caf::reacts_to<subscribe_view_msg>, caf::reacts_to<flush_atom>,
-  // What a store held when this process started.
-  caf::reacts_to<view_change_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  // What a store held when this process started: not heeded, it is read here.
+  caf::reacts_to<view_change_msg>,
+  // A reading of the store is due; what it found.
+  caf::reacts_to<metadata_atom>, caf::reacts_to<statuses_atom>, caf::reacts_to<store_metadata_msg>,
+  caf::reacts_to<store_statuses_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   // The view, for inspection.
   caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -113,6 +129,8 @@ using llumlet_actor = caf::typed_actor<
   // Forget it; go on with more credit; is it still here?
   caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
   caf::replies_to<holds_msg>::with<holds_answer_msg>,
+  // Somebody wants to hear what the prefix cache does. (Not of an engine behind HTTP.)
+  caf::reacts_to<watch_kv_msg>,
   // Its engine's load changed: ENGINE's word, or that of whoever checks an engine behind HTTP.
   caf::reacts_to<engine_news_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -120,7 +138,7 @@ using llumlet_actor = caf::typed_actor<
 /// ENGINE: steps one engine on its clock and sends each step's tokens to their hubs.
 using engine_actor = caf::typed_actor<
   caf::reacts_to<submit_msg>, caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
-  caf::replies_to<holds_msg>::with<holds_answer_msg>,
+  caf::replies_to<holds_msg>::with<holds_answer_msg>, caf::reacts_to<watch_kv_msg>,
   // The running step ends; the news of the load are due.
   caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>, caf::reacts_to<peer_up_msg>,
   caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;

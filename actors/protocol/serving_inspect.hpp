@@ -13,27 +13,29 @@
 /// How the plain values of the runtime travel.
 namespace llumnix {
 
-/// Token ids as one blob: CAF serialises a vector of numbers element by element.
-struct packed_ids {
-  std::vector<token_id>* ids;
+/// Numbers as one blob: CAF serialises a vector of them element by element.
+template <class Number>
+struct packed_numbers {
+  std::vector<Number>* numbers;
 };
+using packed_ids = packed_numbers<token_id>;
 
-template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, packed_ids& x) {
+template <class Inspector, class Number>
+typename Inspector::result_type inspect(Inspector& f, packed_numbers<Number>& x) {
   if constexpr (Inspector::reads_state) {
-    std::vector<char> bytes(x.ids->size() * sizeof(token_id));
+    std::vector<char> bytes(x.numbers->size() * sizeof(Number));
     if (!bytes.empty())
-      std::memcpy(bytes.data(), x.ids->data(), bytes.size());
+      std::memcpy(bytes.data(), x.numbers->data(), bytes.size());
     return f(bytes);
   } else {
     std::vector<char> bytes;
     if (auto failure = f(bytes))
       return failure;
-    if (bytes.size() % sizeof(token_id) != 0)
+    if (bytes.size() % sizeof(Number) != 0)
       return caf::error{caf::sec::invalid_argument};
-    x.ids->resize(bytes.size() / sizeof(token_id));
+    x.numbers->resize(bytes.size() / sizeof(Number));
     if (!bytes.empty())
-      std::memcpy(x.ids->data(), bytes.data(), bytes.size());
+      std::memcpy(x.numbers->data(), bytes.data(), bytes.size());
     return caf::none;
   }
 }
@@ -91,12 +93,19 @@ typename Inspector::result_type inspect(Inspector& f, sampling_params& x) {
 }
 
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, placement_wishes& x) {
+  optional_field<float> ttft{&x.ttft_slo_ms};
+  optional_field<float> tpot{&x.tpot_slo_ms};
+  return f(caf::meta::type_name("placement_wishes"), ttft, tpot, x.session);
+}
+
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, inference_request& x) {
   packed_ids prompt{&x.prompt};
   packed_ids output{&x.output};
   return f(
     caf::meta::type_name("inference_request"), x.stream, x.epoch, x.text_id, x.model, prompt,
-    output, x.sampling, x.priority, x.credit);
+    output, x.sampling, x.priority, x.credit, x.wishes);
 }
 
 template <class Inspector>

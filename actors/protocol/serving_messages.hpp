@@ -2,6 +2,7 @@
 
 #include "actors/protocol/serving_inspect.hpp"
 #include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/prefix_hits.hpp"
 
 #include <variant>
 #include <vector>
@@ -89,6 +90,7 @@ struct placement_question {
   stream_ref stream;
   std::uint32_t epoch = 0;
   placement_query query;
+  prefix_hits hits{}; ///< where its prefix is cached, as far as GATEWAY knows
 };
 
 /// Which instances for these requests? (GATEWAY to SCHEDULER)
@@ -160,7 +162,7 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_query& x) {
   return f(
     caf::meta::type_name("placement_query"), x.request_id, x.prompt_tokens, x.exclude, x.mode,
-    x.stage);
+    x.stage, x.wishes);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, filter_drops& x) {
@@ -177,11 +179,19 @@ typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
   return f(
     caf::meta::type_name("placement_reasons"), x.policy, x.stage, x.view_version, x.pass,
     x.considered, x.drops, x.ranked_by[0], x.ranked_by[1], x.ranked_by_count, x.ranking,
-    x.hit_tokens, x.note);
+    x.hit_tokens, x.cause, x.wishes, x.note);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, prefix_hits::hit& x) {
+  return f(caf::meta::type_name("prefix_hit"), x.instance, x.tokens);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, prefix_hits& x) {
+  return f(caf::meta::type_name("prefix_hits"), x.asked, x.prompt_tokens, x.instances);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_question& x) {
-  return f(caf::meta::type_name("placement_question"), x.stream, x.epoch, x.query);
+  return f(caf::meta::type_name("placement_question"), x.stream, x.epoch, x.query, x.hits);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, place_msg& x) {

@@ -2,6 +2,7 @@
 
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/console_messages.hpp"
+#include "actors/protocol/kv_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 
 namespace llumnix {
@@ -31,6 +32,8 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<engine_news_msg>("news")
     .add_message_type<view_change_msg>("view")
     .add_message_type<subscribe_view_msg>("sub_view")
+    .add_message_type<kv_changes_msg>("kv")
+    .add_message_type<watch_kv_msg>("watch_kv")
     .add_message_type<watch_msg>("watch")
     .add_message_type<listening_msg>("listening")
     .add_message_type<stop_node_msg>("stop_node")
@@ -47,7 +50,8 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<scheduler_actor>("scheduler")
     .add_message_type<cms_actor>("cms")
     .add_message_type<console_actor>("console")
-    .add_message_type<view_listener>("view_lsn");
+    .add_message_type<view_listener>("view_lsn")
+    .add_message_type<kv_listener>("kv_lsn");
 }
 
 } // namespace llumnix

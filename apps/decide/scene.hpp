@@ -95,6 +95,8 @@ struct scene_request {
   std::string scheduling_stage; ///< likewise
   std::uint32_t prompt_tokens = 0;
   std::vector<token_id> prompt;
+  std::optional<double> ttft_slo_ms; ///< the request's own goals (docs/policies.md)
+  std::optional<double> tpot_slo_ms; ///< likewise
   /// The answer of a store that was asked, by instance, or by its keys: one of them at most.
   std::optional<std::map<instance_id, std::uint32_t>> hit_tokens;
   std::optional<std::vector<std::string>> chunk_keys;

@@ -2,6 +2,7 @@
 
 #include "runtime/base/assert.hpp"
 #include "runtime/scheduling/chunk_keys.hpp"
+#include "runtime/scheduling/policy_registry.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -93,7 +94,7 @@ void scene_cluster::add(const scene_instance& each) {
   dispatcher_.put(each.metadata, {each.id(), 1});
   if (config.local_account || !config.full_mode)
     for (auto& sent : each.dispatched) {
-      auto hit = config.cache_aware && config.full_mode ? sent.prefix_hit_tokens : 0;
+      auto hit = is_cache_aware(config) ? sent.prefix_hit_tokens : 0;
       dispatcher_.book(
         each.id(), {sent.request_id, sent.stage, sent.num_tokens, sent.num_tokens - hit},
         scene_.now - sent.age_ms, sent.found && config.full_mode);
@@ -123,9 +124,7 @@ void scene_cluster::add(const scene_instance& each) {
 std::optional<prefix_hits> scene_cluster::find_hits() const {
   auto& config = setup_.scheduler;
   auto& request = scene_.request;
-  if (
-    !request || !config.cache_aware || !config.full_mode
-    || request->prompt_tokens < config.cache_aware_min_tokens)
+  if (!request || !is_cache_aware(config) || request->prompt_tokens < config.cache_aware_min_tokens)
     return std::nullopt;
   auto prompt_tokens = request->prompt_tokens;
   if (request->hit_tokens) {
@@ -151,6 +150,11 @@ std::optional<placement_query> scene_cluster::query() const {
   placement_query query;
   query.request_id = scene_.request->id;
   query.prompt_tokens = scene_.request->prompt_tokens;
+  auto goal = [](std::optional<double> ms) {
+    return ms ? std::optional{static_cast<float>(*ms)} : std::nullopt;
+  };
+  query.wishes.ttft_slo_ms = goal(scene_.request->ttft_slo_ms);
+  query.wishes.tpot_slo_ms = goal(scene_.request->tpot_slo_ms);
   return query;
 }
 
@@ -198,7 +202,8 @@ std::string_view scene_cluster::missing_profile(const instance_id& id, std::stri
   bool placing = scene_.ask == scene_question::place; // which does not try without any profile
   auto prompt_tokens
     = scene_.request && scene_.ask != scene_question::plan ? scene_.request->prompt_tokens : 0;
-  bool work = (prompt_tokens > 0 || decode_tokens >= 1) && metric(id, "decode_batch_size") >= 0;
+  bool work = static_cast<double>(prompt_tokens) + decode_tokens >= 1
+              && metric(id, "decode_batch_size") >= 0;
   return work || (placing && !scene_.config.ttft) ? "tpot" : "";
 }
 

@@ -290,6 +290,15 @@ void fail_unknown(const json_part& at, const scene& whole, std::string_view id) 
   at.fail("there is no instance " + in_quotes(id) + suggestion(id, known));
 }
 
+/// Milliseconds that a request may set itself.
+void read_goal(json_object& from, std::string_view name, std::optional<double>& into) {
+  from.read_by(name, [&](const json_part& at) {
+    read_finite(at, into.emplace());
+    if (!at.failed() && !(*into > 0 && *into <= 1e9 && static_cast<float>(*into) > 0))
+      at.fail("is not above 0 and up to 1e9");
+  });
+}
+
 void read_request(const json_part& at, scene& whole) {
   auto& into = whole.request.emplace();
   json_object from{at};
@@ -303,6 +312,8 @@ void read_request(const json_part& at, scene& whole) {
     if (!tokens.value().is_null())
       read_part(tokens, into.prompt);
   });
+  read_goal(from, "ttft_slo_ms", into.ttft_slo_ms);
+  read_goal(from, "tpot_slo_ms", into.tpot_slo_ms);
   from.read_by("scheduling_result", [](const json_part& result) { // not looked at
     if (!result.value().is_array())
       result.fail("is not a list");

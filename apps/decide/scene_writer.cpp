@@ -144,6 +144,10 @@ json write_request(const scene_request& request) {
   put(object, "scheduling_stage", request.scheduling_stage);
   put(object, "prompt_num_tokens", request.prompt_tokens);
   put(object, "prompt_token_ids", request.prompt);
+  if (request.ttft_slo_ms)
+    object["ttft_slo_ms"] = write_number(*request.ttft_slo_ms);
+  if (request.tpot_slo_ms)
+    object["tpot_slo_ms"] = write_number(*request.tpot_slo_ms);
   if (request.hit_tokens) {
     auto& hits = object["prefix_hit_tokens"] = json::object();
     for (auto& [id, tokens] : *request.hit_tokens)

@@ -79,6 +79,7 @@ void relay_session::place() {
   head.epoch = epoch_;
   head.text_id = request_.id.text();
   head.model = request_.wish.model;
+  head.wishes = request_.wishes;
   auto exclude = table_.services().engines.unsuited(request_.wish.model, table_.now());
   exclude.insert(exclude.end(), failed_.begin(), failed_.end());
   table_.services().port.place_relayed(

@@ -30,6 +30,7 @@ struct passed_request {
   std::string client; ///< its address
   time_point arrived;
   std::shared_ptr<const void> held{}; ///< the body's share of what the server may hold
+  placement_wishes wishes{};
 };
 
 /// One request on its way through an engine that speaks HTTP, and through another if that one is

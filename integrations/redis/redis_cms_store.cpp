@@ -66,8 +66,7 @@ redis_cms_store::~redis_cms_store() {
   auto closed = std::make_shared<std::promise<void>>();
   auto written = closed->get_future();
   client_->post([this, closed] { close([closed] { closed->set_value(); }); });
-  written.wait_for(closing_time);
-  client_.reset();
+  written.wait_for(closing_time); // then client_ ends its thread, which uses it to the last
 }
 
 void redis_cms_store::put_metadata(const instance_metadata& metadata) {
@@ -87,8 +86,63 @@ void redis_cms_store::remove(const instance_id& id) {
   note(id, [](mirror_change& change) { change = {.removed = true, .metadata = {}, .status = {}}; });
 }
 
+void redis_cms_store::read_metadata(
+  std::function<void(result<std::vector<instance_metadata>>)> done) {
+  client_->post([this, done = counted(std::move(done))] {
+    with_link([this, done](result<void> link) {
+      if (!link)
+        return done(std::move(link).error());
+      read_metadata_records(
+        *client_, [this](auto id, auto why) { on_odd_record(id, why); }, done);
+    });
+  });
+}
+
+void redis_cms_store::read_statuses(
+  std::vector<instance_id> instances, std::function<void(result<stored_statuses>)> done) {
+  client_->post([this, instances = std::move(instances), done = counted(std::move(done))] {
+    with_link([this, instances, done](result<void> link) {
+      if (!link)
+        return done(std::move(link).error());
+      read_status_records(
+        *client_, instances, [this](auto id, auto why) { on_odd_record(id, why); }, done);
+    });
+  });
+}
+
 void redis_cms_store::read_all(std::function<void(result<std::vector<stored_instance>>)> done) {
-  client_->post([this, done = std::move(done)]() mutable { start_reading(std::move(done)); });
+  read_metadata([this, done](result<std::vector<instance_metadata>> found) {
+    if (!found)
+      return done(std::move(found).error());
+    std::vector<instance_id> ids;
+    for (const auto& metadata : *found)
+      ids.push_back(metadata.instance_id);
+    read_statuses(
+      std::move(ids), [metadata = std::move(*found), done](result<stored_statuses> statuses) {
+        if (!statuses)
+          return done(std::move(statuses).error());
+        std::vector<stored_instance> all;
+        auto next = statuses->found.begin();
+        for (const auto& known : metadata) {
+          auto& one = all.emplace_back(stored_instance{known, {}, false});
+          if (next != statuses->found.end() && next->instance_id == known.instance_id) {
+            one.status = std::move(*next++);
+            one.has_status = true;
+          }
+        }
+        done(std::move(all));
+      });
+  });
+}
+
+/// Counts how a reading ends.
+template <class T>
+std::function<void(result<T>)> redis_cms_store::counted(std::function<void(result<T>)> done) {
+  return [this, done = std::move(done)](result<T> found) {
+    metrics_.readable = found.has_value();
+    ++(found ? metrics_.readings : metrics_.reading_failures);
+    done(std::move(found));
+  };
 }
 
 void redis_cms_store::note(
@@ -121,8 +175,8 @@ void redis_cms_store::on_link(bool up) {
       schedule();
     });
   flush();
-  for (auto& [number, done] : std::exchange(waiting_readings_, {}))
-    start_reading(std::move(done));
+  for (auto& [number, go_on] : std::exchange(waiting_readings_, {}))
+    go_on({});
 }
 
 void redis_cms_store::take_changes() {
@@ -216,14 +270,14 @@ void redis_cms_store::heartbeat() {
   client_->run_at(now() + cms_.metadata_interval, [this] { heartbeat(); });
 }
 
-void redis_cms_store::start_reading(read_handler done) {
+/// Goes on once there is a link, or says why there is none in time.
+void redis_cms_store::with_link(link_handler go_on) {
   if (closing_)
-    return done(error{errc::cancelled, "the store is closing"});
+    return go_on(error{errc::cancelled, "the store is closing"});
   if (client_->up())
-    return read_records(
-      *client_, [this](auto id, auto why) { on_odd_record(id, why); }, std::move(done));
+    return go_on({});
   const auto number = readings_++;
-  waiting_readings_.emplace(number, std::move(done));
+  waiting_readings_.emplace(number, std::move(go_on));
   client_->run_at(now() + redis_.timeout, [this, number] {
     if (auto waiting = waiting_readings_.extract(number))
       waiting.mapped()(error{errc::unreachable, "no link to the Redis server " + redis_.address});
@@ -231,6 +285,7 @@ void redis_cms_store::start_reading(read_handler done) {
 }
 
 void redis_cms_store::on_odd_record(std::string_view id, std::string_view why) {
+  ++metrics_.odd_records;
   if (odd_records_.size() >= odd_records_max || !odd_records_.emplace(id).second)
     return;
   log::redis.warn("odd-record", "left out the record of '{}': {}", printable(id), why);
@@ -239,8 +294,8 @@ void redis_cms_store::on_odd_record(std::string_view id, std::string_view why) {
 // The link's end cancels the readings that have a command under way; those that wait for a link
 // have none.
 void redis_cms_store::close(std::function<void()> closed) {
-  for (auto& [number, done] : std::exchange(waiting_readings_, {}))
-    done(error{errc::cancelled, "the store is closing"});
+  for (auto& [number, go_on] : std::exchange(waiting_readings_, {}))
+    go_on(error{errc::cancelled, "the store is closing"});
   closing_ = true;
   closed_ = std::move(closed);
   if (in_flight_ == 0)

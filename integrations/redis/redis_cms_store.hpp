@@ -35,13 +35,17 @@ public:
   /// Written once the instance's metadata is known.
   void put_status(const instance_status& status) override;
   void remove(const instance_id& id) override;
-  /// Waits for a link at most `redis.timeout`, and for each reply likewise.
+  // Readings wait for a link at most `redis.timeout`, and for each reply likewise.
+
+  void read_metadata(std::function<void(result<std::vector<instance_metadata>>)> done) override;
+  void read_statuses(
+    std::vector<instance_id> instances, std::function<void(result<stored_statuses>)> done) override;
   void read_all(std::function<void(result<std::vector<stored_instance>>)> done) override;
 
   const redis_metrics& metrics() const { return metrics_; }
 
 private:
-  using read_handler = std::function<void(result<std::vector<stored_instance>>)>;
+  using link_handler = std::function<void(result<void>)>;
 
   redis_cms_store(const redis_config& redis, const cms_config& cms);
   void note(const instance_id& id, const std::function<void(mirror_change&)>& merge);
@@ -54,7 +58,9 @@ private:
   void pump();
   void on_answer(const mirror_write& write, const result<redis_reply>& reply);
   void heartbeat();
-  void start_reading(read_handler done);
+  void with_link(link_handler go_on);
+  template <class T>
+  std::function<void(result<T>)> counted(std::function<void(result<T>)> done);
   void on_odd_record(std::string_view id, std::string_view why);
   void close(std::function<void()> closed);
   void finish();
@@ -78,7 +84,7 @@ private:
   bool batch_confirmed_ = false; // in part
   bool refusal_reported_ = false;
   std::uint64_t links_ = 0;                                // so far
-  std::map<std::uint64_t, read_handler> waiting_readings_; // for a link, by number
+  std::map<std::uint64_t, link_handler> waiting_readings_; // for a link, by number
   std::uint64_t readings_ = 0;
   std::set<std::string> odd_records_; // already logged
   bool closing_ = false;

@@ -11,6 +11,13 @@ struct node_counters {
   std::atomic<std::uint64_t> placements{0}; ///< requests sent to an instance
   std::atomic<std::uint64_t> placements_by_view{
     0}; ///< of those: placed by a gateway's own view, without SCHEDULER
+  std::atomic<std::uint64_t> placements_with_hits{
+    0};                                     ///< requests sent where some of the prompt was cached
+  std::atomic<std::uint64_t> hit_tokens{0}; ///< prompt tokens cached where they were sent
+  std::atomic<std::uint64_t> prefix_blocks{0};  ///< gauge: KV blocks that the prefix index knows
+  std::atomic<std::uint64_t> prefix_evicted{0}; ///< blocks it forgot to make room
+  std::atomic<std::uint64_t> prefix_gaps{
+    0}; ///< times that something was missing of what an engine said
   std::atomic<std::uint64_t> replays{0}; ///< placements after a loss
   std::atomic<std::uint64_t> unplaceable{
     0}; ///< requests answered with an error for want of an instance

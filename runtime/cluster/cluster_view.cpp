@@ -2,6 +2,14 @@
 
 namespace llumnix {
 
+namespace {
+
+bool started_again(const instance_status& before, const instance_status& now) {
+  return std::int64_t{before.update_id} - now.update_id >= restart_jump;
+}
+
+} // namespace
+
 bool cluster_view::put(
   const instance_metadata& metadata, const node_life& life, std::string engine) {
   auto& known = instances_[metadata.instance_id];
@@ -30,7 +38,9 @@ status_effect cluster_view::update(const instance_status& status) {
   if (known.has_status && status.timestamp_ms <= known.status.timestamp_ms)
     return status_effect::ignored;
   ++version_;
-  if (known.has_status && status.update_id <= known.status.update_id) {
+  if (
+    known.has_status && status.update_id <= known.status.update_id
+    && !started_again(known.status, status)) {
     known.status.timestamp_ms = status.timestamp_ms;
     known.status.schedulable = status.schedulable;
     return status_effect::heartbeat;

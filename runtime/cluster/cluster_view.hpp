@@ -13,12 +13,20 @@ namespace llumnix {
 struct instance_view {
   instance_metadata metadata;
   instance_status status;
-  node_life life;     ///< of the node its llumlet lives on; empty for a record read from a store
+  node_life life; ///< of the node its llumlet lives on; that of a foreign instance names no node
   std::string engine; ///< what runs it, for people: "modeled a10.llama-7b.tp1.osdi24"
   instance_state state = instance_state::ready;
   bool has_status = false;                       ///< a status has been taken over at least once
   std::shared_ptr<const request_lists> requests; ///< null: only their number is known
+
+  /// Whether only a store tells of it: no node of ours has a llumlet for it, so that nothing but
+  /// its HTTP endpoint can be given work. Its life counts how often it was born, as far as that
+  /// shows.
+  bool foreign() const { return life.node.empty(); }
 };
+
+/// How far back the version of a status jumps at least when its writer has started again.
+inline constexpr std::int32_t restart_jump = 1000;
 
 /// What a status did to the view (spec/cms.md 2.2, gates 1 and 2).
 enum class status_effect : std::uint8_t {
@@ -35,7 +43,9 @@ public:
   /// (utc_create), forgets the status of the earlier one, so that the next status is taken over
   /// whatever its numbers; a lower incarnation than known is ignored (false).
   bool put(const instance_metadata& metadata, const node_life& life, std::string engine = {});
-  /// Takes a status over through the gates of spec/cms.md 2.2.
+  /// Takes a status over through the gates of spec/cms.md 2.2. A version that is `restart_jump` or
+  /// more below the one known, written later, is that of a writer that has started again under the
+  /// same name: its body replaces the other.
   status_effect update(const instance_status& status);
   /// Marks the instance; unknown ids are ignored. Anything but `ready` keeps it from being chosen.
   void set_state(const instance_id& id, instance_state state);

@@ -105,7 +105,9 @@ void batch_scheduler::schedule(engine_request& request, std::uint32_t tokens) {
   // Cached before it is computed, as in vLLM: who shares it is scheduled, and computed, after it.
   for (auto i = request.computed / block_tokens_; i < (request.computed + tokens) / block_tokens_;
        ++i)
-    blocks_.cache(request.blocks[i], request.keys[i], i == 0 ? 0 : request.keys[i - 1]);
+    blocks_.cache(
+      request.blocks[i], request.keys[i], i == 0 ? 0 : request.keys[i - 1],
+      std::span{request.ids}.subspan(std::size_t{i} * block_tokens_, block_tokens_));
 }
 
 void batch_scheduler::preempt(engine_request& request) {

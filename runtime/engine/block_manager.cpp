@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 namespace llumnix {
 
@@ -11,7 +12,8 @@ block_manager::block_manager(kv_pool& pool, bool prefix_cache, bool poison_freed
   : pool_{pool},
     caches_{prefix_cache && !poison_freed},
     poison_freed_{poison_freed},
-    blocks_(pool.blocks()) {
+    blocks_(pool.blocks()),
+    changes_{pool.block_tokens()} {
   for (block_index block = 0; block < total(); ++block)
     link_back(block);
 }
@@ -63,12 +65,14 @@ void block_manager::release(std::vector<block_index>& table) {
   }
 }
 
-void block_manager::cache(block_index block, std::uint64_t key, std::uint64_t parent) {
+void block_manager::cache(
+  block_index block, std::uint64_t key, std::uint64_t parent, std::span<const token_id> tokens) {
   if (!caches_ || blocks_[block].keyed || !by_key_.try_emplace(key, block).second)
     return;
   blocks_[block].keyed = true;
   blocks_[block].key = key;
   blocks_[block].parent = parent;
+  changes_.store(parent, key, tokens);
 }
 
 void block_manager::distrust(std::span<const block_index> bad) {
@@ -114,9 +118,29 @@ void block_manager::unlink(block_index block) {
 }
 
 void block_manager::drop_key(block_index block) {
-  if (blocks_[block].keyed)
-    by_key_.erase(blocks_[block].key);
+  if (!blocks_[block].keyed)
+    return;
+  by_key_.erase(blocks_[block].key);
   blocks_[block].keyed = false;
+  changes_.remove(blocks_[block].key);
+}
+
+std::vector<block_manager::cached_block> block_manager::cached_chains() const {
+  std::unordered_map<std::uint64_t, std::vector<block_index>> built_on;
+  for (block_index block = 0; block < total(); ++block)
+    if (blocks_[block].keyed)
+      built_on[blocks_[block].parent].push_back(block);
+  std::vector<cached_block> chains;
+  auto next = std::exchange(built_on[0], {});
+  while (!next.empty()) {
+    auto block = next.back();
+    next.pop_back();
+    const auto& it = blocks_[block];
+    chains.push_back({block, it.key, it.parent});
+    auto more = std::exchange(built_on[it.key], {});
+    next.insert(next.end(), more.begin(), more.end());
+  }
+  return chains;
 }
 
 bool block_manager::consistent() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "runtime/engine/kv_changes.hpp"
 #include "runtime/engine/kv_pool.hpp"
 
 #include <cstdint>
@@ -37,11 +38,24 @@ public:
   /// Lets go of all blocks of `table` and empties it. The last become reusable first, so that a
   /// prefix outlives what was built on it.
   void release(std::vector<block_index>& table);
-  /// Caches a held block. `parent` is the key of the block before it, 0 for the first. Ignored
-  /// where another block is cached under this key.
-  void cache(block_index block, std::uint64_t key, std::uint64_t parent);
+  /// Caches a held block. `parent` is the key of the block before it, 0 for the first; `tokens` are
+  /// for `changes`. Ignored where another block is cached under this key.
+  void cache(
+    block_index block, std::uint64_t key, std::uint64_t parent,
+    std::span<const token_id> tokens = {});
   /// Takes blocks with bad bytes out of the cache, and whatever was built on them.
   void distrust(std::span<const block_index> bad);
+
+  /// A cached block, and the key it is built on.
+  struct cached_block {
+    block_index block = 0;
+    std::uint64_t key = 0;
+    std::uint64_t parent = 0;
+  };
+  /// All those with whatever they are built on still cached, each after that. Walks everything.
+  std::vector<cached_block> cached_chains() const;
+  /// What the cache did, for those who want to know.
+  kv_change_log& changes() { return changes_; }
 
   /// Holders of a block.
   std::uint32_t references(block_index block) const { return blocks_[block].references; }
@@ -71,6 +85,7 @@ private:
   block_index last_ = none;
   std::uint32_t free_ = 0;
   std::unordered_map<std::uint64_t, block_index> by_key_;
+  kv_change_log changes_;
 };
 
 } // namespace llumnix

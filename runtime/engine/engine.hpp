@@ -3,6 +3,7 @@
 #include "runtime/base/result.hpp"
 #include "runtime/base/time.hpp"
 #include "runtime/cluster/instance.hpp"
+#include "runtime/engine/kv_changes.hpp"
 #include "runtime/serving/request.hpp"
 
 #include <string>
@@ -16,6 +17,7 @@ struct engine_capabilities {
   bool pauses = false;          ///< a request can be taken out of the running batch and put back
   bool status_per_step = false; ///< its status is known after each step
   bool token_ids = false;       ///< speaks token ids, both ways
+  bool tells_kv = false;        ///< says which prefixes it caches
 };
 
 /// One stream's share of a step.
@@ -64,6 +66,14 @@ public:
   /// Ids, as its status has them, of the requests seen waiting at a step's start since this was
   /// last asked.
   virtual std::vector<std::string> take_seen_waiting() = 0;
+  /// Whether somebody will ask for the changes of its prefix cache, from now on.
+  virtual void note_kv_changes(bool) {}
+  /// What its prefix cache did since this was last asked. Only `cleared`: too much to be told;
+  /// `cached_kv` says what there is.
+  virtual kv_changes take_kv_changes() { return {}; }
+  /// What its prefix cache holds, in parts that fit into messages, to be heard in this order; the
+  /// first is `cleared`. Empty where an engine does not tell.
+  virtual std::vector<kv_changes> cached_kv() const { return {}; }
 };
 
 } // namespace llumnix

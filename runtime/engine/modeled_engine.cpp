@@ -7,6 +7,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace llumnix {
@@ -14,6 +15,7 @@ namespace llumnix {
 namespace {
 
 constexpr std::uint32_t most_alternatives = 20;
+constexpr std::size_t kv_part_bytes = 256u << 10; ///< of what the cache holds, in one message
 
 token_delta delta_for(const engine_request& request) {
   token_delta delta;
@@ -53,7 +55,12 @@ modeled_engine::modeled_engine(modeled_setup setup, kv_pool pool)
     scheduler_{setup_.limits, blocks_, setup_.block_tokens} {}
 
 engine_capabilities modeled_engine::capabilities() const {
-  return {.exports_kv = false, .pauses = false, .status_per_step = true, .token_ids = true};
+  return {
+    .exports_kv = false,
+    .pauses = false,
+    .status_per_step = true,
+    .token_ids = true,
+    .tells_kv = true};
 }
 
 result<void> modeled_engine::validate(const inference_request& request) const {
@@ -277,6 +284,51 @@ instance_status modeled_engine::status() const {
 
 std::vector<std::string> modeled_engine::take_seen_waiting() {
   return std::exchange(seen_waiting_, {});
+}
+
+void modeled_engine::note_kv_changes(bool wanted) {
+  blocks_.changes().turn(wanted);
+}
+
+kv_changes modeled_engine::take_kv_changes() {
+  return blocks_.changes().take();
+}
+
+std::vector<kv_changes> modeled_engine::cached_kv() const {
+  auto part = [this] {
+    kv_changes empty;
+    empty.block_tokens = setup_.block_tokens;
+    return empty;
+  };
+  std::vector<kv_changes> parts{part()};
+  parts.front().cleared = true;
+  std::vector<token_id> tokens;
+  for (const auto& cached : blocks_.cached_chains()) {
+    if (!read_tokens(cached, tokens))
+      continue;
+    if (parts.back().bytes() >= kv_part_bytes)
+      parts.push_back(part());
+    parts.back().store(cached.parent, cached.key, tokens);
+  }
+  return parts;
+}
+
+/// The tokens whose KV a block holds, read off the bytes: a digest gives away the id it was made
+/// of. False where the bytes are not those of its key.
+bool modeled_engine::read_tokens(
+  const block_manager::cached_block& from, std::vector<token_id>& tokens) const {
+  const byte_tokenizer vocabulary;
+  tokens.clear();
+  auto before = from.parent;
+  for (std::uint32_t offset = 0; offset < setup_.block_tokens; ++offset) {
+    auto digest = pool_.read(from.block, offset, 0);
+    auto id = modeled::id_between(before, digest);
+    if (id > std::numeric_limits<token_id>::max() || !vocabulary.valid(static_cast<token_id>(id)))
+      return false;
+    tokens.push_back(static_cast<token_id>(id));
+    before = digest;
+  }
+  return before == from.key;
 }
 
 } // namespace llumnix

@@ -28,6 +28,9 @@ public:
   bool has_work() const override;
   instance_status status() const override;
   std::vector<std::string> take_seen_waiting() override;
+  void note_kv_changes(bool wanted) override;
+  kv_changes take_kv_changes() override;
+  std::vector<kv_changes> cached_kv() const override;
 
   /// Accounts of its KV blocks.
   const block_manager& blocks() const { return blocks_; }
@@ -49,6 +52,7 @@ private:
   void distrust(engine_request& request, std::uint32_t table_index);
   void emit(engine_request& request, step_result& result);
   void remove(engine_request& request);
+  bool read_tokens(const block_manager::cached_block& from, std::vector<token_id>& tokens) const;
 
   modeled_setup setup_;
   kv_pool pool_;

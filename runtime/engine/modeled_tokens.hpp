@@ -15,10 +15,25 @@ constexpr std::uint64_t mix(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
+/// `mix` turned around.
+constexpr std::uint64_t unmix(std::uint64_t z) {
+  z ^= (z >> 31) ^ (z >> 62);
+  z *= 0x319642B2D24D8EC3ull; // inverse of the second factor, modulo 2^64
+  z ^= (z >> 27) ^ (z >> 54);
+  z *= 0x96DE1B173F119089ull; // of the first
+  z ^= (z >> 30) ^ (z >> 60);
+  return z - 0x9E3779B97F4A7C15ull;
+}
+
 /// Digest of a position: of its id and, through the digest of the position before (0 at the start),
 /// of everything earlier. Equal prefixes have equal digests.
 constexpr std::uint64_t next_digest(std::uint64_t previous, token_id id) {
   return mix(previous ^ mix(id));
+}
+
+/// The id that leads from one digest to the next; above 32 bits, most likely, where none does.
+constexpr std::uint64_t id_between(std::uint64_t previous, std::uint64_t digest) {
+  return unmix(unmix(digest) ^ previous);
 }
 
 /// Word `index` of the KV bytes of a position with that digest.

@@ -45,7 +45,11 @@ std::string sentence(const placement_reasons& reasons, const instance_id& chosen
     return fmt::format("none of {} candidates can take work", reasons.considered);
   auto by = reasons.ranked_by_count > 0 ? metric_name(reasons.ranked_by[0])
                                         : std::string_view{reasons.policy};
-  auto text = fmt::format("{} chosen by {}", chosen, by);
+  auto text = reasons.cause == choice_cause::session
+                ? fmt::format("{} chosen: it took the last request of the session", chosen)
+                : fmt::format("{} chosen by {}", chosen, by);
+  if (reasons.cause == choice_cause::kept)
+    text += ": it was chosen last, and nobody is better by more than scheduler.hysteresis";
   if (reasons.pass == 2)
     text += "; every healthy candidate is above the load limit or excluded";
   else if (reasons.pass == last_pass)

@@ -3,6 +3,7 @@
 #include "runtime/base/ids.hpp"
 #include "runtime/base/time.hpp"
 #include "runtime/cluster/dispatch_ledger.hpp"
+#include "runtime/serving/placement_wishes.hpp"
 
 #include <array>
 #include <cstdint>
@@ -31,6 +32,7 @@ struct placement_query {
     exclude; ///< instances that just refused or failed it; chosen only if nothing else is left
   serving_mode mode = serving_mode::neutral;
   infer_type stage = infer_type::prefill; ///< of `pd_staged`
+  placement_wishes wishes{};
 };
 
 /// A filter by number, so that reasons travel and are kept as numbers; `filter_name` says it.
@@ -71,6 +73,13 @@ struct ranked_candidate {
   std::array<float, 2> values{}; ///< by the metrics of the ranking
 };
 
+/// What decided among those who may take a request.
+enum class choice_cause : std::uint8_t {
+  policy,
+  session, ///< it took the last request of the session
+  kept,    ///< it was chosen last, and nobody is better by enough
+};
+
 /// Why an instance was chosen, or none, for the record: numbers, and a few ids (DESIGN.md 3.10). It
 /// is made for every placement, so it costs little; the whole scene is `stage_report`.
 struct placement_reasons {
@@ -84,7 +93,9 @@ struct placement_reasons {
   std::uint8_t ranked_by_count = 0;
   std::vector<ranked_candidate> ranking; ///< best first, the winner among them; a few
   std::uint32_t hit_tokens = 0;          ///< of the winner, where prefixes were looked up
-  std::string note;                      ///< what the decision cannot know, for people
+  choice_cause cause = choice_cause::policy;
+  placement_wishes wishes; ///< of the request, also those that the policy does not look at
+  std::string note;        ///< what the decision cannot know, for people
 };
 
 /// Metrics by number: stable within a version of the program, which nodes that talk share.

@@ -173,8 +173,10 @@ struct dispatcher::state {
     auto made = chooser.choose(query, inputs(&query, hits, stage, now));
     if (made.row)
       outcome.instance = chooser.candidates().ids()[*made.row];
-    if (how_much != explain::nothing)
+    if (how_much != explain::nothing) {
       outcome.reasons = chooser.reasons(made);
+      outcome.reasons.wishes = query.wishes;
+    }
     if (how_much == explain::in_full)
       outcome.report = chooser.report(made);
     if (outcome.report)
@@ -308,8 +310,9 @@ scheduled dispatcher::schedule(
   return answer;
 }
 
-placement dispatcher::place(const placement_query& query, unix_ms now, bool explain_it) {
-  auto decided = schedule(query, nullptr, now, explain_it ? explain::briefly : explain::nothing);
+placement dispatcher::place(
+  const placement_query& query, const prefix_hits* hits, unix_ms now, bool explain_it) {
+  auto decided = schedule(query, hits, now, explain_it ? explain::briefly : explain::nothing);
   placement answer;
   if (decided.stages.empty()) {
     state_->name_decision(
@@ -385,6 +388,39 @@ void dispatcher::set_step_model(const step_coefficients& model) {
 
 const std::optional<step_coefficients>& dispatcher::step_model() const {
   return state_->step_model();
+}
+
+decision_snapshot
+dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix_ms now) {
+  state_->fill_reservations();
+  decision_snapshot seen{
+    .config = state_->config,
+    .now = now,
+    .query = query,
+    .hits = hits && hits->asked ? std::optional{*hits} : std::nullopt,
+    .instances = {},
+    .reserved = state_->reserved,
+    .step_model = state_->step_model()};
+  bool predicts = state_->config.policy == "slo";
+  for (auto& [id, known] : state_->view.instances()) {
+    auto& written = seen.instances.emplace_back();
+    written.metadata = known.metadata;
+    written.status = known.status;
+    written.reported = known.has_status;
+    written.state = known.state;
+    written.account = state_->account(id);
+    if (predicts)
+      for (auto& [name, value] : metrics(id, &query, hits, now)) {
+        if (name == "predicted_ttft")
+          written.predicted_ttft = value;
+        if (name == "predicted_tpot")
+          written.predicted_tpot = value;
+      }
+  }
+  for (auto role : all_roles)
+    if (auto& chooser = state_->of(role))
+      seen.last[static_cast<std::size_t>(role)] = chooser->last();
+  return seen;
 }
 
 std::vector<std::pair<std::string, float>> dispatcher::metrics(

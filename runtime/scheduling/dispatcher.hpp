@@ -5,6 +5,7 @@
 #include "runtime/cluster/cluster_view.hpp"
 #include "runtime/scheduling/adaptive_pd.hpp"
 #include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/decision_snapshot.hpp"
 #include "runtime/scheduling/latency_profile.hpp"
 #include "runtime/scheduling/load_metrics.hpp"
 #include "runtime/scheduling/prefix_hits.hpp"
@@ -61,11 +62,14 @@ public:
 
   /// Chooses an instance for each role of a request (spec/scheduling.md 4) and books them in the
   /// account, all or none. `hits`: where its prefix is cached; null: nobody was asked. Same view,
-  /// account, query and hits: same answer.
+  /// account, query, hits and former choices: same answer.
   scheduled
   schedule(const placement_query& query, const prefix_hits* hits, unix_ms now, explain how_much);
   /// `schedule` for a request that one instance serves: the last role of the query is the answer.
-  placement place(const placement_query& query, unix_ms now, bool explain);
+  placement place(const placement_query& query, const prefix_hits* hits, unix_ms now, bool explain);
+  placement place(const placement_query& query, unix_ms now, bool explain) {
+    return place(query, nullptr, now, explain);
+  }
   /// The request ended or was refused: what the account still counts for it is taken back.
   void release(const std::string& request_id);
 
@@ -92,6 +96,8 @@ public:
   /// How long prefill steps take, in place of what is learned from statuses.
   void set_step_model(const step_coefficients& model);
   const std::optional<step_coefficients>& step_model() const;
+  /// What `schedule` would look at now.
+  decision_snapshot snapshot(const placement_query& query, const prefix_hits* hits, unix_ms now);
   /// Every metric of an instance, for the request if there is one.
   std::vector<std::pair<std::string, float>> metrics(
     const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now);

@@ -75,6 +75,9 @@ struct staleness_filter {
   void operator()(const screened& what, screening& into) const;
 };
 
+/// Which goal of time a limit is a share of; a request may set its own.
+enum class time_goal : std::uint8_t { none, ttft, tpot };
+
 /// Keeps instances whose metric is strictly better than the threshold; the inverted form rejects
 /// just those.
 struct metric_filter {
@@ -82,6 +85,7 @@ struct metric_filter {
   float threshold = 0;
   bool strict = false; ///< takes part in every pass
   bool inverted = false;
+  time_goal goal = time_goal::none; ///< what `threshold` is a share of
   void operator()(const screened& what, screening& into) const;
 };
 

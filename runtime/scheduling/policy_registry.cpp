@@ -15,10 +15,13 @@ constexpr std::string_view load_balance = "load-balance";
 /// Policy `slo` with `adaptive_pd`.
 constexpr std::string_view adaptive_pd = "adaptive-pd";
 
+constexpr std::size_t sessions_max = 100'000; ///< of each role
+
 /// A metric and its limit, as config names them.
 struct metric_limit {
   const load_metric* metric = nullptr; ///< null: there is none by that name
   float threshold = 0;
+  time_goal goal = time_goal::none; ///< what `threshold` is a share of
 };
 
 /// A parameter of a filter or selector: which metric and limit, taken from config.
@@ -53,26 +56,26 @@ metric_limit locality(const scheduler_config& config) {
   return limit_of(config, config.prefill_cache_locality_metric, 0);
 }
 
-/// The product of two floats, as the reference compares: 50 x 0.60 is 30.000002.
-float share_of(double slo_ms, double share) {
-  return static_cast<float>(slo_ms) * static_cast<float>(share);
+time_goals goals_of(const scheduler_config& config) {
+  return {
+    static_cast<float>(config.ttft_slo_ms), static_cast<float>(config.tpot_slo_ms),
+    static_cast<float>(config.ttft_slo_threshold), static_cast<float>(config.tpot_slo_threshold)};
 }
-float ttft_limit(const scheduler_config& config) {
-  return share_of(config.ttft_slo_ms, config.ttft_slo_threshold);
-}
-float tpot_limit(const scheduler_config& config) {
-  return share_of(config.tpot_slo_ms, config.tpot_slo_threshold);
+
+metric_limit
+limit_of(const scheduler_config& config, const load_metric* predicted, time_goal goal) {
+  return {predicted, goals_of(config).limit_ms(goal, {}), goal};
 }
 
 metric_limit ttft(const scheduler_config& config) {
-  return {find_load_metric("predicted_ttft"), ttft_limit(config)};
+  return limit_of(config, find_load_metric("predicted_ttft"), time_goal::ttft);
 }
 metric_limit tpot(const scheduler_config& config) {
-  return {find_load_metric("predicted_tpot"), tpot_limit(config)};
+  return limit_of(config, find_load_metric("predicted_tpot"), time_goal::tpot);
 }
 /// A decode must not wait behind prefills for longer than a token may take.
 metric_limit backlog(const scheduler_config& config) {
-  return {&backlog_ttft(), tpot_limit(config)};
+  return limit_of(config, &backlog_ttft(), time_goal::tpot);
 }
 metric_limit no_decodes(const scheduler_config&) {
   return {find_load_metric("decode_batch_size"), 0.1f};
@@ -262,6 +265,11 @@ void check(const scheduler_config& config, problems& found) {
     found.add("scheduler.failover_domain: " + domain.error().context);
   if (config.dispatch_top_k == 0)
     found.add("scheduler.dispatch_top_k: 0 is below 1");
+  if (config.power_of_two && config.dispatch_top_k > 1)
+    found.add("scheduler.power_of_two: wants scheduler.dispatch_top_k=1");
+  if (config.hysteresis > 0 && (config.power_of_two || config.dispatch_top_k > 1))
+    found.add(
+      "scheduler.hysteresis: wants scheduler.dispatch_top_k=1 and scheduler.power_of_two=false");
 }
 
 /// Turns rows into filters and selectors; `config` has been checked.
@@ -276,6 +284,7 @@ public:
     for (auto& use : row.filters)
       into_.filters.push_back(make(use));
     into_.pick = make(row.pick);
+    into_.sessions_max = config_.session_affinity ? sessions_max : 0;
     return std::move(into_);
   }
 
@@ -293,7 +302,10 @@ private:
     }
     LLUMNIX_ASSERT(use.kind == filter_kind::metric);
     auto limit = use.metric(config_);
-    return metric_filter{.slot = slot(limit), .threshold = limit.threshold, .strict = use.strict};
+    if (limit.goal != time_goal::none)
+      into_.goals = goals_of(config_);
+    return metric_filter{
+      .slot = slot(limit), .threshold = limit.threshold, .strict = use.strict, .goal = limit.goal};
   }
 
   selector make(const selector_use& use) {
@@ -308,9 +320,15 @@ private:
     if (use.name == slo_prefill::name)
       return slo_prefill{slots.at(0)};
     if (use.name == slo_decode::name)
-      return slo_decode{slots.at(0), slots.at(1), tpot_limit(config_)};
+      return slo_decode{slots.at(0), slots.at(1), tpot(config_).threshold};
     LLUMNIX_ASSERT(use.name == best_metric::name && !slots.empty());
-    return best_metric{std::move(slots), config_.dispatch_top_k, config_.seed, use.ties};
+    return best_metric{
+      .slots = std::move(slots),
+      .top_k = config_.dispatch_top_k,
+      .seed = config_.seed,
+      .ties = use.ties,
+      .power_of_two = config_.power_of_two,
+      .hysteresis = static_cast<float>(config_.hysteresis)};
   }
 
   /// The slot of a metric; each metric has one, however often it is used.
@@ -330,6 +348,13 @@ private:
 };
 
 } // namespace
+
+/// The product of two floats, as the reference compares: 50 x 0.60 is 30.000002.
+float time_goals::limit_ms(time_goal goal, const placement_wishes& wishes) const {
+  LLUMNIX_ASSERT(goal != time_goal::none);
+  return goal == time_goal::ttft ? wishes.ttft_slo_ms.value_or(ttft_ms) * ttft_share
+                                 : wishes.tpot_slo_ms.value_or(tpot_ms) * tpot_share;
+}
 
 bool is_cache_aware(const scheduler_config& config) {
   return config.full_mode && (config.cache_aware || config.policy == cache_aware);

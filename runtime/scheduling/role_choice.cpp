@@ -38,16 +38,50 @@ survivors role_chooser::survivors_of(std::uint32_t pass) const {
   return {candidates_, screened_.rejected, filters_of_pass(policy_.filters, pass)};
 }
 
+/// The limits of this request: those of config, or by its own goals.
+void role_chooser::set_limits(const placement_wishes& wishes) {
+  if (!policy_.goals)
+    return;
+  for (auto& which : policy_.filters)
+    if (auto* limited = std::get_if<metric_filter>(&which);
+        limited && limited->goal != time_goal::none)
+      limited->threshold = policy_.goals->limit_ms(limited->goal, wishes);
+  if (auto* pick = std::get_if<slo_decode>(&policy_.pick))
+    pick->limit = policy_.goals->limit_ms(time_goal::tpot, wishes);
+}
+
+/// Who took the session's last request, if all filters let him.
+std::optional<candidate_table::row> role_chooser::of_session(const std::string& session) const {
+  auto* last = session.empty() ? nullptr : sessions_.last_of(session);
+  auto row = last ? candidates_.find(*last) : std::nullopt;
+  return row && survivors_of(1).has(*row) ? row : std::nullopt;
+}
+
 role_choice role_chooser::choose(const placement_query& query, const decision_inputs& about) {
   candidates_.prepare(about);
+  set_limits(query.wishes);
   screen(policy_.filters, candidates_, query.exclude, about.now, screened_);
+  auto& session = query.wishes.session;
+  if (auto row = of_session(session)) {
+    sessions_.remember(session, candidates_.ids()[*row]); // is of use again
+    return {row, 1, choice_cause::session};
+  }
+  auto made = choose_among_survivors(query);
+  if (made.row && !session.empty())
+    sessions_.remember(session, candidates_.ids()[*made.row]);
+  return made;
+}
+
+role_choice role_chooser::choose_among_survivors(const placement_query& query) {
   auto passes = query.exclude.empty() ? last_pass - 1 : last_pass;
   role_choice made;
   for (made.pass = 1; made.pass <= passes; ++made.pass) {
     made.row = llumnix::choose(
       policy_.pick, survivors_of(made.pass), query.request_id, made.pass > 1, memory_);
-    if (made.row)
+    if (made.row) {
+      made.cause = memory_.kept ? choice_cause::kept : choice_cause::policy;
       return made;
+    }
   }
   made.pass = passes;
   return made;
@@ -56,6 +90,7 @@ role_choice role_chooser::choose(const placement_query& query, const decision_in
 placement_reasons role_chooser::reasons(const role_choice& made) {
   placement_reasons reasons;
   reasons.pass = static_cast<std::uint8_t>(made.pass);
+  reasons.cause = made.cause;
   reasons.considered = static_cast<std::uint32_t>(candidates_.size());
   for (std::uint32_t pass = 1; pass <= made.pass; ++pass)
     explain_drops(pass, reasons);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "runtime/scheduling/policy_registry.hpp"
+#include "runtime/scheduling/session_memory.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -11,6 +12,7 @@ namespace llumnix {
 struct role_choice {
   std::optional<candidate_table::row> row;
   std::uint32_t pass = 1;
+  choice_cause cause = choice_cause::policy;
 };
 
 /// All that choosing for one role takes: its policy, its candidates, and what its selector
@@ -19,7 +21,9 @@ class role_chooser {
 public:
   /// The profile, if any, outlives the chooser.
   role_chooser(role_policy policy, const latency_profile* profile)
-    : policy_{std::move(policy)}, candidates_{policy_.metrics, profile} {}
+    : policy_{std::move(policy)},
+      candidates_{policy_.metrics, profile},
+      sessions_{policy_.sessions_max} {}
 
   candidate_table& candidates() { return candidates_; }
   const candidate_table& candidates() const { return candidates_; }
@@ -27,9 +31,12 @@ public:
   bool any_role() const { return policy_.any_role; }
   /// What a fixed preference goes on choosing.
   void remember(const instance_id& last) { memory_.last = last; }
+  /// Whom a selector that remembers chose last.
+  const instance_id& last() const { return memory_.last; }
 
   /// Chooses among the candidates (spec/scheduling.md 3.1). Fills the columns that depend on the
-  /// request, and keeps what `reasons` and `report` tell of.
+  /// request, and keeps what `reasons` and `report` tell of. The request's session, where that
+  /// counts, goes before the policy's selector, not before its filters.
   role_choice choose(const placement_query& query, const decision_inputs& about);
   /// Of the choice just made, before anything else changes the candidates: for the record.
   placement_reasons reasons(const role_choice& made);
@@ -38,6 +45,9 @@ public:
 
 private:
   survivors survivors_of(std::uint32_t pass) const;
+  role_choice choose_among_survivors(const placement_query& query);
+  std::optional<candidate_table::row> of_session(const std::string& session) const;
+  void set_limits(const placement_wishes& wishes);
   void explain_drops(std::uint32_t pass, placement_reasons& into) const;
   void explain_ranking(const role_choice& made, placement_reasons& into);
 
@@ -45,6 +55,7 @@ private:
   candidate_table candidates_;
   screening screened_;
   selector_memory memory_;
+  session_memory sessions_;
 };
 
 } // namespace llumnix

@@ -1,6 +1,7 @@
 #include "runtime/scheduling/selectors.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace llumnix {
 
@@ -105,14 +106,58 @@ std::optional<row> one_of_the_best(
   return best[draw(which.seed, request_id) % best.size()];
 }
 
+/// The `number`-th survivor, from 0; there are more.
+row survivor_at(const survivors& among, std::size_t number) {
+  row at = 0;
+  while (!among.has(at) || number-- > 0)
+    ++at;
+  return at;
+}
+
+std::optional<row> better_of_two(
+  const best_metric& which, const survivors& among, std::string_view request_id, row first) {
+  std::size_t count = 0;
+  for (row at = 0; at < among.table.size(); ++at)
+    count += among.has(at);
+  if (count <= 2)
+    return the_best(which, among, first);
+  auto drawn = draw(which.seed, request_id);
+  auto one = drawn % count;
+  auto other = (one + 1 + (drawn >> 32) % (count - 1)) % count;
+  auto x = survivor_at(among, one), y = survivor_at(among, other);
+  return goes_before(which, among.table, first, x, y) ? x : y;
+}
+
+/// Whether the last choice stays although `best` is better.
+bool stays(const best_metric& which, const candidate_table& table, row last, row best) {
+  auto slot = which.slots.front();
+  auto is = table.values(slot)[last], could_be = table.values(slot)[best];
+  if (!std::isfinite(is))
+    return could_be == is;
+  return !is_better(table.metrics()[slot].metric->direction, could_be, is)
+         || std::abs(could_be - is) <= which.hysteresis * std::abs(is);
+}
+
+std::optional<row>
+the_best_or_last(const best_metric& which, const survivors& among, selector_memory& memory) {
+  auto best = the_best(which, among, memory.first);
+  if (!best || which.hysteresis == 0)
+    return best;
+  auto last = among.table.find(memory.last);
+  memory.kept
+    = last && *last != *best && among.has(*last) && stays(which, among.table, *last, *best);
+  return memory.kept ? last : best;
+}
+
 std::optional<row> choose_by(
   const best_metric& which, const survivors& among, std::string_view request_id, bool,
   selector_memory& memory) {
   bool in_turn = which.ties == tie_rule::in_turn;
   memory.first = in_turn ? among.table.first_above(memory.last) : 0;
-  auto chosen = which.top_k == 1 ? the_best(which, among, memory.first)
-                                 : one_of_the_best(which, among, request_id, memory);
-  if (chosen && in_turn)
+  auto chosen = which.power_of_two ? better_of_two(which, among, request_id, memory.first)
+                : which.top_k > 1  ? one_of_the_best(which, among, request_id, memory)
+                                   : the_best_or_last(which, among, memory);
+  if (chosen && (in_turn || which.hysteresis > 0))
     memory.last = among.table.ids()[*chosen];
   return chosen;
 }
@@ -189,6 +234,7 @@ std::string_view name_of(const selector& which) {
 std::optional<row> choose(
   const selector& which, const survivors& among, std::string_view request_id, bool fallback,
   selector_memory& memory) {
+  memory.kept = false;
   return std::visit(
     [&](auto& x) { return choose_by(x, among, request_id, fallback, memory); }, which);
 }

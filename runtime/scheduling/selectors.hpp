@@ -22,8 +22,9 @@ struct survivors {
 
 /// What selectors keep from one decision to the next, per role.
 struct selector_memory {
-  instance_id last;                          ///< chosen last, by selectors that care
-  candidate_table::row first = 0;            ///< where the last decision began to look
+  instance_id last;               ///< chosen last, by selectors that care
+  candidate_table::row first = 0; ///< where the last decision began to look
+  bool kept = false;              ///< whether hysteresis made the last decision what it is
   std::vector<candidate_table::row> ranking; ///< scratch
 };
 
@@ -35,13 +36,19 @@ enum class tie_rule : std::uint8_t {
 
 /// The survivor with the best values, compared metric by metric, ties as `ties` says. With `top_k`
 /// above 1, one of the best `top_k`, each as likely: drawn from the seed and the request's id, so
-/// that a decision can be repeated.
+/// that a decision can be repeated. With `power_of_two`, the better of two survivors that are drawn
+/// so: who decides on old statuses does not send everything to the one that looks best.
+///
+/// With `hysteresis` the last choice stays for as long as it survives and nobody's value of the
+/// first metric is better than its own by more than that share of its own.
 struct best_metric {
   static constexpr std::string_view name = "metric";
   std::vector<std::size_t> slots; ///< of the candidate table
   std::uint32_t top_k = 1;        ///< at least 1
   std::uint64_t seed = 1;
   tie_rule ties = tie_rule::lowest_id;
+  bool power_of_two = false;
+  float hysteresis = 0; ///< with neither of the two draws
 };
 
 /// The last choice again for as long as it survives, then the survivor with the lowest id.

@@ -73,7 +73,7 @@ std::int64_t
 predicted_progress(const std::optional<step_coefficients>& model, const prefill_backlog& backlog) {
   constexpr int most_steps = 65536;
   std::int64_t most = backlog.max_num_batched_tokens;
-  if (!model || most == 0)
+  if (!model || most == 0 || backlog.elapsed_ms <= 0)
     return 0;
   auto elapsed = static_cast<double>(backlog.elapsed_ms);
   auto initial = whole(backlog.all_prefills_tokens);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "runtime/base/ids.hpp"
+#include "runtime/serving/placement_wishes.hpp"
 
 #include <cstdint>
 #include <limits>
@@ -48,6 +49,7 @@ struct inference_request {
   /// The engine may produce output tokens with index below this; beyond it the request skips steps
   /// until more is granted. `no_limit`: never skips.
   std::uint32_t credit = no_limit;
+  placement_wishes wishes{};
   static constexpr std::uint32_t no_limit = std::numeric_limits<std::uint32_t>::max();
   friend bool operator==(const inference_request&, const inference_request&) = default;
 };

@@ -68,7 +68,7 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
         "fallback":false,"considered":5,"ranking":["engine-2","engine-1"],
         "metrics":{"engine-1":{"load":0.5},"engine-2":{"load":0.25}},
         "dropped":[{"first":"engine-3","count":3,"pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9}],
-        "sentence":"engine-2 chosen by load"}},
+        "wishes":{"session":"s","ttft_slo_ms":250},"sentence":"engine-2 chosen by load"}},
       {"at_ms":1340,"kind":"replayed","instance":"engine-1","epoch":2,"reasons":{},"note":"engine-2 was lost"},
       {"at_ms":3500,"kind":"finished","reasons":{},"note":"stop, 12 tokens"}]})"),
     false);
@@ -80,6 +80,7 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
        "             -> engine-2  load 0.25\n"
        "                engine-1  load 0.5\n"
        "             not engine-3 and 2 more: filter metric, load 0.95 against 0.9\n"
+       "             asked for session s  ttft_slo_ms 250\n"
        "             engine-2 chosen by load\n"
        "    +340ms  replayed on engine-1, epoch 2: engine-2 was lost\n"
        "     +2.5s  finished: stop, 12 tokens\n");

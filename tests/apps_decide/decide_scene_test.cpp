@@ -144,6 +144,10 @@ TEST_CASE("place: a predicted value that nothing tells is asked for") {
   CHECK(answer["stages"].at(1)["winner"] == nullptr);
   scene["instances"][1]["metrics"] = {{"predicted_tpot", 42.4}};
   CHECK(answer_to(scene)["placement"].size() == 2);
+  scene["request"]["tpot_slo_ms"] = 40; // x 0.85: the request's own goal
+  answer = answer_to(scene);
+  CHECK(answer["outcome"] == "refused");
+  CHECK(answer["stages"].at(1)["dropped"].at(0)["threshold"] == doctest::Approx(34));
 }
 
 TEST_CASE("flags and knobs are refused as at a start, with their paths") {

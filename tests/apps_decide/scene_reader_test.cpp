@@ -93,6 +93,10 @@ TEST_CASE("a value of the wrong type or out of range is no value") {
     R"({"request": {"prompt_num_tokens": 2147483648}})",
     R"({"request": {"prompt_token_ids": [4294967296]}})",
     R"({"request": {"prompt_token_ids": [-1]}})",
+    R"({"request": {"ttft_slo_ms": 0}})",
+    R"({"request": {"ttft_slo_ms": "inf"}})",
+    R"({"request": {"tpot_slo_ms": 1.1e9}})",
+    R"({"request": {"tpot_slo_ms": 1e-60}})",
     R"({"ask": "predict", "predict": {"decode": [[1, 2, 3]]}})",
     R"({"config": {"profiles": {"ttft": []}}})",
     R"({"config": {"profiles": {"ttft": [{"tokens_num": -1, "p50": 1}]}}})",
@@ -197,7 +201,17 @@ TEST_CASE("a scene reads back as it was written") {
   full.instances.back().status.instance_id = "i2";
 
   full.request = scene_request{
-    "r", "m", "g", "pd_staged", "decode", 700, {1, 4294967295}, {}, std::vector<std::string>{}};
+    "r",
+    "m",
+    "g",
+    "pd_staged",
+    "decode",
+    700,
+    {1, 4294967295},
+    250.5,
+    {},
+    {},
+    std::vector<std::string>{}};
 
   std::vector<scene> scenes{full, scene{}};
   full.request->chunk_keys.reset();

@@ -76,6 +76,7 @@ struct table_rig {
     request.path = wish.kind == openai::endpoint::chat ? "/v1/chat/completions" : "/v1/completions";
     request.id = ids.take({}, random);
     request.arrived = loop.now();
+    request.wishes = wishes;
     table.open(client, std::move(request));
     return client;
   }
@@ -119,6 +120,7 @@ struct table_rig {
   relay::engine_directory engines;
   request_ids ids;
   std::mt19937_64 random;
+  placement_wishes wishes; ///< of the next request
   relay::relay_table table{
     {config, {"head", 1, 0, 0}, port, pool, loop, metrics.attach(), engines}};
 };
@@ -126,6 +128,19 @@ struct table_rig {
 const error draining{errc::draining, "the gateway stops"};
 
 } // namespace
+
+TEST_CASE_FIXTURE(table_rig, "a relay's wishes go with it, to the engine after a lost one too") {
+  engines.put("e:2", {.address = "e:2"});
+  wishes = {250.f, {}, "s"};
+  auto client = open(true);
+  REQUIRE(port.placed.size() == 1);
+  CHECK(port.placed[0].wishes == wishes);
+  place();
+  engine().on_end({errc::unreachable, "gone"});
+  REQUIRE(port.placed.size() == 2);
+  CHECK(port.placed[1].epoch == 1);
+  CHECK(port.placed[1].wishes == wishes);
+}
 
 TEST_CASE_FIXTURE(table_rig, "relays given up are told so, in the form that fits") {
   auto begun = open(true);

@@ -47,6 +47,49 @@ TEST_CASE("wrong methods get 405 and are told the right ones") {
   }
 }
 
+TEST_CASE("what headers ask of a placement goes with the request, to each of its choices") {
+  gateway_rig rig;
+  rig.chat("", {{"x-slo-ttft-ms", "250"}, {"x-slo-tpot-ms", "7.5"}, {"x-session-id", "a/b=="}});
+  rig.complete(R"(,"prompt":"x","n":2)", {{"x-slo-tpot-ms", "1e9"}});
+  rig.chat("");
+  REQUIRE(rig.cluster.placed.size() == 4);
+  CHECK(rig.cluster.placed[0].wishes == placement_wishes{250.f, 7.5f, "a/b=="});
+  for (auto choice : {1, 2})
+    CHECK(rig.cluster.placed[choice].wishes == placement_wishes{{}, 1e9f, {}});
+  CHECK(rig.cluster.placed[3].wishes == placement_wishes{});
+}
+
+TEST_CASE("headers that ask for no sensible placement get 400, and nothing is placed") {
+  gateway_rig rig;
+  const std::string milliseconds = " must be a number of milliseconds above 0 and up to 1e9.";
+  const std::string session = " must be 1 to 128 visible ASCII characters.";
+  struct row {
+    std::string name, value, what;
+  };
+  std::vector<row> rows{
+    {"x-session-id", "", session},
+    {"x-session-id", std::string(129, 's'), session},
+    {"x-session-id", "a b", session},
+    {"x-session-id", "\xC3\xA9", session}};
+  for (const auto* name : {"x-slo-ttft-ms", "x-slo-tpot-ms"})
+    for (const auto* value :
+         {"", "0", "-1", "-0", "nan", "inf", "1e-60", "1e60", "1.1e9", "5ms", " 5", "+5", "0x10",
+          "5,6"})
+      rows.push_back({name, value, milliseconds});
+  for (const auto& [name, value, what] : rows) {
+    CAPTURE(name);
+    CAPTURE(value);
+    auto client = rig.chat("", {{name, value}});
+    check_error(*client, 400, "invalid_request_error", "invalid_value");
+    CHECK(client->json()["error"]["param"] == name);
+    CHECK(client->json()["error"]["message"] == "The header '" + name + "'" + what);
+  }
+  auto twice = rig.chat("", {{"x-slo-ttft-ms", "5"}, {"x-slo-ttft-ms", "6"}});
+  check_error(*twice, 400, "invalid_request_error", "invalid_value");
+  CHECK(twice->json()["error"]["message"] == "The header 'x-slo-ttft-ms' must be there once.");
+  CHECK(rig.cluster.placed.empty());
+}
+
 TEST_CASE("health tells whether the node serves") {
   gateway_rig rig;
   for (const auto* path : {"/health", "/healthz"})

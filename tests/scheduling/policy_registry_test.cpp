@@ -181,6 +181,10 @@ TEST_CASE("names nothing knows are refused, with those that are known") {
      "scheduler.failover_domain: unknown failover domain \"rack\"; known: instance, node, "
      "instance-unit, node-unit"},
     {[](auto& c) { c.dispatch_top_k = 0; }, "scheduler.dispatch_top_k: 0 is below 1"},
+    {[](auto& c) { c.power_of_two = true, c.dispatch_top_k = 2; },
+     "scheduler.power_of_two: wants scheduler.dispatch_top_k=1"},
+    {[](auto& c) { c.power_of_two = true, c.hysteresis = 0.1; },
+     "scheduler.hysteresis: wants scheduler.dispatch_top_k=1 and scheduler.power_of_two=false"},
     {[](auto& c) { c.dispatch_top_k = 0, c.policy = "x"; },
      std::string{"scheduler.policy: unknown policy \"x\"; "} + policies
        + "; scheduler.dispatch_top_k: 0 is below 1"},

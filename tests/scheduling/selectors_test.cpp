@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -223,4 +225,86 @@ TEST_CASE("round robin goes around the survivors in id order") {
   s.rejected.assign(3, 0);
   CHECK(s.pick(around) == "b");
   CHECK(s.pick(around) == "bb");
+}
+
+TEST_CASE("power of two: the better of two drawn survivors, the same ones for the same request") {
+  scene s;
+  for (auto [id, used] : {std::pair{"a", 4}, {"b", 1}, {"c", 2}, {"d", 3}})
+    s.add(id, used, 0);
+  best_metric two{{0}};
+  two.power_of_two = true;
+  auto draws = [&](const best_metric& which) {
+    std::map<instance_id, int> times;
+    for (int i = 0; i < 600; ++i)
+      ++times[s.pick(which, "r" + std::to_string(i))];
+    return times;
+  };
+  // Of six pairs b is in three, c in two without b, d in one with a.
+  auto times = draws(two);
+  CHECK(times.count("a") == 0);
+  for (auto [id, expected] : {std::pair{"b", 300}, {"c", 200}, {"d", 100}}) {
+    CAPTURE(id);
+    CHECK(std::abs(times[id] - expected) < 50);
+  }
+  CHECK(draws(two) == times);
+  auto other = two;
+  other.seed = 2;
+  CHECK(draws(other) != times);
+  s.reject("b");
+  times = draws(two);
+  CHECK(times.count("b") == 0);
+  CHECK(times.count("a") == 0);
+  s.reject("c"); // two left: the better one
+  CHECK(draws(two) == std::map<instance_id, int>{{"d", 600}});
+  s.reject("d");
+  CHECK(s.pick(two) == "a");
+  s.reject("a");
+  CHECK(s.pick(two) == "");
+}
+
+TEST_CASE("hysteresis: the last choice stays until another is better by more than its share") {
+  constexpr auto infinite = std::numeric_limits<float>::infinity();
+  struct row {
+    std::size_t slot; ///< 0: lower is better; 1: higher
+    float last, other, share;
+    bool stays;
+  };
+  for (auto [slot, last, other, share, stays] : std::initializer_list<row>{
+         {0, 100, 90, 0.125f, true},
+         {0, 100, 87, 0.125f, false},
+         {0, 8, 7, 0.125f, true}, // by just its share
+         {0, 8, 6, 0.125f, false},
+         {0, 8, 8, 0.125f, true},
+         {0, 8, 9, 0.125f, true},
+         {0, 0, 0, 0.125f, true},
+         {0, infinite, 8, 0.125f, false},
+         {0, infinite, infinite, 0.125f, true},
+         {1, 8, 9, 0.125f, true},
+         {1, 8, 10, 0.125f, false},
+         {1, -8, -7, 0.125f, true},
+         {1, -8, -6, 0.125f, false},
+         {1, 0, 1, 0.125f, false},
+         {1, -infinite, 1, 0.125f, false},
+         {0, 8, 7.99f, 0, false}, // off: as in the reference
+         {0, 8, 8, 0, false}}) {
+    CAPTURE(slot);
+    CAPTURE(last);
+    CAPTURE(other);
+    CAPTURE(share);
+    scene s;
+    s.add("a", 0, 0), s.add("b", 0, 0);
+    auto which = by({slot});
+    which.hysteresis = share;
+    s.reject("a");
+    REQUIRE(s.pick(which) == "b");
+    s.rejected.assign(2, 0);
+    auto name = slot == 0 ? "used" : "running";
+    s.table.give("a", {{name, other}}), s.table.give("b", {{name, last}});
+    CHECK(s.pick(which) == (stays ? "b" : "a"));
+    bool worse = slot == 0 ? other > last : other < last;
+    CHECK(s.memory.kept == (stays && !worse));
+    s.reject("b");
+    CHECK(s.pick(which) == "a"); // who cannot take it stays nowhere
+    CHECK_FALSE(s.memory.kept);
+  }
 }

@@ -59,6 +59,8 @@ std::int64_t literal_progress(
   std::int64_t most) {
   auto initial = work;
   std::int64_t done = 0;
+  if (elapsed <= 0)
+    return 0;
   while (elapsed > 0 && work > 0) {
     std::int64_t step;
     if (0 < run && run < most) {

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 namespace llumnix {
 
 namespace {
@@ -37,6 +39,24 @@ TEST_CASE("a status passes the gates of time and version") {
   CHECK(view.find("i")->status.num_running_requests == 5);
   CHECK(view.update(status(12, 6)) == status_effect::replaced);
   CHECK(view.find("i")->status.num_running_requests == 6);
+}
+
+TEST_CASE("a version far below is a new start of the writer, where the status is newer") {
+  struct row {
+    std::int64_t at;
+    std::int32_t update;
+    status_effect effect;
+  };
+  for (const auto& [at, update, effect] :
+       {row{11, 4001, status_effect::heartbeat}, row{11, 4000, status_effect::replaced},
+        row{11, 1, status_effect::replaced}, row{10, 1, status_effect::ignored},
+        row{11, std::numeric_limits<std::int32_t>::min(), status_effect::replaced}}) {
+    CAPTURE(update);
+    cluster_view view;
+    view.put(metadata(), {"", 1});
+    view.update(status(10, 5000));
+    CHECK(view.update(status(at, update)) == effect);
+  }
 }
 
 TEST_CASE("a new life takes its status over whatever its numbers, an old one is ignored") {

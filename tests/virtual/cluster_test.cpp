@@ -1,6 +1,9 @@
 #include "tests/virtual/scene.hpp"
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
 
 namespace llumnix::testing {
 
@@ -45,6 +48,40 @@ TEST_CASE("requests are spread over the instances by load") {
     CHECK(
       clients[static_cast<std::size_t>(i)]->tokens
       == expected_tokens(std::vector<token_id>(64, static_cast<token_id>(65 + i)), 64));
+}
+
+TEST_CASE("what a request asks of its placement reaches the scheduler, and its record") {
+  auto config = small_engines();
+  config.scheduler.session_affinity = true;
+  scene cluster{3, 2, config};
+  REQUIRE(cluster.settle());
+  auto send = [&](std::string id, placement_wishes wishes) {
+    auto request = greedy(std::move(id), 8, std::vector<token_id>(64, 65));
+    request.wishes = std::move(wishes);
+    return &cluster.request("head", std::move(request));
+  };
+  std::vector clients{send("r1", {{}, {}, "s"}), send("r2", {250.f, 7.5f, "s"}), send("r3", {})};
+  REQUIRE(cluster.run_until(
+    [&] { return std::all_of(clients.begin(), clients.end(), [](auto* x) { return x->ended(); }); },
+    10s));
+  auto placed = [&](const std::string& id) {
+    auto record = nlohmann::json::parse(cluster.inspect("head", "why", id));
+    auto events = record["events"];
+    auto found = std::find_if(
+      events.begin(), events.end(), [](const auto& event) { return event["kind"] == "placed"; });
+    REQUIRE(found != events.end());
+    return *found;
+  };
+  auto first = placed("r1"), second = placed("r2"), third = placed("r3");
+  CHECK(second["instance"] == first["instance"]); // although the other one is idle
+  CHECK(third["instance"] != first["instance"]);
+  CHECK(
+    second["reasons"]["sentence"]
+    == second["instance"].get<std::string>() + " chosen: it took the last request of the session");
+  CHECK(
+    second["reasons"]["wishes"]
+    == nlohmann::json{{"ttft_slo_ms", 250}, {"tpot_slo_ms", 7.5}, {"session", "s"}});
+  CHECK_FALSE(third["reasons"].contains("wishes"));
 }
 
 TEST_CASE("the same seed gives the same events, another seed others") {

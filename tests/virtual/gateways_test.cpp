@@ -18,6 +18,13 @@ struct noting_store final : cms_store {
   }
   void put_status(const instance_status& status) override { told.insert(status.instance_id); }
   void remove(const instance_id& id) override { described.erase(id); }
+  void read_metadata(std::function<void(result<std::vector<instance_metadata>>)> done) override {
+    done(std::vector<instance_metadata>{});
+  }
+  void read_statuses(
+    std::vector<instance_id>, std::function<void(result<stored_statuses>)> done) override {
+    done(stored_statuses{});
+  }
   void read_all(std::function<void(result<std::vector<stored_instance>>)> done) override {
     done(std::vector<stored_instance>{});
   }

@@ -1,6 +1,7 @@
 #include "actors/protocol/caf_error.hpp"
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/console_messages.hpp"
+#include "actors/protocol/kv_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "actors/protocol/type_ids.hpp"
 
@@ -46,6 +47,7 @@ inference_request some_request() {
   x.sampling.stop_token_ids = {7};
   x.sampling.eos = eos_rule::force;
   x.credit = 77;
+  x.wishes = {250.f, {}, "s"};
   return x;
 }
 
@@ -72,7 +74,15 @@ TEST_CASE("every message survives the wire") {
   place_msg place{{{request.stream, 1, {"r", 10, {"x"}}}, {request.stream, 2, {}}}, {"s"}};
   CHECK(over_the_wire(system, place).questions[0].query.exclude.size() == 1);
   CHECK(over_the_wire(system, place).questions[1].epoch == 2);
+  place.questions[0].query.wishes = {{}, 7.5f, "s"};
+  CHECK(over_the_wire(system, place).questions[0].query.wishes == place.questions[0].query.wishes);
   CHECK(over_the_wire(system, place).released == place.released);
+  place.questions[0].hits = {true, 9, {{"i", 8}}};
+  CHECK(over_the_wire(system, place).questions[0].hits.asked);
+  CHECK(over_the_wire(system, place).questions[0].hits.prompt_tokens == 9);
+  CHECK(
+    over_the_wire(system, place).questions[0].hits.instances == place.questions[0].hits.instances);
+  CHECK_FALSE(over_the_wire(system, place).questions[1].hits.asked);
   placed_msg placed{request.stream, 1, owner, {}};
   placed.reasons.ranking = {{"i", {0.5f, 7}}};
   placed.reasons.drops = {{filter_kind::metric, 2, 3, "j", 1, 1.5f, 1}};
@@ -121,6 +131,21 @@ TEST_CASE("every message survives the wire") {
       .streams.front()
       .age_ms
     == 4);
+  CHECK(over_the_wire(system, watch_kv_msg{{}, 3}).watch == 3);
+  kv_changes_msg cached{"i", 3, 4, {}};
+  cached.changes.cleared = true;
+  cached.changes.block_tokens = 2;
+  cached.changes.store(0, 0xFFFFFFFFFFFFFFFFull, std::vector<token_id>{1, 2});
+  cached.changes.remove(7);
+  auto heard = over_the_wire(system, cached);
+  CHECK(heard.instance == "i");
+  CHECK(heard.watch == 3);
+  CHECK(heard.number == 4);
+  CHECK(heard.changes.cleared);
+  CHECK(heard.changes.block_tokens == 2);
+  CHECK(heard.changes.runs == cached.changes.runs);
+  CHECK(heard.changes.hashes == cached.changes.hashes);
+  CHECK(heard.changes.tokens == cached.changes.tokens);
   actor_stats_msg stats{{{1, "n", "r", 2, 3, 4, 5, 6, {{"k", 7}}}}};
   CHECK(over_the_wire(system, stats).actors.front().state.front().second == 7);
 }

@@ -1,5 +1,6 @@
 #include "actors/cms_actor.hpp"
 #include "actors/llumlet_actor.hpp"
+#include "actors/protocol/kv_messages.hpp"
 #include "runtime/engine/engine.hpp"
 #include "tests/virtual/stage.hpp"
 

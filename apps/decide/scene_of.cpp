@@ -1,0 +1,106 @@
+#include "apps/decide/scene_of.hpp"
+
+#include "config/knob_value.hpp"
+#include "config/knobs.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace llumnix {
+
+namespace {
+
+/// Every knob of the scheduler but those that name files or hosts, so that the defaults of flags do
+/// not come between.
+nlohmann::json settings_of(const scheduler_config& config) {
+  constexpr std::array elsewhere{
+    "scheduler.ttft_profile", "scheduler.tpot_profile", "scheduler.mooncake", "scheduler.http"};
+  cluster_config whole;
+  whole.scheduler = config;
+  auto settings = nlohmann::json::object();
+  for (auto& each : knobs())
+    if (
+      each.path.starts_with("scheduler.")
+      && std::ranges::find(elsewhere, each.path) == elsewhere.end())
+      settings[std::string{each.path}] = write_json(each, whole);
+  return settings;
+}
+
+scene_account account_of(const inflight_load& load) {
+  return {
+    load.requests, load.prefill_requests, load.decode_requests, load.prefill_tokens,
+    load.decode_tokens};
+}
+
+/// Whether an instance may be chosen as far as its status tells; in lite mode scenes do not look at
+/// those.
+bool unwell(const decision_snapshot::instance& known, const decision_snapshot& seen) {
+  auto age_s = (seen.now - known.status.timestamp_ms) / 1000;
+  return !seen.config.full_mode && known.reported
+         && (!known.status.schedulable || age_s > seen.config.instance_staleness_s);
+}
+
+scene_instance
+instance_of(const decision_snapshot::instance& known, const decision_snapshot& seen) {
+  scene_instance written;
+  auto& id = known.metadata.instance_id;
+  written.metadata = known.metadata;
+  written.state = known.state;
+  auto& exclude = seen.query.exclude;
+  bool left_out = std::ranges::find(exclude, id) != exclude.end() || unwell(known, seen);
+  if (left_out && written.state == instance_state::ready)
+    written.state = instance_state::draining;
+  if (known.reported) {
+    written.status = known.status;
+    written.status.recent_waiting_requests.clear(); // the account follows from them already
+    written.status.waiting_requests.clear();
+  } else {
+    written.status.instance_id = id;
+    written.status.timestamp_ms = seen.now;
+    written.metrics["kv_cache_usage_ratio_projected"] = 0; // its capacity is not known yet
+  }
+  written.account = account_of(known.account);
+  if (known.predicted_ttft)
+    written.metrics["predicted_ttft"] = static_cast<double>(*known.predicted_ttft);
+  if (known.predicted_tpot)
+    written.metrics["predicted_tpot"] = static_cast<double>(*known.predicted_tpot);
+  written.reserved = seen.reserved.of(id);
+  return written;
+}
+
+scene_request request_of(const decision_snapshot& seen) {
+  scene_request request;
+  request.id = seen.query.request_id;
+  request.scheduling_mode = to_string(seen.query.mode);
+  if (seen.query.mode == serving_mode::pd_staged)
+    request.scheduling_stage = to_string(seen.query.stage);
+  request.prompt_tokens = seen.query.prompt_tokens;
+  request.ttft_slo_ms = seen.query.wishes.ttft_slo_ms;
+  request.tpot_slo_ms = seen.query.wishes.tpot_slo_ms;
+  if (seen.hits && seen.hits->asked) {
+    auto& hits = request.hit_tokens.emplace();
+    for (auto& hit : seen.hits->instances)
+      hits[hit.instance] = hit.tokens;
+  }
+  return request;
+}
+
+} // namespace
+
+scene scene_of(const decision_snapshot& decision) {
+  scene written;
+  written.name = decision.query.request_id;
+  written.now = decision.now;
+  written.config.settings = settings_of(decision.config);
+  written.config.step_model = decision.step_model;
+  for (auto& known : decision.instances)
+    written.instances.push_back(instance_of(known, decision));
+  written.reservations_given = decision.reserved != reservations{};
+  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+    if (auto& last = decision.last[static_cast<std::size_t>(role)]; !last.empty())
+      written.last[role] = last;
+  written.request = request_of(decision);
+  return written;
+}
+
+} // namespace llumnix

@@ -1,0 +1,140 @@
+#include "apps/reference/scheduler_setup.hpp"
+
+#include "config/notation.hpp"
+#include "integrations/discovery/engine_list.hpp"
+
+#include <cmath>
+#include <utility>
+
+namespace llumnix {
+
+namespace {
+
+flag_value value_of(const scheduler_flag_values& values, const reference_flag& flag) {
+  switch (flag.form) {
+    case flag_form::toggle: return values.toggle(flag.name);
+    case flag_form::whole: return values.whole(flag.name);
+    case flag_form::number: return values.number(flag.name);
+    case flag_form::text:
+    case flag_form::duration: return values.text(flag.name);
+  }
+  return false;
+}
+
+/// HOST:PORT of two flags.
+std::string address(
+  const scheduler_flag_values& values, std::string_view host_name, std::string_view port_name) {
+  auto host = values.text(host_name);
+  if (host.find(':') != host.npos && !host.starts_with('['))
+    host = "[" + host + "]";
+  return host + ":" + std::to_string(values.whole(port_name));
+}
+
+class setup {
+public:
+  setup(scheduler_flags_read read, cluster_config& config)
+    : values_{std::move(read.values)}, config_{config} {
+    effects_.notes = std::move(read.warnings);
+    for (auto& [name, message] : read.problems)
+      wrong(name, std::move(message));
+  }
+
+  flag_effects run() {
+    if (!effects_.problems.empty())
+      return std::move(effects_); // without them the values do not hold
+    config_.node.name = "scheduler";
+    config_.node.roles = {"scheduler", "cms", "console"};
+    config_.scheduler = scheduler_config_of(values_);
+    set("host", "scheduler.http", address(values_, "host", "port"));
+    for (const auto& flag : scheduler_flags())
+      apply(flag);
+    if (config_.scheduler.full_mode)
+      set("cms-redis-host", "redis.address", address(values_, "cms-redis-host", "cms-redis-port"));
+    else
+      find_engines();
+    constexpr std::int64_t detailed = 4; // klog: debug level
+    effects_.debug = values_.whole("v") >= detailed;
+    return std::move(effects_);
+  }
+
+private:
+  void wrong(std::string_view name, std::string message) {
+    effects_.problems.push_back({name.empty() ? std::string{} : dashed(name), std::move(message)});
+  }
+  void set(std::string_view name, std::string_view knob, const std::string& value) {
+    for (auto& problem : apply_setting(std::string{knob} + "=" + value, config_))
+      wrong(name, std::move(problem.message));
+  }
+
+  /// Those that are more than a preset of `scheduler_config_of`.
+  void apply(const reference_flag& flag) {
+    auto value = value_of(values_, flag);
+    bool changed = read_flag(flag.form, flag.preset) != value;
+    switch (flag.fate) {
+      case flag_fate::knob:
+        if (!flag.word.starts_with("scheduler."))
+          set_knob(flag, value);
+        return;
+      case flag_fate::works: return;
+      case flag_fate::taken:
+        if (changed)
+          effects_.notes.push_back(dashed(flag.name) + ": " + std::string{flag.word});
+        return;
+      case flag_fate::missing:
+        if (changed)
+          wrong(
+            flag.name,
+            "this build has no " + std::string{flag.word} + "; leave the flag out to go on");
+        return;
+    }
+  }
+
+  void set_knob(const reference_flag& flag, const flag_value& value) {
+    if (flag.unit.empty())
+      return set(flag.name, flag.word, to_text(value));
+    const auto* whole = std::get_if<std::int64_t>(&value);
+    auto count = whole ? static_cast<double>(*whole) : std::get<double>(value);
+    count *= flag.unit == "s" ? 1000 : 1;
+    if (!(count >= 0 && count <= 1e15))
+      return wrong(flag.name, to_text(value) + " is no time in " + std::string{flag.unit});
+    set(
+      flag.name, flag.word,
+      format_duration(milliseconds{static_cast<milliseconds::rep>(std::ceil(count))}));
+  }
+
+  void find_engines() {
+    const auto& source = values_.text("llm-backend-discovery");
+    config_.discovery.instance_type = "all";
+    if (source == "redis")
+      set(
+        "discovery-redis-host", "discovery.redis",
+        address(values_, "discovery-redis-host", "discovery-redis-port"));
+    else if (source == "etcd")
+      set("discovery-etcd-endpoints", "discovery.etcd", values_.text("discovery-etcd-endpoints"));
+    else
+      read_endpoints();
+  }
+
+  void read_endpoints() {
+    constexpr auto name = "llm-backend-endpoints";
+    auto list = read_engine_list(values_.text(name));
+    for (auto& problem : list.problems)
+      wrong(name, problem.sentence);
+    if (list.engines.empty() && list.problems.empty())
+      wrong(name, "names no engine; write HOST:PORT,HOST:PORT");
+    for (auto& engine : list.engines)
+      config_.gateway.engines.push_back("http://" + engine.address);
+  }
+
+  scheduler_flag_values values_;
+  cluster_config& config_;
+  flag_effects effects_;
+};
+
+} // namespace
+
+flag_effects set_up_scheduler(const given_flags& given, cluster_config& config) {
+  return setup{read_scheduler_flags(given), config}.run();
+}
+
+} // namespace llumnix

@@ -1,0 +1,262 @@
+#include "actors/scheduler_desk.hpp"
+#include "runtime/base/log.hpp"
+#include "tests/virtual/stage.hpp"
+
+#include <doctest/doctest.h>
+
+#include <optional>
+
+namespace llumnix::testing {
+
+namespace {
+
+using answer = std::optional<result<std::vector<chosen_instance>>>;
+
+/// SCHEDULER alone, and what foreign gateways ask it.
+struct scene : stage {
+  explicit scene(bool full_mode) : full{full_mode} {
+    log::configure({.threshold = log::level::off, .json = false, .node = {}});
+    start();
+  }
+  ~scene() {
+    desk.attach({});
+    caf::anon_send_exit(scheduler, caf::exit_reason::kill);
+    scheduler = nullptr;
+    run();
+  }
+
+  void start() {
+    scheduler_actor_config settings;
+    settings.life = {"head", 1};
+    settings.knobs.full_mode = full;
+    settings.knobs.neutral_load_metric = full ? "all_prefills_tokens_num" : "num_tokens";
+    settings.foreign = true;
+    scheduler = system->spawn(make_scheduler, settings);
+    desk.attach(scheduler);
+    run();
+  }
+
+  void know(
+    const std::string& id, const std::string& type = "neutral",
+    const node_life& life = {"head", 1}) {
+    view_change_msg change;
+    view_entry entry;
+    entry.metadata.instance_id = id;
+    entry.metadata.instance_type = type;
+    entry.metadata.ip = "10.0.0." + std::to_string(++known);
+    entry.metadata.data_parallel_size = 1;
+    entry.life = life;
+    change.put.push_back(entry);
+    instance_status status;
+    status.instance_id = id;
+    status.schedulable = true;
+    status.update_id = 1;
+    status.timestamp_ms = 1'000'000'000;
+    change.statuses.push_back(status);
+    caf::anon_send(scheduler, std::move(change));
+    run();
+  }
+  void forget(const std::string& id) {
+    view_change_msg change;
+    change.removed.push_back(id);
+    caf::anon_send(scheduler, std::move(change));
+    run();
+  }
+
+  /// The instances chosen, by their own names, or why there are none.
+  std::string place(
+    const std::string& request, std::uint32_t tokens, const std::string& gateway = "g",
+    serving_mode mode = serving_mode::neutral) {
+    placement_query query;
+    query.request_id = request;
+    query.prompt_tokens = tokens;
+    query.mode = mode;
+    answer got;
+    desk.schedule(query, gateway, [&got](auto told) { got = std::move(told); });
+    run();
+    REQUIRE(got);
+    if (!*got)
+      return got->error().context;
+    std::string names;
+    for (const auto& each : **got)
+      names += (names.empty() ? "" : " ") + each.instance;
+    return names;
+  }
+  void release(const std::string& request, const std::string& instance) {
+    desk.release(request, "g", {{"neutral", instance}});
+    run();
+  }
+  void report(const std::string& request, const std::string& instance, std::uint64_t tokens) {
+    desk.report({{false, request, "g", {"neutral", instance}, tokens}});
+    run();
+  }
+
+  bool full;
+  int known = 0;
+  scheduler_desk desk;
+  deciding_actor scheduler;
+};
+
+} // namespace
+
+TEST_CASE("nobody decides: whoever asks is told so") {
+  scene there{true};
+  there.desk.attach({});
+  CHECK(there.place("r", 1) == "scheduler not ready");
+}
+
+TEST_CASE("a question that dies with SCHEDULER is answered") {
+  scene there{true};
+  answer got;
+  caf::anon_send_exit(there.scheduler, caf::exit_reason::kill);
+  there.desk.schedule({}, "g", [&got](auto told) { got = std::move(told); });
+  there.run();
+  REQUIRE(got);
+  CHECK(got->error().code == errc::draining);
+}
+
+TEST_CASE("in full mode requests count by their ids alone") {
+  scene there{true};
+  CHECK(there.place("r0", 1) == "no available endpoint");
+  there.know("a");
+  there.know("b");
+  CHECK(there.place("r1", 100, "") == "a");
+  CHECK(there.place("r2", 10, "") == "b");
+  CHECK(there.place("r3", 10, "") == "b");
+  there.release("r1", "whatever");
+  CHECK(there.place("r4", 1, "") == "a");
+  there.report("r4", "a", 1000); // means nothing here
+  CHECK(there.place("r5", 1, "") == "a");
+}
+
+TEST_CASE("while the store cannot be read loads are not known") {
+  for (bool full : {true, false}) {
+    scene there{full};
+    auto tell = [&](store_news news) {
+      view_change_msg change;
+      change.store = news;
+      caf::anon_send(there.scheduler, std::move(change));
+      there.run();
+    };
+    there.know("a");
+    CHECK(there.place("r1", 1) == "a"); // there is none
+    tell(store_news::unreachable);
+    CHECK(there.place("r2", 1) == (full ? "cms not available" : "a"));
+    there.know("b"); // says nothing of the store
+    CHECK(there.place("r3", 1) == (full ? "cms not available" : "b"));
+    tell(store_news::reachable);
+    CHECK(there.place("r4", 1).size() == 1);
+  }
+}
+
+TEST_CASE("instances that only a store tells of serve foreign gateways alone") {
+  scene there{true};
+  there.know("a", "neutral", {});
+  CHECK(there.place("r1", 1) == "a");
+  place_msg ours;
+  ours.questions.push_back({{"gateway", 1, 0, 1}, 1, {}});
+  ours.questions.back().query.request_id = "r2";
+  ours.questions.back().query.prompt_tokens = 100;
+  auto asked = [&] {
+    std::string owner = "unanswered";
+    caf::scoped_actor self{*there.system};
+    self->send(scheduler_actor{there.scheduler}, ours);
+    there.run();
+    self->receive([&](const placements_msg& msg) { owner = msg.placed.at(0).owner.instance; });
+    return owner;
+  };
+  CHECK(asked() == "");
+  there.know("b");
+  CHECK(asked() == "b");
+  CHECK(there.place("r3", 1) == "a"); // b has r2
+}
+
+TEST_CASE("all roles are found, or nothing is booked") {
+  scene there{true};
+  there.know("p", "prefill");
+  there.know("n");
+  CHECK(there.place("r1", 100, "g", serving_mode::pd_batch) == "no available endpoint");
+  there.know("d", "decode");
+  there.know("q", "prefill");
+  CHECK(there.place("r2", 1, "g", serving_mode::pd_batch) == "p d"); // p holds nothing of r1
+}
+
+TEST_CASE("in lite mode load is what connected gateways report") {
+  scene there{false};
+  there.desk.gateway_up("g");
+  there.know("a");
+  there.know("b");
+  CHECK(there.place("r1", 100) == "a");
+  CHECK(there.place("r2", 1) == "b");
+  CHECK(there.place("r3", 1) == "b"); // 2 against 100
+  there.report("r2", "b", 500);
+  CHECK(there.place("r4", 1) == "a"); // 501 against 101
+  there.report("r2", "b", 5);         // it cannot shrink
+  there.release("r2", "a");           // it is not there
+  CHECK(there.place("r5", 1) == "a");
+  there.release("r2", "b");
+  CHECK(there.place("r6", 1) == "b"); // 1 against 102
+}
+
+TEST_CASE("the same request again is not counted twice") {
+  scene there{false};
+  there.desk.gateway_up("g");
+  there.know("a");
+  there.know("b");
+  CHECK(there.place("r1", 100) == "a");
+  CHECK(there.place("r1", 100) == "b");
+  CHECK(there.place("r2", 1) == "b"); // which r1 does not weigh on
+}
+
+TEST_CASE("what a gateway had ends with its last connection") {
+  scene there{false};
+  there.know("a");
+  there.know("b");
+  there.desk.gateway_up("g");
+  there.desk.gateway_up("g");
+  there.desk.gateway_up("h");
+  CHECK(there.place("r1", 100, "g") == "a");
+  CHECK(there.place("r2", 50, "h") == "b");
+  there.desk.gateway_down("g");
+  CHECK(there.place("r3", 1, "h") == "b");
+  there.desk.gateway_down("g");
+  there.desk.gateway_down("nobody");
+  CHECK(there.place("r4", 1, "h") == "a");
+}
+
+TEST_CASE("a request of a gateway that is not connected weighs nothing") {
+  scene there{false};
+  there.know("a");
+  there.know("b");
+  there.desk.gateway_up("g");
+  CHECK(there.place("r1", 100, "unknown") == "a");
+  CHECK(there.place("r2", 50, "g") == "b"); // whose turn it is
+  CHECK(there.place("r3", 1, "g") == "a");
+}
+
+TEST_CASE("with an instance its requests are gone") {
+  scene there{false};
+  there.desk.gateway_up("g");
+  there.know("a");
+  CHECK(there.place("r1", 100) == "a");
+  there.forget("a");
+  there.know("a");
+  there.know("b");
+  there.report("r1", "a", 1000);
+  CHECK(there.place("r2", 5) != there.place("r3", 1)); // a is as empty as b
+}
+
+TEST_CASE("a scheduler that starts again knows who is connected") {
+  scene there{false};
+  there.desk.gateway_up("g");
+  caf::anon_send_exit(there.scheduler, caf::exit_reason::kill);
+  there.run();
+  there.start();
+  there.know("a");
+  there.know("b");
+  CHECK(there.place("r1", 100) == "a");
+  CHECK(there.place("r2", 1) == "b");
+  CHECK(there.place("r3", 1) == "b"); // so r1 counts
+}
+
+} // namespace llumnix::testing
