@@ -16,14 +16,16 @@ from cluster import MARK, PROGRAM, free_port, until
 from test_discovery import field, varint
 from test_relay import Engine
 
-WIRE = pathlib.Path(os.environ.get("LLUMNIX_WIRE") or pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "wire")
+# Bytes of the reference, recorded.
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+WIRE = {path.stem: path for folder in ("support/wire", "redis") for path in (TESTS / folder).glob("*.json")}
 METADATA, STATUS, PODS = "llumnix:instance_metadata:", "llumnix:instance_status:", "llumnix:discovery:"
 UPGRADE = (b"GET /keepalive HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nSec-WebSocket-Key: qjYorhAInocUldiDEFNb0Q==\r\n"
            b"Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n\r\n")
 
 
 def recorded(name):
-    return json.loads((WIRE / f"{name}.json").read_text())["items"]
+    return json.loads(WIRE[name].read_text())["items"]
 
 
 class Redis:
