@@ -26,6 +26,11 @@ std::string shown(const std::string& text) {
   return text.empty() ? "an empty value" : text;
 }
 
+std::string_view trimmed(std::string_view text) {
+  auto begin = std::min(text.find_first_not_of(" \t"), text.size());
+  return text.substr(begin, text.find_last_not_of(" \t") + 1 - begin);
+}
+
 } // namespace
 
 std::uint64_t read_count(
@@ -48,6 +53,25 @@ std::size_t read_choice(
   if (auto near = nearest_name(text, words); !near.empty())
     message += "; did you mean " + std::string{near} + "?";
   throw CLI::ValidationError{name, message};
+}
+
+CLI::Option* add_list_option(
+  CLI::App& app, const std::string& name, std::vector<std::string>& values,
+  const std::string& meaning) {
+  auto read = [name, &values](const std::vector<std::string>& given) {
+    values.clear();
+    for (const auto& text : given)
+      for (std::size_t from = 0, end = 0; end != std::string::npos; from = end + 1) {
+        end = text.find(',', from);
+        auto value = trimmed(std::string_view{text}.substr(from, end - from));
+        if (value.empty())
+          throw CLI::ValidationError{
+            name, text.empty() ? "is empty" : text + " has an empty value beside a comma"};
+        values.emplace_back(value);
+      }
+  };
+  return app.add_option_function<std::vector<std::string>>(name, read, meaning)
+    ->allow_extra_args(false);
 }
 
 CLI::Option* add_number_option(

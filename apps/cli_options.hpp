@@ -40,6 +40,11 @@ CLI::Option* add_duration_option(
 CLI::Option* add_address_option(
   CLI::App& app, const std::string& name, std::string& value, const std::string& meaning);
 
+/// An option whose values are separated by commas, with blanks around them or not; none is empty.
+CLI::Option* add_list_option(
+  CLI::App& app, const std::string& name, std::vector<std::string>& values,
+  const std::string& meaning);
+
 /// What is wrong with a text that should be HOST:PORT; empty if nothing is.
 std::string wrong_address(const std::string& text);
 

@@ -25,6 +25,10 @@ struct serve_options {
   int ready_fd = -1;
 };
 
+bool has_role(const cluster_config& config, std::string_view role) {
+  return std::ranges::find(config.node.roles, role) != config.node.roles.end();
+}
+
 /// Options win over --set, and --set over the file.
 void override_config(const serve_options& options, cluster_config& config) {
   auto text = [](const std::string& given, std::string& knob) {
@@ -41,8 +45,7 @@ void override_config(const serve_options& options, cluster_config& config) {
     config.node.seeds = options.seeds;
   if (!options.engines.empty())
     config.gateway.engines = options.engines;
-  const auto& roles = config.node.roles;
-  if (!options.engines.empty() && std::ranges::find(roles, "gateway") != roles.end())
+  if (!options.engines.empty() && has_role(config, "gateway"))
     config.scheduler.full_mode = false;
   if (options.insecure_cluster)
     config.node.insecure_cluster = true;
@@ -50,12 +53,21 @@ void override_config(const serve_options& options, cluster_config& config) {
     config.node.incarnation = options.incarnation;
 }
 
+/// A scheduler needs engines where it has an API for gateways of other makes.
+bool has_use_for_engines(const cluster_config& config) {
+  return has_role(config, "gateway")
+         || (has_role(config, "scheduler") && !config.scheduler.http.empty());
+}
+
 int serve(const serve_options& options) {
   ::prctl(PR_SET_NAME, "llumnix"); // started as /proc/self/exe, it would be "exe" to ps and top
   cluster_config config;
   auto problems = load_options(options.config, config);
   override_config(options, config);
-  std::ranges::move(check(config), std::back_inserter(problems));
+  if (!options.engines.empty() && !has_use_for_engines(config))
+    problems.push_back({"--engine", "is for role gateway, which --roles does not name; add it"});
+  else
+    std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   if (config.node.roles.empty())
     problems.push_back({"node.roles", "is empty; say what the node does, as in --roles llumlet"});
@@ -84,13 +96,10 @@ void add_serve_command(CLI::App& app, command_action& chosen) {
     ->delimiter(',')
     ->allow_extra_args(false)
     ->type_name("HOST:PORT,...");
-  command
-    ->add_option(
-      "--engine", options->engines,
-      "with role gateway: URLs of vLLM, SGLang or other OpenAI-compatible servers that run the "
-      "model; scheduling is lite then")
-    ->delimiter(',')
-    ->allow_extra_args(false)
+  add_list_option(
+    *command, "--engine", options->engines,
+    "with role gateway: URLs of vLLM, SGLang or other OpenAI-compatible servers that run the "
+    "model; scheduling is lite then")
     ->type_name("URL,...");
   add_address_option(*command, "--http", options->http, "public HTTP address, with role gateway");
   add_address_option(*command, "--admin", options->admin, "operators' HTTP address");

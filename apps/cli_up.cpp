@@ -133,13 +133,9 @@ void add_up_command(CLI::App& app, command_action& chosen) {
     *command, "--engines", options->engines, "simulated engines, each in a process of its own", 1,
     256)
     ->default_str(std::to_string(up_options::usual_engines));
-  command
-    ->add_option(
-      "--engine", options->engine,
-      "what runs the model: modeled, or the URLs of vLLM, SGLang or other OpenAI-compatible "
-      "servers")
-    ->delimiter(',')
-    ->allow_extra_args(false)
+  add_list_option(
+    *command, "--engine", options->engine,
+    "what runs the model: modeled, or the URLs of vLLM, SGLang or other OpenAI-compatible servers")
     ->type_name("modeled|URL,...")
     ->default_str("modeled");
   add_choice_option<std::string>(

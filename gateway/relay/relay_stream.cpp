@@ -70,6 +70,7 @@ relay_stream::on_event(chunk_reader& reader, std::string_view data, std::string&
     case chunk_facts::type::done:
       if (finished_ < request_->choices)
         return fail(errc::disconnected, "the engine ended the stream before its output");
+      show_held_usage(reader, out);
       out += pending_;
       openai::chunk_writer::write_done(out);
       return verdict::complete;
@@ -96,13 +97,32 @@ relay_stream::verdict relay_stream::on_tokens(
   note_progress(facts);
   if (idle_events_ > idle_events_max)
     return fail(errc::bad_message, "the engine goes on and on and says nothing");
-  if (facts.kind == chunk_facts::type::usage) {
-    bool unwanted = hides_usage_ && !request_->include_usage;
-    bool shown_before = std::exchange(usage_shown_, begun_) && translator_;
-    if (unwanted || shown_before)
-      return verdict::go_on;
-  }
+  if (facts.kind == chunk_facts::type::usage)
+    return on_usage(reader, facts, data, out);
   return translator_ ? continue_with(reader, facts, out) : begin_with(reader, facts, data, out);
+}
+
+/// A usage that comes before the output has ended is the last word only if no other follows.
+relay_stream::verdict relay_stream::on_usage(
+  chunk_reader& reader, const chunk_facts& facts, std::string_view data, std::string& out) {
+  if (hides_usage_ && !request_->include_usage)
+    return verdict::go_on;
+  if (finished_ < request_->choices) {
+    held_usage_ = data;
+    return verdict::go_on;
+  }
+  held_usage_.clear();
+  if (std::exchange(usage_shown_, begun_) && translator_)
+    return verdict::go_on;
+  return translator_ ? continue_with(reader, facts, out) : begin_with(reader, facts, data, out);
+}
+
+void relay_stream::show_held_usage(chunk_reader& reader, std::string& out) {
+  auto data = std::exchange(held_usage_, {});
+  if (data.empty())
+    return;
+  if (auto read = reader.read(data, hides_usage_))
+    on_usage(reader, **read, data, out);
 }
 
 /// Whether these tokens are more than the request allows. Where ids are not told a text may come in
@@ -193,6 +213,7 @@ void relay_stream::add_point(const chunk_choice& choice) {
 
 result<resumption> relay_stream::resume() {
   engine_id_.clear();
+  held_usage_.clear();
   if (!begun_) {
     *this = relay_stream{*request_};
     return resumption{};

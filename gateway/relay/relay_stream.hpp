@@ -94,6 +94,9 @@ private:
     chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out);
   verdict continue_by_text(
     chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out);
+  verdict
+  on_usage(chunk_reader& reader, const chunk_facts& facts, std::string_view data, std::string& out);
+  void show_held_usage(chunk_reader& reader, std::string& out);
   void note_tokens(const chunk_facts& facts);
   void note_progress(const chunk_facts& facts);
   void count_text(const chunk_facts& facts, const chunk_choice& choice);
@@ -110,9 +113,10 @@ private:
   const relay_request* request_;
   error failure_;
   int refusal_status_ = 0;
-  std::string engine_id_; ///< of the reply of the engine that speaks now
-  std::string pending_;   ///< events without a token: shown with the first that has one
-  std::string first_;     ///< the first event, as sent
+  std::string engine_id_;  ///< of the reply of the engine that speaks now
+  std::string pending_;    ///< events without a token: shown with the first that has one
+  std::string first_;      ///< the first event, as sent
+  std::string held_usage_; ///< an event with the usage that came before the output's end
   std::optional<translator> translator_; ///< once another engine goes on
   bool hides_usage_ = false;
   bool begun_ = false;

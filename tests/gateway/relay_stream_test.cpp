@@ -227,7 +227,89 @@ verdict feed(
   return last;
 }
 
+/// Events of an engine by letters: `t` a token, `e` the last, `E` the last of a second choice, a
+/// digit a usage with so many tokens, `d` the end. `kept`: tokens its prompt holds.
+std::vector<std::string> scripted(std::string_view script, bool chat, std::uint32_t kept) {
+  std::vector<std::string> events;
+  auto id = chat ? "1" : "2";
+  for (auto letter : script) {
+    json event{{"id", id}, {"object", "x"}, {"created", 1}, {"model", "m"}};
+    event["choices"] = json::array();
+    if (letter == 'd') {
+      events.emplace_back("[DONE]");
+      continue;
+    }
+    if (letter >= '0' && letter <= '9') {
+      event["usage"]
+        = {{"prompt_tokens", 3}, {"completion_tokens", letter - '0'}, {"total_tokens", 3}};
+    } else {
+      auto text = std::string(1, static_cast<char>('a' + kept));
+      json choice{{"index", letter == 'E' ? 1 : 0}, {"finish_reason", nullptr}};
+      choice["token_ids"] = {kept};
+      if (chat)
+        choice["delta"] = {{"content", text}};
+      else
+        choice["text"] = text;
+      if (letter != 't')
+        choice["finish_reason"] = "length";
+      if (events.empty())
+        event["prompt_token_ids"] = {7, 8, 9};
+      event["choices"].push_back(std::move(choice));
+      ++kept;
+    }
+    events.push_back(event.dump());
+  }
+  return events;
+}
+
 } // namespace
+
+TEST_CASE("a usage is told once the output has ended, and by the engine that ended it") {
+  struct row {
+    const char* what;
+    const char* first;
+    const char* second; ///< another engine goes on; empty: the first ends
+    std::vector<int> told;
+    std::uint32_t choices = 1;
+  };
+  chunk_reader reader;
+  for (const auto& [what, first, second, told, choices] :
+       {row{"as usual", "tte3d", "", {3}}, row{"none", "tted", "", {}},
+        row{"too early, and again", "tt2e3d", "", {3}}, row{"too early alone", "tt2ed", "", {2}},
+        row{"before all", "0tted", "", {0}}, row{"twice too early", "t1t2ed", "", {2}},
+        row{"within one of two choices", "e1E2d", "", {2}, 2},
+        row{"between two choices alone", "e1Ed", "", {1}, 2},
+        row{"too early, then lost", "tt2", "e1d", {3}}, row{"too early twice", "tt2", "0e1d", {3}},
+        row{"too early alone at the second", "tt2", "1ed", {3}},
+        row{"lost, and none then", "tt2", "ed", {}}, row{"told, then lost", "tte3", "e1d", {3}},
+        row{"told, then lost, and too early", "tte3", "1ed", {3}}}) {
+    CAPTURE(what);
+    relay_request request;
+    request.stream = true;
+    request.include_usage = true;
+    request.choices = choices;
+    request.max_tokens = 3;
+    relay_stream stream{request};
+    std::string out;
+    auto last = feed(stream, reader, scripted(first, true, 0), 100, out);
+    if (*second) {
+      CHECK(last == verdict::go_on);
+      auto next = stream.resume();
+      REQUIRE(next.has_value());
+      REQUIRE(next->kept == 2);
+      last = feed(stream, reader, scripted(second, false, 2), 100, out);
+    }
+    CHECK(last == verdict::complete);
+    std::vector<int> seen;
+    for (std::size_t from = 0; (from = out.find("data: {", from)) != std::string::npos; ++from) {
+      auto event = json::parse(out.substr(from + 6, out.find("\n\n", from) - from - 6));
+      if (event.contains("usage"))
+        seen.push_back(event["usage"]["completion_tokens"]);
+    }
+    CHECK(seen == told);
+    CHECK(out.ends_with("data: [DONE]\n\n"));
+  }
+}
 
 TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one") {
   chunk_reader reader;

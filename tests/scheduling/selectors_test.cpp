@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <deque>
 #include <map>
 #include <set>
 
@@ -32,7 +33,7 @@ struct scene {
     auto status = idle_status(id);
     status.num_used_gpu_tokens = used;
     status.num_running_requests = running;
-    table.put(seen(neutral_instance(id), status), {});
+    table.put(views.emplace_back(seen(neutral_instance(id), status)), {});
     rejected.assign(table.size(), 0);
   }
   void reject(const instance_id& id) { rejected[*table.find(id)] = 1; }
@@ -42,6 +43,7 @@ struct scene {
     return row ? table.ids()[*row] : "";
   }
 
+  std::deque<instance_view> views; ///< that the table points to
   candidate_table table;
   std::vector<rejections> rejected;
   selector_memory memory;
