@@ -2,11 +2,13 @@
 
 #include "gateway/relay/text_bodies.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace llumnix::relay {
 namespace {
 
+constexpr std::uint32_t assumed_reply_tokens = 4096;  // of a reply that names no limit
 constexpr std::size_t counted_body_max = 1024 * 1024; // above it a copy costs more than it is worth
 
 asked_body
@@ -21,6 +23,13 @@ begin_with(std::string_view body, const relay_request& request, const engine_end
 }
 
 } // namespace
+
+std::uint32_t whole_reply_tokens(const relay_request& request, std::uint32_t context_tokens) {
+  auto wished = request.max_tokens.value_or(assumed_reply_tokens);
+  if (context_tokens == 0)
+    return wished;
+  return std::min(wished, context_tokens - std::min(context_tokens, request.prompt_tokens));
+}
 
 std::string_view
 cannot_go_on(const relay_request& request, const resumption& from, const engine_endpoint& engine) {

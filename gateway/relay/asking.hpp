@@ -5,6 +5,7 @@
 #include "gateway/relay/relay_stream.hpp"
 #include "runtime/base/result.hpp"
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,10 @@ struct asked_body {
   engine_body body;         ///< after `kept` bytes of the client's
   bool hides_usage = false; ///< it counts for the gateway: what it says of usage is not passed on
 };
+
+/// Tokens that a whole reply may have, as far as is known before it comes: `max_tokens`, else 4096,
+/// and no more than a context of `context_tokens` (0: not known) leaves behind the prompt.
+std::uint32_t whole_reply_tokens(const relay_request& request, std::uint32_t context_tokens);
 
 /// Why an engine cannot go on from there; empty where it can, and where it begins.
 std::string_view

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gateway/relay/engine_pulse.hpp"
+#include "gateway/relay/failure_backoff.hpp"
 #include "runtime/base/ids.hpp"
 #include "runtime/base/time.hpp"
 
@@ -24,7 +25,11 @@ struct engine_endpoint {
   /// Names of the models it serves; empty: not known, so any.
   std::vector<std::string> models{};
   time_point resting_until{}; ///< left alone until then: it asked for it (`Retry-After`), or hangs
+  failure_backoff backoff{};  ///< left alone because it fails requests
   std::shared_ptr<engine_pulse> pulse{}; ///< never null in the directory
+
+  time_point rest_end() const { return std::max(resting_until, backoff.resting_until()); }
+  bool resting(time_point now) const { return rest_end() > now; }
 
   /// `model` empty: any will do.
   bool serves(std::string_view model) const {
@@ -36,10 +41,11 @@ struct engine_endpoint {
 /// The engines behind HTTP as one I/O loop knows them; the loop's thread alone uses it.
 class engine_directory {
 public:
-  /// What is known of its rest and its pulse stays.
+  /// What is known of its rests and its pulse stays.
   void put(const instance_id& id, engine_endpoint endpoint) {
     auto& known = engines_[id];
     endpoint.resting_until = known.resting_until;
+    endpoint.backoff = known.backoff;
     endpoint.pulse = known.pulse ? std::move(known.pulse) : std::make_shared<engine_pulse>();
     known = std::move(endpoint);
   }
@@ -48,20 +54,31 @@ public:
     if (auto found = engines_.find(id); found != engines_.end())
       found->second.resting_until = until;
   }
+  /// Of a request that was asked then: it failed before its first token.
+  void on_failure(const instance_id& id, time_point asked_at, time_point now) {
+    if (auto found = engines_.find(id); found != engines_.end())
+      found->second.backoff.on_failure(asked_at, now);
+  }
+  /// It has its first token, or its whole reply.
+  void on_success(const instance_id& id, time_point asked_at) {
+    if (auto found = engines_.find(id); found != engines_.end())
+      found->second.backoff.on_success(asked_at);
+  }
+  void on_asked(const instance_id& id, time_point now) {
+    if (auto found = engines_.find(id); found != engines_.end())
+      found->second.backoff.on_asked(now);
+  }
 
   /// Null for one that is not known (any more).
   const engine_endpoint* find(const instance_id& id) const {
     auto found = engines_.find(id);
     return found == engines_.end() ? nullptr : &found->second;
   }
-  /// Those that are left alone, or do not serve this model.
-  std::vector<instance_id> unsuited(std::string_view model, time_point now) const {
-    std::vector<instance_id> all;
-    for (const auto& [id, engine] : engines_)
-      if (engine.resting_until > now || !engine.serves(model))
-        all.push_back(id);
-    return all;
-  }
+  /// Where a request for this model is not to go: `failed`, whoever does not serve it, and whoever
+  /// rests while others do not. If all rest it is for the one whose rest ends first. Whoever
+  /// remains and is on trial is kept from others for a moment.
+  std::vector<instance_id>
+  unsuited(std::string_view model, const std::vector<instance_id>& failed, time_point now);
   /// Whether others than these serve it.
   bool any_beside(const std::vector<instance_id>& these, std::string_view model) const {
     return std::any_of(engines_.begin(), engines_.end(), [&](const auto& each) {

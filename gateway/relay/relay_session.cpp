@@ -16,9 +16,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto retry_pause = 100ms;                  // once every engine has failed
-constexpr std::uint32_t assumed_reply_tokens = 4096; // of a whole reply that names no limit
-constexpr std::chrono::seconds longest_rest{60};     // of an engine's own `Retry-After`
+constexpr auto retry_pause = 100ms;              // once every engine has failed
+constexpr std::chrono::seconds longest_rest{60}; // of an engine's own `Retry-After`
+constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
 constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
 constexpr std::size_t reply_max = 64 * 1024 * 1024;
 constexpr std::size_t refusal_max = 1024 * 1024; // of an answer that should have been a stream
@@ -80,8 +80,7 @@ void relay_session::place() {
   head.text_id = request_.id.text();
   head.model = request_.wish.model;
   head.wishes = request_.wishes;
-  auto exclude = table_.services().engines.unsuited(request_.wish.model, table_.now());
-  exclude.insert(exclude.end(), failed_.begin(), failed_.end());
+  auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, table_.now());
   table_.services().port.place_relayed(
     std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
     std::move(exclude));
@@ -145,6 +144,7 @@ void relay_session::ask(const stream_owner& owner) {
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
   question.stream = request_.wish.stream;
   answer_.emplace(engine->pulse, stream_.prompt_tokens(), last_progress_);
+  table_.services().engines.on_asked(owner.instance, last_progress_);
   call_ = table_.services().pool.send(std::move(question), *this);
 }
 
@@ -199,7 +199,7 @@ bool relay_session::on_event(std::string_view data) {
   auto now = table_.now();
   if (stream_.progress() != said_before) {
     last_progress_ = now;
-    answer_->on_tokens(now);
+    note_success(now);
   }
   if (stream_.output_tokens() == before)
     return true;
@@ -277,9 +277,25 @@ void relay_session::on_whole_reply() {
   auto read = read_whole_reply(reply_.body);
   if (!read)
     return lose_engine(read.error());
-  answer_->on_tokens(table_.now());
+  note_success(table_.now());
   usage_ = read->usage.value_or(openai::usage{});
   answer_with(std::move(reply_), "stop", {errc::ok, {}});
+}
+
+/// The engine gave tokens.
+void relay_session::note_success(time_point now) {
+  if (!answer_->begun())
+    table_.services().engines.on_success(owner_->instance, answer_->asked_at());
+  answer_->on_tokens(now);
+}
+
+/// The engine is done with; if it gave nothing for this reason, it is left alone for a while.
+void relay_session::note_failure(errc code) {
+  bool its_fault
+    = code == errc::bad_message || code == errc::disconnected || code == errc::unreachable;
+  if (answer_ && !answer_->begun() && its_fault)
+    table_.services().engines.on_failure(owner_->instance, answer_->asked_at(), table_.now());
+  answer_.reset();
 }
 
 /// `reply_` is an error, told by its status or, by engines that find it later, as an event where
@@ -294,17 +310,20 @@ void relay_session::on_refusal() {
   }
   if (auto pause = retry_after(reply_); pause > 0s)
     table_.services().engines.rest(owner_->instance, table_.now() + pause);
+  else if (reply_.status != 408) // which may be the client's
+    note_failure(errc::unreachable);
+  answer_.reset();
   refusal_ = std::exchange(reply_, {});
   if (!stream_.begun() && !table_.may_retry())
     return answer_with(
-      std::move(*refusal_), "failed", {errc::queue_full, why + ", and too many others too"});
+      std::move(*refusal_), "failed", {errc::queue_full, why + std::string{budget_spent}});
   lose_engine({errc::unreachable, std::move(why)});
 }
 
 /// The engine that was asked is of no use: another one goes on from what the client has.
 void relay_session::lose_engine(error why) { // a copy: `resume` forgets failures
   call_.reset();
-  answer_.reset();
+  note_failure(why.code);
   held_ = false;
   static_cast<void>(std::exchange(reply_, {})); // with its memory, which may be much
   if (events_)
@@ -330,7 +349,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
   }
   bool garbage = why.code == errc::bad_message && !stream_.begun();
   if (garbage && !table_.may_retry())
-    return fail({why.code, why.context + ", and too many others failed too"});
+    return fail({why.code, why.context + std::string{budget_spent}});
   retry_or_give_up(why);
 }
 
@@ -406,8 +425,9 @@ void relay_session::leave_silent_engine(time_point now) {
   if (wait.waited <= silence)
     return; // as nearly always
   wait.moves = silent_moves_;
+  const auto* engine = engines.find(owner_->instance);
   if (!request_.wish.stream)
-    wait.reply_tokens = request_.wish.max_tokens.value_or(assumed_reply_tokens);
+    wait.reply_tokens = whole_reply_tokens(request_.wish, engine ? engine->context_tokens : 0);
   if (auto at = engines.others_answered(answer_->engine(), answer_->asked_at()))
     wait.others_silent = now - *at;
   auto verdict = judge(wait, silence);

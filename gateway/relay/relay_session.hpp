@@ -82,6 +82,8 @@ private:
   std::string without_address(const std::string& text) const;
   void on_whole_reply();
   void on_refusal();
+  void note_success(time_point now);
+  void note_failure(errc code);
   void queue();
   void write_on();
   void leave_silent_engine(time_point now);

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -117,6 +118,22 @@ TEST_CASE("why an engine cannot go on from there") {
     auto request = read(kind, "{" + std::string{limit} + R"("stream":true})");
     auto why = cannot_go_on(request, {where, {}, {}, 0}, engine(false, text, context));
     CHECK(why.empty() == can);
+  }
+}
+
+TEST_CASE("a whole reply may have what it asks for, as far as the context reaches") {
+  struct row {
+    std::optional<std::uint32_t> max_tokens;
+    std::uint32_t prompt, context, most;
+  };
+  for (auto [max_tokens, prompt, context, most] :
+       {row{std::nullopt, 100, 0, 4096}, row{std::nullopt, 100, 2048, 1948},
+        row{std::nullopt, 100, 131072, 4096}, row{10, 100, 2048, 10}, row{5000, 100, 2048, 1948},
+        row{5000, 100, 0, 5000}, row{std::nullopt, 3000, 2048, 0}}) {
+    relay_request request;
+    request.max_tokens = max_tokens;
+    request.prompt_tokens = prompt;
+    CHECK(whole_reply_tokens(request, context) == most);
   }
 }
 

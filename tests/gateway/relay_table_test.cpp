@@ -361,6 +361,128 @@ TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend 
   }
 }
 
+TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first token rests") {
+  using std::chrono::milliseconds;
+  auto event_with = [](const char* code) {
+    return "data: {\"error\":{\"message\":\"x\",\"code\":" + std::string{code} + "}}\n\n";
+  };
+  struct row {
+    const char* what;
+    bool stream;
+    std::function<void()> fail;
+    int rest_ms; ///< 0: none
+  };
+  for (const auto& [what, stream, fail, rest_ms] :
+       {row{
+          "500", true,
+          [&] {
+            answer({500, {}, {}});
+          },
+          100},
+        row{
+          "429", false,
+          [&] {
+            answer({429, {}, {}});
+          },
+          100},
+        row{
+          "503 and for how long", true,
+          [&] {
+            answer({503, {{"retry-after", "2"}}, {}});
+          },
+          2000},
+        row{
+          "408", true,
+          [&] {
+            answer({408, {}, {}});
+          },
+          0},
+        row{
+          "400", true,
+          [&] {
+            answer({400, {}, {}});
+          },
+          0},
+        row{
+          "404", false,
+          [&] {
+            answer({404, {}, {}});
+          },
+          0},
+        row{"an event", true, [&] { say(event_with("500")); }, 100},
+        row{"an event about the request", true, [&] { say(event_with("400")); }, 0},
+        row{"garbage", true, [&] { say("data: x\n\n"); }, 100},
+        row{
+          "no answer", false,
+          [&] {
+            answer({200, {}, "{}"});
+          },
+          100},
+        row{
+          "refused", true,
+          [&] {
+            engine().on_end({errc::unreachable, "no"});
+          },
+          100},
+        row{
+          "cut", false,
+          [&] {
+            engine().on_end({errc::disconnected, "cut"});
+          },
+          100},
+        row{
+          "cut after a token", true,
+          [&] {
+            say(event);
+            engine().on_end({errc::disconnected, "cut"});
+          },
+          0},
+        row{
+          "a reply", false,
+          [&] {
+            answer({200, {}, whole});
+          },
+          0},
+        row{"a client that left", true, [&] { table.give_up_all(draining); }, 0}}) {
+    CAPTURE(what);
+    loop.time += milliseconds{100'000}; // for the retry budget
+    for (const auto* each : {"e:1", "e:2"}) {
+      engines.remove(each);
+      engines.put(each, {.address = each});
+    }
+    auto client = open(stream);
+    place("e:1");
+    fail();
+    const std::vector<instance_id> none;
+    CHECK(engines.unsuited("", none, loop.now()).empty() == (rest_ms == 0));
+    if (rest_ms > 0) {
+      CHECK(engines.find("e:1")->rest_end() == loop.now() + milliseconds{rest_ms});
+      CHECK(engines.unsuited("", none, loop.now()) == std::vector<instance_id>{"e:1"});
+    }
+    table.give_up_all(draining);
+    loop.run();
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "an engine on trial is well again with the first token it gives") {
+  using std::chrono::milliseconds;
+  engines.put("e:2", {.address = "e:2"});
+  auto one = open(true);
+  place("e:1");
+  answer({500, {}, {}});
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+  loop.time += milliseconds{100};
+  auto two = open(true); // tries it
+  CHECK(port.excluded.back().empty());
+  place("e:1");
+  open(true);
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+  REQUIRE(pool.asked.back().address == "e:1");
+  say(event);
+  open(true);
+  CHECK(port.excluded.back().empty());
+}
+
 TEST_CASE_FIXTURE(table_rig, "an engine that only keeps the line warm is silent") {
   struct row {
     const char* what;
@@ -420,7 +542,7 @@ TEST_CASE_FIXTURE(
     loop.time += milliseconds{10'000}; // the rest from the row before is over
     for (const auto* each : {"e:1", "e:2"}) {
       engines.remove(each);
-      engines.put(each, {.address = each});
+      engines.put(each, {.address = each, .context_tokens = 1}); // 0.1 s for a whole reply
     }
     auto client = open(streamed);
     place("e:1");
@@ -439,7 +561,7 @@ TEST_CASE_FIXTURE(
     auto before = port.placed.size();
     table.sweep(loop.now());
     CHECK(port.placed.size() == before); // not yet
-    loop.time += milliseconds{101};
+    loop.time += milliseconds{201};
     table.sweep(loop.now());
     table.sweep(loop.now()); // whole ones go along, in whatever order they were looked at
     CHECK(port.placed.size() - before == (others_answer ? (streamed ? 1 : 2) : 0));

@@ -183,7 +183,7 @@ class Faults(RelayTest):
              ("wrong_id", {}), ("bad_chunk", {}), ("stop_aborted", {})]
 
     def test_before_the_first_token(self):
-        with Engines() as x:
+        with Engines(gateway__engine_retries_floor=1000) as x:  # the budget is not what this is about
             for number, (kind, parameters) in enumerate(self.BEFORE):
                 with self.subTest(kind=kind, **parameters):
                     for engine in x.engines:

@@ -1,0 +1,28 @@
+#include "gateway/relay/engine_directory.hpp"
+
+namespace llumnix::relay {
+
+std::vector<instance_id> engine_directory::unsuited(
+  std::string_view model, const std::vector<instance_id>& failed, time_point now) {
+  auto left = failed;
+  std::vector<std::pair<time_point, instance_id>> resting; // by the end of the rest
+  bool some_awake = false;
+  for (auto& [id, engine] : engines_) {
+    bool has_failed = std::find(failed.begin(), failed.end(), id) != failed.end();
+    if (!engine.serves(model)) {
+      left.push_back(id);
+    } else if (!has_failed && engine.resting(now)) {
+      resting.emplace_back(engine.rest_end(), id);
+    } else if (!has_failed) {
+      some_awake = true;
+      engine.backoff.on_offered(now);
+    }
+  }
+  if (!some_awake && !resting.empty())
+    resting.erase(std::min_element(resting.begin(), resting.end()));
+  for (auto& [until, id] : resting)
+    left.push_back(std::move(id));
+  return left;
+}
+
+} // namespace llumnix::relay
