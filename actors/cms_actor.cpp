@@ -37,7 +37,6 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
     [this](status_msg& msg) { on_status(msg); },
     [this](const subscribe_view_msg& msg) { on_subscribe(msg); },
     [this](flush_atom) { flush(); },
-    [](const view_change_msg&) {},
     [this](metadata_atom) { read_metadata(); },
     [this](statuses_atom) { read_statuses(); },
     [this](store_metadata_msg& msg) { on_metadata(msg); },

@@ -33,7 +33,6 @@ node_actor::behavior_type node_state::make_behavior(pointer actor, node_actor_co
     [this](role_changes_msg& msg) { on_roles(msg); },
     [this](start_atom, std::uint64_t number) { on_restart(number); },
     [this](dial_atom) { on_dial(); },
-    [this](const view_change_msg& msg) { on_stored(msg); },
     [this](const stop_node_msg&) { return on_stop(); },
     [this](const stat_msg&) { return on_stat(); },
   };
@@ -154,11 +153,6 @@ void node_state::on_down(const caf::down_msg& msg) {
     refresh_card(); // nobody should ask for it meanwhile
     return;
   }
-}
-
-void node_state::on_stored(const view_change_msg& msg) {
-  if (!card.cms.empty())
-    self->send(card.cms.front(), msg);
 }
 
 caf::result<caf::unit_t> node_state::on_stop() {

@@ -86,7 +86,6 @@ struct node_state {
   void on_down(const caf::down_msg& msg);
   void on_restart(std::uint64_t number);
   void on_roles(role_changes_msg& msg);
-  void on_stored(const view_change_msg& msg);
   caf::result<caf::unit_t> on_stop();
   caf::result<actor_stats_msg> on_stat();
 

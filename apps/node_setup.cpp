@@ -90,7 +90,6 @@ private:
   void start_http();
   void start_admin();
   void start_scheduler();
-  void restore_view(const node_actor& node);
   int wait_for_end();
   bool give_up_requests();
   void take_apart();
@@ -373,26 +372,6 @@ std::string running_node::metrics_text() const {
   return text;
 }
 
-/// What the mirror remembers is known before the first status arrives.
-void running_node::restore_view(const node_actor& node) {
-  if (!store_)
-    return;
-  store_->read_all([node](result<std::vector<stored_instance>> found) {
-    if (!found) {
-      log::cms.warn("not-restored", "the store cannot be read: {}", to_string(found.error()));
-      return;
-    }
-    view_change_msg view;
-    for (auto& one : *found) {
-      view.put.push_back({std::move(one.metadata), {}, "restored", instance_state::lost});
-      if (one.has_status)
-        view.statuses.push_back(std::move(one.status));
-    }
-    if (!view.put.empty())
-      caf::anon_send(node, std::move(view));
-  });
-}
-
 int running_node::run() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -443,7 +422,6 @@ int running_node::run() {
     addresses_.roles = config_.node.roles;
     caf::anon_send(
       node_, listening_msg{config_.node.advertise.empty() ? *bound : config_.node.advertise});
-    restore_view(node_);
     if (relays_)
       relays_->begin(node_);
     if (agents_)

@@ -113,8 +113,6 @@ using cms_actor = caf::typed_actor<
   caf::reacts_to<status_msg>,
   // Tell the listener the whole view now and every change from now on; what was held back is due.
   caf::reacts_to<subscribe_view_msg>, caf::reacts_to<flush_atom>,
-  // What a store held when this process started: not heeded, it is read here.
-  caf::reacts_to<view_change_msg>,
   // A reading of the store is due; what it found.
   caf::reacts_to<metadata_atom>, caf::reacts_to<statuses_atom>, caf::reacts_to<store_metadata_msg>,
   caf::reacts_to<store_statuses_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
@@ -163,8 +161,6 @@ using node_actor = caf::typed_actor<
   caf::reacts_to<role_changes_msg>,
   // Start child number N again; dial whom we miss.
   caf::reacts_to<start_atom, std::uint64_t>, caf::reacts_to<dial_atom>,
-  // What a store remembers, for our CMS.
-  caf::reacts_to<view_change_msg>,
   // Ends the children in reverse order, then the node.
   caf::replies_to<stop_node_msg>::with<caf::unit_t>,
   // The directory: this node's actors.

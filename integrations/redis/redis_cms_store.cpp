@@ -110,31 +110,6 @@ void redis_cms_store::read_statuses(
   });
 }
 
-void redis_cms_store::read_all(std::function<void(result<std::vector<stored_instance>>)> done) {
-  read_metadata([this, done](result<std::vector<instance_metadata>> found) {
-    if (!found)
-      return done(std::move(found).error());
-    std::vector<instance_id> ids;
-    for (const auto& metadata : *found)
-      ids.push_back(metadata.instance_id);
-    read_statuses(
-      std::move(ids), [metadata = std::move(*found), done](result<stored_statuses> statuses) {
-        if (!statuses)
-          return done(std::move(statuses).error());
-        std::vector<stored_instance> all;
-        auto next = statuses->found.begin();
-        for (const auto& known : metadata) {
-          auto& one = all.emplace_back(stored_instance{known, {}, false});
-          if (next != statuses->found.end() && next->instance_id == known.instance_id) {
-            one.status = std::move(*next++);
-            one.has_status = true;
-          }
-        }
-        done(std::move(all));
-      });
-  });
-}
-
 /// Counts how a reading ends.
 template <class T>
 std::function<void(result<T>)> redis_cms_store::counted(std::function<void(result<T>)> done) {

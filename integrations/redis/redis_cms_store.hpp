@@ -40,7 +40,6 @@ public:
   void read_metadata(std::function<void(result<std::vector<instance_metadata>>)> done) override;
   void read_statuses(
     std::vector<instance_id> instances, std::function<void(result<stored_statuses>)> done) override;
-  void read_all(std::function<void(result<std::vector<stored_instance>>)> done) override;
 
   const redis_metrics& metrics() const { return metrics_; }
 

@@ -9,13 +9,6 @@
 
 namespace llumnix {
 
-/// An instance as a store holds it. `has_status` is false when only metadata was found.
-struct stored_instance {
-  instance_metadata metadata;
-  instance_status status;
-  bool has_status = false;
-};
-
 /// What a store holds of the statuses it was asked for. One that cannot be read is in neither list:
 /// it is as if it had not been written.
 struct stored_statuses {
@@ -53,8 +46,6 @@ public:
   virtual void read_statuses(
     std::vector<instance_id> instances, std::function<void(result<stored_statuses>)> done)
     = 0;
-  /// Reads every record, once.
-  virtual void read_all(std::function<void(result<std::vector<stored_instance>>)> done) = 0;
 };
 
 } // namespace llumnix

@@ -45,17 +45,6 @@ public:
         found.found.push_back(known->second);
     done(std::move(found));
   }
-  void read_all(std::function<void(result<std::vector<stored_instance>>)> done) override {
-    if (!reachable)
-      return done(unreachable());
-    std::vector<stored_instance> found;
-    for (const auto& [id, x] : metadata) {
-      auto known = statuses.find(id);
-      bool has_status = known != statuses.end();
-      found.push_back({x, has_status ? known->second : instance_status{}, has_status});
-    }
-    done(std::move(found));
-  }
 
   std::map<instance_id, instance_metadata> metadata;
   std::map<instance_id, instance_status> statuses;

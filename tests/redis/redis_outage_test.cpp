@@ -207,7 +207,7 @@ TEST_CASE("a reading that waits when the store ends hears so, once") {
     hung ? server.signal(SIGSTOP) : server.kill();
     REQUIRE(eventually([&] { return hung || !store->metrics().connected; }));
     auto answers = std::make_shared<std::vector<errc>>();
-    store->read_all(
+    store->read_metadata(
       [answers](auto found) { answers->push_back(found ? errc::ok : found.error().code); });
     const auto begin = std::chrono::steady_clock::now();
     store.reset();

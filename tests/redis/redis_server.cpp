@@ -4,6 +4,7 @@
 
 #include <hiredis/hiredis.h>
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <csignal>
 #include <cstdio>
@@ -151,11 +152,32 @@ make_store(const redis_server& server, cms_config cms, redis_config redis) {
 }
 
 result<std::vector<stored_instance>> read(redis_cms_store& store) {
-  auto answer = std::make_shared<std::promise<result<std::vector<stored_instance>>>>();
-  auto coming = answer->get_future();
-  store.read_all([answer](auto found) { answer->set_value(std::move(found)); });
-  REQUIRE(coming.wait_for(std::chrono::seconds{10}) == std::future_status::ready);
-  return coming.get();
+  auto wait = [](auto coming) {
+    REQUIRE(coming.wait_for(std::chrono::seconds{10}) == std::future_status::ready);
+    return coming.get();
+  };
+  auto all = std::make_shared<std::promise<result<std::vector<instance_metadata>>>>();
+  store.read_metadata([all](auto found) { all->set_value(std::move(found)); });
+  auto metadata = wait(all->get_future());
+  if (!metadata)
+    return std::move(metadata).error();
+  std::vector<stored_instance> instances;
+  std::vector<instance_id> ids;
+  for (auto& one : *metadata) {
+    ids.push_back(one.instance_id);
+    instances.push_back({std::move(one), {}, false});
+  }
+  auto loads = std::make_shared<std::promise<result<stored_statuses>>>();
+  store.read_statuses(ids, [loads](auto found) { loads->set_value(std::move(found)); });
+  auto statuses = wait(loads->get_future());
+  if (!statuses)
+    return std::move(statuses).error();
+  for (auto& status : statuses->found) {
+    auto at = std::ranges::lower_bound(ids, status.instance_id) - ids.begin();
+    instances[static_cast<std::size_t>(at)].has_status = true;
+    instances[static_cast<std::size_t>(at)].status = std::move(status);
+  }
+  return instances;
 }
 
 instance_metadata metadata_of(const instance_id& id) {

@@ -69,7 +69,14 @@ bool eventually(Condition condition, std::chrono::milliseconds limit = std::chro
 std::unique_ptr<redis_cms_store>
 make_store(const redis_server& server, cms_config cms = {}, redis_config redis = {});
 
-/// `read_all`, waited for.
+/// An instance as a store holds it.
+struct stored_instance {
+  instance_metadata metadata;
+  instance_status status;
+  bool has_status = false;
+};
+
+/// Both readings, waited for.
 result<std::vector<stored_instance>> read(redis_cms_store& store);
 
 instance_metadata metadata_of(const instance_id& id);

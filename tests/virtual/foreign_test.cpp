@@ -38,7 +38,6 @@ struct slow_store final : cms_store {
     std::vector<instance_id>, std::function<void(result<stored_statuses>)> done) override {
     asked_statuses.push_back(std::move(done));
   }
-  void read_all(std::function<void(result<std::vector<stored_instance>>)>) override {}
   std::vector<std::function<void(result<std::vector<instance_metadata>>)>> asked_metadata;
   std::vector<std::function<void(result<stored_statuses>)>> asked_statuses;
 };

@@ -25,9 +25,6 @@ struct noting_store final : cms_store {
     std::vector<instance_id>, std::function<void(result<stored_statuses>)> done) override {
     done(stored_statuses{});
   }
-  void read_all(std::function<void(result<std::vector<stored_instance>>)> done) override {
-    done(std::vector<stored_instance>{});
-  }
   std::set<instance_id> described, told;
 };
 
