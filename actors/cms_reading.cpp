@@ -44,7 +44,7 @@ void cms_state::on_metadata(store_metadata_msg& msg) {
   metadata_readable = msg.found.has_value();
   if (msg.found) {
     tell(foreign.take_metadata(std::move(*msg.found), view));
-    statuses_readable = statuses_readable || foreign.ids(view).empty();
+    statuses_readable = statuses_readable || !foreign.any(view);
     note_reading(nullptr);
     read_statuses_in_time();
   } else {
@@ -64,7 +64,7 @@ void cms_state::on_statuses(store_statuses_msg& msg) {
 /// Only where there is somebody to ask for.
 void cms_state::read_statuses_in_time() {
   auto pause = config.knobs.pull_status_interval;
-  if (pause.count() <= 0 || statuses_due || foreign.ids(view).empty())
+  if (pause.count() <= 0 || statuses_due || !foreign.any(view))
     return;
   statuses_due = true;
   auto wait = statuses_read_at + pause - self->clock().now();

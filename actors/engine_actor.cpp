@@ -85,7 +85,7 @@ void engine_state::on_watch_kv(const watch_kv_msg& msg) {
   }
   *known = {msg.listener, msg.watch};
   engine->note_kv_changes(true);
-  tell_all_kv(*known);
+  tell_kv(*known, engine->cached_kv());
 }
 
 void engine_state::on_down(const caf::down_msg& msg) {
@@ -95,34 +95,31 @@ void engine_state::on_down(const caf::down_msg& msg) {
     engine->note_kv_changes(false);
 }
 
-void engine_state::tell_all_kv(kv_watcher& watcher) {
-  for (auto& part : engine->cached_kv())
+void engine_state::tell_kv(kv_watcher& watcher, const std::vector<kv_changes>& parts) {
+  for (const auto& part : parts)
     self->send(
-      watcher.listener,
-      kv_changes_msg{config.instance, watcher.watch, watcher.told++, std::move(part)});
+      watcher.listener, kv_changes_msg{config.instance, watcher.watch, watcher.told++, part});
 }
 
 /// What the step that begins has made of the prefix cache. It is told at once: who is sent here for
 /// a block is served after it was computed.
-void engine_state::tell_kv() {
+void engine_state::tell_kv_of_step() {
   if (kv_watchers.empty())
     return;
   auto changes = engine->take_kv_changes();
   if (changes.empty())
     return;
+  bool too_many = changes.cleared; // to be told one by one: all of it instead
+  const auto parts = too_many ? engine->cached_kv() : std::vector{std::move(changes)};
   for (auto& watcher : kv_watchers)
-    if (changes.cleared)
-      tell_all_kv(watcher);
-    else
-      self->send(
-        watcher.listener, kv_changes_msg{config.instance, watcher.watch, watcher.told++, changes});
+    tell_kv(watcher, parts);
 }
 
 void engine_state::begin_step() {
   if (stepping || !engine->has_work())
     return;
   running = engine->step(self->clock().now());
-  tell_kv();
+  tell_kv_of_step();
   if (!running.worked)
     return;
   stepping = true;

@@ -42,7 +42,7 @@ struct engine_state {
   void begin_step();
   void deliver();
   void tell_news();
-  void tell_kv();
+  void tell_kv_of_step();
   stream_hub_actor hub_of(const stream_ref& stream) const;
 
   /// Who hears of the prefix cache.
@@ -51,7 +51,7 @@ struct engine_state {
     std::uint64_t watch = 0;
     std::uint64_t told = 0; ///< messages
   };
-  void tell_all_kv(kv_watcher& watcher);
+  void tell_kv(kv_watcher& watcher, const std::vector<kv_changes>& parts);
 
   pointer self = nullptr;
   engine_actor_config config;

@@ -41,7 +41,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   own_view = std::make_unique<dispatcher>(std::move(*made));
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
   archive = decision_archive{config.scheduling.recorded_scenes};
-  if (is_cache_aware(config.scheduling) && config.scheduling.kv_index == "own")
+  if (is_cache_aware(config.scheduling))
     prefixes = std::make_unique<prefix_watch>(config.prefix_seed);
   news.resize(config.loops.size());
   self->delayed_send(self, config.retry_every, tick_atom::value);
@@ -103,14 +103,18 @@ void gateway_state::hear(admission& word) {
   try_place(waiting.emplace(stream, waiting_request{std::move(word), deadline}).first->second);
 }
 
-/// Where the prompt's prefix is cached. A relayed request has no token ids, a short one is not
-/// worth it: nobody is asked.
-prefix_hits gateway_state::hits_of(const admission& word, const placement_query& query) {
-  const auto& prompt = word.request.prompt;
-  if (!prefixes || word.relayed || prompt.size() < config.scheduling.cache_aware_min_tokens)
-    return {};
-  auto hits = prefixes->find(prompt);
-  hits.prompt_tokens = query.prompt_tokens; // of a replay, all it has to compute
+/// Who holds the beginning of the prompt: looked up once, however often the request is tried.
+const prefix_hits& gateway_state::hits_of(waiting_request& request, const placement_query& query) {
+  const auto& prompt = request.admit.request.prompt;
+  if (request.hits)
+    return *request.hits;
+  auto& hits = request.hits.emplace();
+  if (
+    prefixes && !request.admit.relayed
+    && prompt.size() >= config.scheduling.cache_aware_min_tokens) {
+    hits = prefixes->find(prompt);
+    hits.prompt_tokens = query.prompt_tokens; // of a replay, all it has to compute
+  }
   return hits;
 }
 
@@ -126,8 +130,8 @@ void gateway_state::try_place(waiting_request& request) {
   auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
   auto query = query_of(request.admit);
-  auto hits = hits_of(request.admit, query);
-  scheduler.questions.push_back({body.stream, body.epoch, std::move(query), std::move(hits)});
+  const auto& hits = hits_of(request, query);
+  scheduler.questions.push_back({body.stream, body.epoch, std::move(query), hits});
   request.asked = true;
 }
 
@@ -173,7 +177,7 @@ void gateway_state::place_by_view(waiting_request& request) {
   auto stream = body.stream;
   auto epoch = body.epoch;
   auto query = query_of(request.admit);
-  auto hits = hits_of(request.admit, query);
+  const auto& hits = hits_of(request, query);
   if (archive.keeps())
     archive.keep(own_view->snapshot(query, &hits, now_ms()));
   auto choice = own_view->place(query, &hits, now_ms(), true);

@@ -46,8 +46,9 @@ struct gateway_state {
   struct waiting_request {
     admission admit;
     time_point deadline;
-    bool asked = false; ///< SCHEDULER has the question
-    bool stuck = false; ///< nobody could take it when last asked; the record says so
+    std::optional<prefix_hits> hits{}; ///< once looked up
+    bool asked = false;                ///< SCHEDULER has the question
+    bool stuck = false;                ///< nobody could take it when last asked; the record says so
   };
   /// A SCHEDULER, and what it is still to be told of and asked.
   struct known_scheduler {
@@ -85,7 +86,7 @@ struct gateway_state {
   inspected_msg on_inspect(const inspect_msg& msg);
   actor_stats_msg on_stat();
 
-  prefix_hits hits_of(const admission& word, const placement_query& query);
+  const prefix_hits& hits_of(waiting_request& request, const placement_query& query);
   void ask_engines();
   void try_place(waiting_request& request);
   void place_by_view(waiting_request& request);

@@ -49,8 +49,7 @@ placements_msg scheduler_state::on_place(const place_msg& msg) {
 placed_msg scheduler_state::place(const placement_question& question) {
   if (archive.keeps())
     archive.keep(decisions->snapshot(question.query, &question.hits, now()));
-  auto choice = foreign.empty() ? decisions->place(question.query, &question.hits, now(), true)
-                                : place_at_home(question.query, question.hits);
+  auto choice = decisions->place(question.query, &question.hits, now(), true);
   placed_msg answer{question.stream, question.epoch, {}, std::move(choice.reasons)};
   if (const auto* chosen = decisions->view().find(choice.instance)) {
     ++placed;
@@ -69,17 +68,6 @@ inspected_msg scheduler_state::on_inspect(const inspect_msg& msg) const {
   return {kept && config.write_scene ? config.write_scene(*kept) : std::string{}};
 }
 
-/// Only where there is a llumlet of ours.
-placement scheduler_state::place_at_home(placement_query query, const prefix_hits& hits) {
-  query.exclude.insert(query.exclude.end(), foreign.begin(), foreign.end());
-  auto choice = decisions->place(query, &hits, now(), true);
-  if (foreign.contains(choice.instance)) {
-    decisions->release(query.request_id);
-    choice.instance.clear();
-  }
-  return choice;
-}
-
 void scheduler_state::release(const std::vector<std::string>& request_ids) {
   for (const auto& id : request_ids) {
     decisions->release(id);
@@ -96,18 +84,23 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
     ++refused;
     return msg.answer->give(error{errc::unreachable, "cms not available"});
   }
+  if (archive.keeps())
+    archive.keep(decisions->snapshot(msg.query, nullptr, now()));
   auto choice = decisions->schedule(msg.query, nullptr, now(), explain::nothing);
   if (!choice.placed) {
     ++refused;
+    log::scheduler.debug("refused", "{} of gateway {}", msg.query.request_id, msg.gateway);
     return msg.answer->give(error{errc::no_instance, "no available endpoint"});
   }
   ++placed;
   if (!config.knobs.full_mode)
     count_reported(msg, choice);
   std::vector<chosen_instance> chosen;
-  for (const auto& stage : choice.stages)
+  for (const auto& stage : choice.stages) {
+    log::scheduler.debug("placed", "{} on {}", msg.query.request_id, stage.instance);
     chosen.push_back(describe_choice(
       decisions->view().find(stage.instance)->metadata, stage.stage, config.knobs.full_mode));
+  }
   msg.answer->give(std::move(chosen));
 }
 
@@ -154,14 +147,10 @@ void scheduler_state::on_progress(const progress_msg& msg) {
       why.context);
   };
   for (const auto& news : msg.news)
-    if (news.prefill_done) {
-      if (auto done = reported.prefill_done(news); !done)
-        tell(news, done.error());
-    } else if (auto grown = reported.update(news); !grown) {
+    if (auto grown = reported.hear(news); !grown)
       tell(news, grown.error());
-    } else if (*grown) {
+    else if (*grown)
       count_anew(news.request);
-    }
 }
 
 /// With a gateway that has gone its requests are over, in lite mode; in full mode statuses say what
@@ -185,15 +174,8 @@ void scheduler_state::on_view(const view_change_msg& msg) {
   apply(*decisions, msg, now(), config.foreign);
   if (msg.store != store_news::none)
     store = msg.store;
-  for (const auto& entry : msg.put)
-    if (entry.life.node.empty())
-      foreign.insert(entry.metadata.instance_id);
-    else
-      foreign.erase(entry.metadata.instance_id);
-  for (const auto& id : msg.removed) {
-    foreign.erase(id);
-    reported.remove_instance(id);
-  }
+  if (!msg.removed.empty())
+    reported.remove_instances({msg.removed.begin(), msg.removed.end()});
 }
 
 /// Our own node's CMS tells us the view; a new one is asked anew.

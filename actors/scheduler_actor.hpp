@@ -9,7 +9,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -47,7 +46,6 @@ struct scheduler_state {
   placements_msg on_place(const place_msg& msg);
   /// One that nobody can take has no instance in its answer.
   placed_msg place(const placement_question& question);
-  placement place_at_home(placement_query query, const prefix_hits& hits);
   inspected_msg on_inspect(const inspect_msg& msg) const;
   void release(const std::vector<std::string>& request_ids);
   void on_schedule(const schedule_msg& msg);
@@ -67,7 +65,6 @@ struct scheduler_state {
   /// What gateways on other nodes had placed and have not released, by their lives: in lite mode
   /// nothing else would end it if such a gateway dies.
   std::map<std::pair<std::string, std::uint64_t>, std::unordered_set<std::string>> booked;
-  std::set<instance_id> foreign; ///< instances that only a store tells of
   store_news store = store_news::none;
   /// The requests of foreign gateways, in lite mode.
   reported_requests reported;

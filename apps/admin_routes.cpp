@@ -38,14 +38,6 @@ std::string request_in(std::string_view path, std::string_view suffix) {
   return std::string{id};
 }
 
-/// Compares without telling by its time where the difference is.
-bool same_secret(std::string_view a, std::string_view b) {
-  unsigned char difference = a.size() != b.size();
-  for (std::size_t i = 0; i < a.size(); ++i)
-    difference |= static_cast<unsigned char>(a[i] ^ b[b.empty() ? 0 : i % b.size()]);
-  return difference == 0;
-}
-
 } // namespace
 
 /// One client of /admin/v1/events. Reads at its own pace: beyond a bound it is told how much it
@@ -104,7 +96,7 @@ bool admin_handler::allowed(const net::http_request& request) const {
     return true;
   auto given = request.header("authorization");
   constexpr std::string_view scheme = "Bearer ";
-  return given.starts_with(scheme) && same_secret(given.substr(scheme.size()), services_.key);
+  return given.starts_with(scheme) && net::same_secret(given.substr(scheme.size()), services_.key);
 }
 
 void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) {

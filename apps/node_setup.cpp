@@ -168,19 +168,25 @@ result<void> running_node::prepare_engines() {
   return {};
 }
 
+/// A listener with the limits of the public one: prompts come to all that are made so.
+net::http_server_options options_of(const http_config& limits, const std::string& listen) {
+  net::http_server_options options;
+  options.listen = listen;
+  options.max_header_bytes = limits.max_header_bytes;
+  options.max_body_bytes = limits.max_body_bytes;
+  options.max_bodies_bytes = limits.max_bodies_bytes;
+  options.header_timeout = limits.header_timeout;
+  options.body_timeout = limits.body_timeout;
+  options.idle_timeout = limits.idle_timeout;
+  options.max_connections = limits.max_connections;
+  return options;
+}
+
 result<void> running_node::open_http() {
   if (!has("gateway"))
     return {};
-  net::http_server_options options;
-  options.listen = config_.http.listen;
+  auto options = options_of(config_.http, config_.http.listen);
   options.loops = config_.gateway.io_threads;
-  options.max_header_bytes = config_.http.max_header_bytes;
-  options.max_body_bytes = config_.http.max_body_bytes;
-  options.max_bodies_bytes = config_.http.max_bodies_bytes;
-  options.header_timeout = config_.http.header_timeout;
-  options.body_timeout = config_.http.body_timeout;
-  options.idle_timeout = config_.http.idle_timeout;
-  options.max_connections = config_.http.max_connections;
   auto made = net::http_server::make(options);
   if (!made)
     return error{
@@ -191,20 +197,10 @@ result<void> running_node::open_http() {
   return {};
 }
 
-/// The limits are those of the public address: prompts come here, too, as token ids.
 result<void> running_node::open_scheduler() {
   if (!has("scheduler") || config_.scheduler.http.empty())
     return {};
-  net::http_server_options options;
-  options.listen = config_.scheduler.http;
-  options.max_header_bytes = config_.http.max_header_bytes;
-  options.max_body_bytes = config_.http.max_body_bytes;
-  options.max_bodies_bytes = config_.http.max_bodies_bytes;
-  options.header_timeout = config_.http.header_timeout;
-  options.body_timeout = config_.http.body_timeout;
-  options.idle_timeout = config_.http.idle_timeout;
-  options.max_connections = config_.http.max_connections;
-  auto made = net::http_server::make(options);
+  auto made = net::http_server::make(options_of(config_.http, config_.scheduler.http));
   if (!made)
     return error{made.error().code, "scheduler.http: " + made.error().context};
   scheduler_ = std::move(*made);

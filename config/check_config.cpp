@@ -248,8 +248,6 @@ void check_scheduler(const scheduler_config& scheduler, problems& found) {
       found.push_back(
         {path, "wants full mode, because lite mode knows no statuses; set "
                "scheduler.full_mode=true"});
-  if (scheduler.cache_aware && scheduler.kv_index == "mooncake" && scheduler.mooncake.empty())
-    found.push_back({"scheduler.mooncake", "is missing; scheduler.kv_index=mooncake asks there"});
 }
 
 void check_engine(const engine_config& engine, problems& found) {
@@ -306,6 +304,10 @@ std::vector<config_problem> check(const cluster_config& config) {
   check_engine(config.engine, found);
   check_intervals(config, found);
   return found;
+}
+
+bool is_cache_aware(const scheduler_config& config) {
+  return config.full_mode && (config.cache_aware || config.policy == "cache-aware");
 }
 
 } // namespace llumnix

@@ -131,13 +131,14 @@ struct scheduler_config {
   bool cache_aware = false;
   std::uint32_t cache_aware_min_tokens = 1024; ///< shorter prompts are not looked up
   std::string prefill_cache_locality_metric = "cache_aware_all_prefills_tokens_num";
+  // Of keys in a KV store, which the flags of the reference and `llumnix decide` know of:
   std::string kv_index = "own";                    ///< who knows of prefixes: own, mooncake
   std::string kv_hash = "sha256_cbor";             ///< sha256_cbor, sha256_hex, xxhash
   std::uint32_t kv_chunk_tokens = 256;             ///< tokens per key
   bool kv_save_unfull_chunk = false;               ///< the tail has a key too
   std::string kv_iris_prefix = "iris.";            ///< of xxhash keys
   std::string kv_block_prefix = "block.hash.key."; ///< of xxhash keys, after kv_iris_prefix
-  std::string kv_hash_seed;           ///< of sha256_cbor; empty: GO_HASH_SEED, else "0"
+  std::string kv_hash_seed;           ///< of sha256_cbor; empty: "0"
   std::string mooncake;               ///< HOST:PORT of the metadata service; empty: none
   std::uint32_t kv_attempts = 5;      ///< of one query
   milliseconds kv_attempt_pause{100}; ///< after an attempt that failed

@@ -38,7 +38,6 @@ constexpr std::string_view roles[] = {"gateway", "scheduler", "cms", "console", 
 constexpr std::string_view instance_types[] = {"neutral", "prefill", "decode"};
 constexpr std::string_view discovered_types[] = {"neutral", "prefill", "decode", "all"};
 constexpr std::string_view failover_domains[] = {"instance", "node", "instance-unit", "node-unit"};
-constexpr std::string_view kv_indexes[] = {"own", "mooncake"};
 constexpr std::string_view kv_hashes[] = {"sha256_cbor", "sha256_hex", "xxhash"};
 
 using enum knob_form;
@@ -111,7 +110,7 @@ constexpr knob table[] = {
   {.path = "scheduler.failover_domain", .field = scheduler<&scheduler_config::failover_domain>, .doc = "full mode: what is avoided together with a failing instance", .choices = failover_domains},
   {.path = "scheduler.instance_staleness_s", .field = scheduler<&scheduler_config::instance_staleness_s>, .doc = "seconds without a status after which an instance gets no work", .minimum = 1},
   {.path = "scheduler.seed", .field = scheduler<&scheduler_config::seed>, .doc = "of random picks, with scheduler.dispatch_top_k above 1 or scheduler.power_of_two"},
-  {.path = "scheduler.recorded_scenes", .field = scheduler<&scheduler_config::recorded_scenes>, .doc = "last decisions kept whole, for `llumnix why --scene`; each is as large as the cluster"},
+  {.path = "scheduler.recorded_scenes", .field = scheduler<&scheduler_config::recorded_scenes>, .doc = "last decisions kept whole, for `llumnix why --scene`; each is as large as the cluster", .maximum = 1000},
   {.path = "scheduler.session_affinity", .field = scheduler<&scheduler_config::session_affinity>, .doc = "requests with the same x-session-id go to the same instance as long as it can take them"},
   {.path = "scheduler.power_of_two", .field = scheduler<&scheduler_config::power_of_two>, .doc = "the better of two instances drawn at random, not the best of all"},
   {.path = "scheduler.hysteresis", .field = scheduler<&scheduler_config::hysteresis>, .doc = "share of its load by which another instance must be better than the last choice", .maximum = 1},
@@ -121,8 +120,8 @@ constexpr knob table[] = {
   {.path = "scheduler.tpot_slo_ms", .field = scheduler<&scheduler_config::tpot_slo_ms>, .doc = "milliseconds per output token to stay below"},
   {.path = "scheduler.ttft_slo_threshold", .field = scheduler<&scheduler_config::ttft_slo_threshold>, .doc = "share of scheduler.ttft_slo_ms that a placement may use"},
   {.path = "scheduler.tpot_slo_threshold", .field = scheduler<&scheduler_config::tpot_slo_threshold>, .doc = "share of scheduler.tpot_slo_ms that a placement may use"},
-  {.path = "scheduler.tpot_migrate_out_ceil", .field = scheduler<&scheduler_config::tpot_migrate_out_ceil>, .doc = "share of scheduler.tpot_slo_ms above which requests move away"},
-  {.path = "scheduler.tpot_migrate_out_floor", .field = scheduler<&scheduler_config::tpot_migrate_out_floor>, .doc = "share of scheduler.tpot_slo_ms below which an instance is emptied"},
+  {.path = "scheduler.tpot_migrate_out_ceil", .field = scheduler<&scheduler_config::tpot_migrate_out_ceil>, .doc = "share of scheduler.tpot_slo_ms above which requests move away; for `llumnix decide`"},
+  {.path = "scheduler.tpot_migrate_out_floor", .field = scheduler<&scheduler_config::tpot_migrate_out_floor>, .doc = "share of scheduler.tpot_slo_ms below which an instance is emptied; for `llumnix decide`"},
   {.path = "scheduler.adaptive_pd", .field = scheduler<&scheduler_config::adaptive_pd>, .doc = "policy slo: instances take the role that load asks for"},
   {.path = "scheduler.predict_progress", .field = scheduler<&scheduler_config::predict_progress>, .doc = "full mode: count prefill work done since the last status"},
   {.path = "scheduler.max_num_batched_tokens", .field = scheduler<&scheduler_config::max_num_batched_tokens>, .doc = "tokens of a step, where progress is predicted", .minimum = 1},
@@ -130,17 +129,12 @@ constexpr knob table[] = {
   {.path = "scheduler.cache_aware", .field = scheduler<&scheduler_config::cache_aware>, .doc = "full mode: prefer instances that hold the beginning of the prompt"},
   {.path = "scheduler.cache_aware_min_tokens", .field = scheduler<&scheduler_config::cache_aware_min_tokens>, .doc = "shorter prompts are not looked up"},
   {.path = "scheduler.prefill_cache_locality_metric", .field = scheduler<&scheduler_config::prefill_cache_locality_metric>, .doc = "what is compared in front of the load, with scheduler.cache_aware", .form = name},
-  {.path = "scheduler.kv_index", .field = scheduler<&scheduler_config::kv_index>, .doc = "who knows which instance holds which beginning", .choices = kv_indexes},
-  {.path = "scheduler.kv_hash", .field = scheduler<&scheduler_config::kv_hash>, .doc = "of the keys of prompt chunks", .choices = kv_hashes},
-  {.path = "scheduler.kv_chunk_tokens", .field = scheduler<&scheduler_config::kv_chunk_tokens>, .doc = "tokens per key", .minimum = 1},
-  {.path = "scheduler.kv_save_unfull_chunk", .field = scheduler<&scheduler_config::kv_save_unfull_chunk>, .doc = "the tail of a prompt has a key too"},
-  {.path = "scheduler.kv_iris_prefix", .field = scheduler<&scheduler_config::kv_iris_prefix>, .doc = "of xxhash keys"},
-  {.path = "scheduler.kv_block_prefix", .field = scheduler<&scheduler_config::kv_block_prefix>, .doc = "of xxhash keys, after scheduler.kv_iris_prefix"},
-  {.path = "scheduler.kv_hash_seed", .field = scheduler<&scheduler_config::kv_hash_seed>, .doc = "of sha256_cbor keys, the one of the engines; empty: GO_HASH_SEED of the environment, else 0"},
-  {.path = "scheduler.mooncake", .field = scheduler<&scheduler_config::mooncake>, .doc = "Mooncake metadata service; empty: none", .form = peer_address},
-  {.path = "scheduler.kv_attempts", .field = scheduler<&scheduler_config::kv_attempts>, .doc = "attempts of one query to it", .minimum = 1},
-  {.path = "scheduler.kv_attempt_pause", .field = scheduler<&scheduler_config::kv_attempt_pause>, .doc = "after an attempt that failed"},
-  {.path = "scheduler.kv_down", .field = scheduler<&scheduler_config::kv_down>, .doc = "a service that failed is not asked for this long"},
+  {.path = "scheduler.kv_hash", .field = scheduler<&scheduler_config::kv_hash>, .doc = "of the keys of prompt chunks; for `llumnix decide`", .choices = kv_hashes},
+  {.path = "scheduler.kv_chunk_tokens", .field = scheduler<&scheduler_config::kv_chunk_tokens>, .doc = "tokens per key; for `llumnix decide`", .minimum = 1, .maximum = 1 << 20},
+  {.path = "scheduler.kv_save_unfull_chunk", .field = scheduler<&scheduler_config::kv_save_unfull_chunk>, .doc = "the tail of a prompt has a key too; for `llumnix decide`"},
+  {.path = "scheduler.kv_iris_prefix", .field = scheduler<&scheduler_config::kv_iris_prefix>, .doc = "of xxhash keys; for `llumnix decide`"},
+  {.path = "scheduler.kv_block_prefix", .field = scheduler<&scheduler_config::kv_block_prefix>, .doc = "of xxhash keys, after scheduler.kv_iris_prefix; for `llumnix decide`"},
+  {.path = "scheduler.kv_hash_seed", .field = scheduler<&scheduler_config::kv_hash_seed>, .doc = "of sha256_cbor keys, the one of the engines; empty: 0; for `llumnix decide`"},
   {.path = "scheduler.http", .field = scheduler<&scheduler_config::http>, .doc = "address of the scheduler's API for gateways of other makes; empty: none", .form = optional_address},
   {.path = "scheduler.http_key", .field = scheduler<&scheduler_config::http_key>, .doc = "key those gateways must send; empty: none", .secret = true},
   {.path = "scheduler.http_insecure", .field = scheduler<&scheduler_config::http_insecure>, .doc = "let that address be off loopback without a key"},

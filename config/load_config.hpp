@@ -59,4 +59,8 @@ std::string place_of(std::string_view address);
 /// Whether the host part of HOST:PORT is loopback (127.0.0.0/8, ::1, localhost).
 bool is_loopback(std::string_view address);
 
+/// Whether placements look at who holds a prompt's prefix: `cache_aware`, or the policy of that
+/// name, in full mode.
+bool is_cache_aware(const scheduler_config& config);
+
 } // namespace llumnix

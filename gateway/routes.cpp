@@ -32,14 +32,6 @@ bool foreign_content(std::string_view content_type) {
          && !media.ends_with("+json");
 }
 
-/// Compares in a time that depends on the lengths only.
-bool equal_secrets(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() != b.size();
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
-  return difference == 0;
-}
-
 /// Whether `methods` ("GET, HEAD") names `method`.
 bool allows(std::string_view methods, std::string_view method) {
   while (!methods.empty()) {
@@ -250,7 +242,7 @@ bool openai_handler::authorized(const call& x) const {
                  && std::equal(scheme.begin(), scheme.end(), header.begin(), [](char a, char b) {
                       return a == std::tolower(static_cast<unsigned char>(b));
                     });
-  return matches && equal_secrets(header.substr(scheme.size()), services_.key);
+  return matches && net::same_secret(header.substr(scheme.size()), services_.key);
 }
 
 void openai_handler::reply(call& x, int status, std::string_view content_type, std::string body) {

@@ -175,6 +175,14 @@ bool equal_ignoring_case(std::string_view text, std::string_view lower) {
   });
 }
 
+bool same_secret(std::string_view given, std::string_view wanted) {
+  unsigned char difference = given.size() != wanted.size();
+  for (std::size_t i = 0; i < given.size(); ++i)
+    difference
+      |= static_cast<unsigned char>(given[i] ^ wanted[wanted.empty() ? 0 : i % wanted.size()]);
+  return difference == 0;
+}
+
 bool lists_token(std::string_view value, std::string_view token) {
   return boost::beast::http::token_list{{value.data(), value.size()}}.exists(
     {token.data(), token.size()});

@@ -52,6 +52,8 @@ std::string_view reason_phrase(int status);
 
 /// Whether `text` is `lower`, which is in lower case, in any case; of ASCII letters.
 bool equal_ignoring_case(std::string_view text, std::string_view lower);
+/// Whether a secret is the one that is wanted, without telling by its time where it differs.
+bool same_secret(std::string_view given, std::string_view wanted);
 
 /// Whether a header whose value is a list of tokens (`connection: close, x-a`) lists this one, in
 /// any case.

@@ -22,13 +22,6 @@ bool like_http(std::string_view head) {
   return head.substr(0, common) == start.substr(0, common);
 }
 
-bool chunked_alone(std::string_view coding) {
-  constexpr std::string_view chunked = "chunked";
-  return std::equal(
-    coding.begin(), coding.end(), chunked.begin(), chunked.end(),
-    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b; });
-}
-
 } // namespace
 
 void reply_head_parser::on_field_impl(http::field, text name, text value, error_code&) {
@@ -133,7 +126,7 @@ reply_reader::status reply_reader::parse_head(std::string_view& data) {
 
 reply_reader::status reply_reader::on_head_done() {
   for (const auto& [name, value] : reply_.headers)
-    if (name == "transfer-encoding" && !chunked_alone(value))
+    if (name == "transfer-encoding" && !equal_ignoring_case("chunked", value))
       return status::malformed; // we asked for no other coding, and can undo none
   keep_alive_ = parser_->keep_alive() && (parser_->version() >= 11 || !parser_->chunked());
   if (to_head_ || reply_.status == 204 || reply_.status == 304)

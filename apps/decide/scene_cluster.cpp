@@ -13,13 +13,6 @@ namespace llumnix {
 
 namespace {
 
-/// A number in the form that decisions compare; what no float holds becomes infinite.
-float to_float(double value) {
-  if (std::abs(value) <= static_cast<double>(std::numeric_limits<float>::max()))
-    return static_cast<float>(value);
-  return std::copysign(std::numeric_limits<float>::infinity(), value < 0 ? -1.0f : 1.0f);
-}
-
 class dispatcher make_dispatcher(const scene_setup& setup) {
   auto made = dispatcher::make(setup.scheduler, setup.profile);
   LLUMNIX_ASSERT(made.has_value());

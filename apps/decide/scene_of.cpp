@@ -14,7 +14,7 @@ namespace {
 /// not come between.
 nlohmann::json settings_of(const scheduler_config& config) {
   constexpr std::array elsewhere{
-    "scheduler.ttft_profile", "scheduler.tpot_profile", "scheduler.mooncake", "scheduler.http"};
+    "scheduler.ttft_profile", "scheduler.tpot_profile", "scheduler.http"};
   cluster_config whole;
   whole.scheduler = config;
   auto settings = nlohmann::json::object();

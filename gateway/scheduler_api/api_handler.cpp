@@ -22,14 +22,6 @@ net::http_reply refusal(int status, std::string_view text) {
     std::string{text} + "\n"};
 }
 
-/// Compares without telling by its time where the difference is.
-bool same_secret(std::string_view a, std::string_view b) {
-  unsigned char difference = a.size() != b.size();
-  for (std::size_t i = 0; i < a.size(); ++i)
-    difference |= static_cast<unsigned char>(a[i] ^ b[b.empty() ? 0 : i % b.size()]);
-  return difference == 0;
-}
-
 /// A page in a browser that comes from somewhere else: it says so, and gateways do not.
 bool from_a_page(const net::http_request& request) {
   auto origin = request.header("origin");
@@ -91,7 +83,7 @@ bool api_handler::allowed(const net::http_request& request) const {
   auto given = request.header("authorization");
   if (constexpr std::string_view scheme = "Bearer "; given.starts_with(scheme))
     given.remove_prefix(scheme.size());
-  return same_secret(given, services_.key);
+  return net::same_secret(given, services_.key);
 }
 
 void api_handler::on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) {

@@ -1,6 +1,7 @@
 #include "gateway/scheduler_api/scheduling_request.hpp"
 
 #include "gateway/relay/json_cursor.hpp"
+#include "net/http_message.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -14,12 +15,6 @@ using relay::json_cursor;
 
 constexpr auto wrong_type = "a value of the wrong type";
 constexpr auto too_many = "a list too long";
-
-bool is_named(std::string_view key, std::string_view lower) {
-  return std::ranges::equal(key, lower, [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b;
-  });
-}
 
 /// Passes over a null, which changes nothing.
 bool skip_null(json_cursor& at) {
@@ -92,16 +87,16 @@ bool check(json_cursor& at) {
 
 void read_endpoint(json_cursor& at) {
   read_object(at, [&](std::string_view name) {
-    if (is_named(name, "host"))
+    if (net::equal_ignoring_case(name, "host"))
       return check<std::string>(at);
-    return is_named(name, "port") && check<std::int64_t>(at);
+    return net::equal_ignoring_case(name, "port") && check<std::int64_t>(at);
   });
 }
 
 request_place read_place(json_cursor& at) {
   request_place place;
   read_object(at, [&](std::string_view name) {
-    auto is = [&](std::string_view field) { return is_named(name, field); };
+    auto is = [&](std::string_view field) { return net::equal_ignoring_case(name, field); };
     if (is("infer_type"))
       return read(at, place.store), true;
     if (is("id"))
@@ -132,7 +127,7 @@ request_progress read_progress(json_cursor& at) {
   request_progress news;
   std::string kind, model;
   read_object(at, [&](std::string_view name) {
-    auto is = [&](std::string_view field) { return is_named(name, field); };
+    auto is = [&](std::string_view field) { return net::equal_ignoring_case(name, field); };
     if (is("kind"))
       return read(at, kind), true;
     if (is("id"))
@@ -157,7 +152,7 @@ std::optional<scheduling_request> read_scheduling_request(std::string_view body)
   scheduling_request x;
   json_cursor at{body};
   read_object(at, [&](std::string_view name) {
-    auto is = [&](std::string_view field) { return is_named(name, field); };
+    auto is = [&](std::string_view field) { return net::equal_ignoring_case(name, field); };
     if (is("id"))
       return read(at, x.id), true;
     if (is("model"))
@@ -199,11 +194,14 @@ std::optional<std::string> read_gateway_id(std::string_view text) {
   std::int64_t port = 0;
   json_cursor at{text};
   read_object(at, [&](std::string_view name) {
-    if (is_named(name, "host"))
+    if (net::equal_ignoring_case(name, "host"))
       return read(at, host), true;
-    return is_named(name, "port") && (read(at, port), true);
+    return net::equal_ignoring_case(name, "port") && (read(at, port), true);
   });
-  if (!at.finished() || host.empty() || host.size() > id_bytes_max || port < 0 || port > 65535)
+  auto plain = [](unsigned char c) { return c > 0x20 && c < 0x7f; }; // it is logged
+  if (
+    !at.finished() || host.empty() || host.size() > id_bytes_max
+    || !std::ranges::all_of(host, plain) || port < 0 || port > 65535)
     return std::nullopt;
   return host + ":" + std::to_string(port);
 }
@@ -212,6 +210,7 @@ placement_query to_query(const scheduling_request& request) {
   constexpr std::int64_t most = std::numeric_limits<std::uint32_t>::max();
   placement_query query;
   query.request_id = request.id;
+  query.by = reach::http;
   query.prompt_tokens
     = static_cast<std::uint32_t>(std::clamp<std::int64_t>(request.prompt_num_tokens, 0, most));
   auto mode = parse_serving_mode(request.mode);

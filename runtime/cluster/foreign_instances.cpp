@@ -151,12 +151,26 @@ void foreign_instances::disown(const instance_metadata& metadata) {
   disowned_[metadata.instance_id] = metadata.utc_create;
 }
 
+namespace {
+
+/// Whether a view has room for the record: nobody of ours goes by that id.
+bool is_foreign(const cluster_view& view, const instance_id& id) {
+  const auto* known = view.find(id);
+  return !known || known->foreign();
+}
+
+} // namespace
+
 std::vector<instance_id> foreign_instances::ids(const cluster_view& view) const {
   std::vector<instance_id> ids;
   for (const auto& [id, record] : records_)
-    if (const auto* known = view.find(id); !known || known->foreign())
+    if (is_foreign(view, id))
       ids.push_back(id);
   return ids;
+}
+
+bool foreign_instances::any(const cluster_view& view) const {
+  return std::ranges::any_of(records_, [&](auto& each) { return is_foreign(view, each.first); });
 }
 
 } // namespace llumnix

@@ -41,6 +41,8 @@ public:
 
   /// Whose statuses are to be read, ascending.
   std::vector<instance_id> ids(const cluster_view& view) const;
+  /// Whether there is anybody.
+  bool any(const cluster_view& view) const;
 
 private:
   struct record {

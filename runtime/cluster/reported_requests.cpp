@@ -33,10 +33,10 @@ std::vector<std::string> reported_requests::remove_gateway(const std::string& ga
   return ended;
 }
 
-void reported_requests::remove_instance(const instance_id& instance) {
+void reported_requests::remove_instances(const std::set<instance_id>& gone) {
   for (std::size_t type = 0; type < stores_.size(); ++type)
     for (auto at = stores_[type].begin(); at != stores_[type].end();)
-      at = at->second.instance == instance ? erase(type, at) : std::next(at);
+      at = gone.contains(at->second.instance) ? erase(type, at) : std::next(at);
 }
 
 reported_requests::store::iterator reported_requests::erase(std::size_t type, store::iterator at) {
@@ -69,6 +69,14 @@ result<reported_requests::entry*> reported_requests::find(const request_progress
   if (!gateways_.contains(news.gateway))
     return {errc::not_found, unknown_gateway};
   return &at->second;
+}
+
+result<bool> reported_requests::hear(const request_progress& news) {
+  if (!news.prefill_done)
+    return update(news);
+  if (auto done = prefill_done(news); !done)
+    return std::move(done).error();
+  return false;
 }
 
 result<bool> reported_requests::update(const request_progress& news) {

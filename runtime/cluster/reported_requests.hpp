@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -52,14 +53,16 @@ public:
   void add_gateway(const std::string& gateway) { gateways_.try_emplace(gateway); }
   /// Forgets the gateway and ends its requests, whose ids are returned.
   std::vector<std::string> remove_gateway(const std::string& gateway);
-  /// The instance is gone, and its requests with it.
-  void remove_instance(const instance_id& instance);
+  /// The instances are gone, and their requests with them.
+  void remove_instances(const std::set<instance_id>& gone);
 
   /// Counts a request that was placed. The error says in the reference's words why it is not
   /// counted.
   result<void> allocate(
     infer_type store, const std::string& request, const std::string& gateway,
     const instance_id& instance, std::uint64_t tokens);
+  /// What a gateway reports: `update`, or `prefill_done`. True if loads change.
+  result<bool> hear(const request_progress& news);
   /// True if the request has more tokens now than before; fewer are passed over.
   result<bool> update(const request_progress& news);
   /// The request waits for its first token no more.

@@ -18,14 +18,6 @@ struct settings {
   const scheduler_config& placing;
 };
 
-/// A float of a number that may not fit: too large becomes infinite, as the reference reads it.
-float to_float(double value) {
-  constexpr double most = std::numeric_limits<float>::max();
-  if (std::abs(value) <= most || std::isnan(value) || std::isinf(value))
-    return static_cast<float>(value);
-  return std::copysign(std::numeric_limits<float>::infinity(), value < 0 ? -1.0f : 1.0f);
-}
-
 /// A metric and its limit, as config names them.
 struct metric_limit {
   const load_metric* metric = nullptr;

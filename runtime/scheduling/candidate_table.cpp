@@ -1,5 +1,7 @@
 #include "runtime/scheduling/candidate_table.hpp"
 
+#include "runtime/cluster/foreign_instances.hpp"
+
 #include <algorithm>
 #include <limits>
 
@@ -29,12 +31,15 @@ void candidate_table::put(const instance_view& instance, const inflight_load& in
   views_[at] = &instance;
   inflight_[at] = inflight;
   states_[at] = instance.state;
+  auto& told = instance.metadata;
+  reachable_[at] = static_cast<std::uint8_t>(
+    (instance.foreign() ? 0 : bit_of(reach::llumlet))
+    | (http_endpoint(told) ? bit_of(reach::http) : 0));
   schedulable_[at] = !judged || instance.status.schedulable;
   written_[at] = judged ? instance.status.timestamp_ms : std::numeric_limits<unix_ms>::max();
   for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
     if (!metrics_[slot].of_decision)
       compute(slot, at);
-  auto& told = instance.metadata;
   roles_[at] = parse_infer_type(told.instance_type).value_or(infer_type::neutral);
   auto& known = locations_[at];
   bool data_parallel = told.data_parallel_size > 1;
@@ -51,7 +56,8 @@ void candidate_table::erase(const instance_id& id) {
   if (!found)
     return;
   auto drop = [at = *found](auto& column) { column.erase(column.begin() + at); };
-  drop(ids_), drop(views_), drop(inflight_), drop(states_), drop(schedulable_), drop(written_);
+  drop(ids_), drop(views_), drop(inflight_), drop(states_), drop(reachable_), drop(schedulable_),
+    drop(written_);
   drop(roles_), drop(reserved_), drop(locations_), drop(shares_);
   std::ranges::for_each(values_, drop);
   ++layout_;
@@ -111,7 +117,8 @@ std::int32_t candidate_table::progress(row at, const decision_inputs& about) con
 
 void candidate_table::insert(row at, const instance_id& id) {
   auto open = [at](auto& column) { column.emplace(column.begin() + at); };
-  open(ids_), open(views_), open(inflight_), open(states_), open(schedulable_), open(written_);
+  open(ids_), open(views_), open(inflight_), open(states_), open(reachable_), open(schedulable_),
+    open(written_);
   open(roles_), open(reserved_), open(locations_), open(shares_);
   std::ranges::for_each(values_, open);
   ids_[at] = id;
@@ -123,10 +130,6 @@ std::optional<candidate_table::row> candidate_table::find(const instance_id& id)
   if (at == size() || ids_[at] != id)
     return std::nullopt;
   return at;
-}
-
-float candidate_table::value_now(const load_metric& metric, row at) const {
-  return value_of(metric, input(at));
 }
 
 candidate_table::row candidate_table::at_or_above(const instance_id& id) const {

@@ -67,6 +67,11 @@ public:
 
   const std::vector<instance_id>& ids() const { return ids_; }
   const std::vector<instance_state>& states() const { return states_; }
+  /// By which ways the instance can be reached: a bit for each `reach`, `bit_of`.
+  const std::vector<std::uint8_t>& reachable() const { return reachable_; }
+  static constexpr std::uint8_t bit_of(reach by) {
+    return static_cast<std::uint8_t>(1u << static_cast<unsigned>(by));
+  }
   /// 1 where work is welcome. An instance that has not reported, or ended in order, has no health
   /// to judge: it counts as schedulable and fresh.
   const std::vector<std::uint8_t>& schedulable() const { return schedulable_; }
@@ -81,9 +86,6 @@ public:
   const decision_share& share(row at) const { return shares_[at]; }
   /// Grows when rows or locations change.
   std::uint64_t layout() const { return layout_; }
-
-  /// Any metric of a row as of the last `prepare`, also one that has no column.
-  float value_now(const load_metric& metric, row at) const;
 
 private:
   row at_or_above(const instance_id& id) const;
@@ -101,6 +103,7 @@ private:
   std::vector<const instance_view*> views_;
   std::vector<inflight_load> inflight_;
   std::vector<instance_state> states_;
+  std::vector<std::uint8_t> reachable_;
   std::vector<std::uint8_t> schedulable_;
   std::vector<unix_ms> written_;
   std::vector<infer_type> roles_;

@@ -24,6 +24,12 @@ std::string_view to_string(serving_mode mode);
 /// The mode of that name, or nothing.
 std::optional<serving_mode> parse_serving_mode(std::string_view name);
 
+/// How whoever asks will reach the instance that is chosen. Others are no candidates.
+enum class reach : std::uint8_t {
+  llumlet, ///< over a link of ours: not those that only a store tells of
+  http,    ///< at its own address: not those without one
+};
+
 /// What a placement is asked for.
 struct placement_query {
   std::string request_id; ///< text id of the request (of this choice); key of the local account
@@ -32,6 +38,7 @@ struct placement_query {
     exclude; ///< instances that just refused or failed it; chosen only if nothing else is left
   serving_mode mode = serving_mode::neutral;
   infer_type stage = infer_type::prefill; ///< of `pd_staged`
+  reach by = reach::llumlet; ///< no part of a message: gateways of ours ask for nothing else
   placement_wishes wishes{};
 };
 
@@ -108,13 +115,7 @@ std::string sentence(const placement_reasons& reasons, const instance_id& chosen
 /// Outcome of one placement. `instance` is empty when nobody can take the request now.
 struct placement {
   instance_id instance;
-  placement_reasons reasons; ///< filled only where asked for
-};
-
-/// One role of a request, placed or not.
-struct stage_placement {
-  infer_type stage = infer_type::neutral;
-  placement placed;
+  placement_reasons reasons; ///< filled where asked for, or where no role was tried
 };
 
 /// One candidate a filter rejected.

@@ -98,7 +98,8 @@ struct dispatcher::state {
     for (auto each : all_roles)
       if (auto& chooser = of(each); chooser && (each == *role || chooser->any_role())) {
         chooser->candidates().put(*known, sent);
-        chooser->candidates().reserve(id, reserved.of(id));
+        if (adaptive || reservations_given)
+          chooser->candidates().reserve(id, reserved.of(id));
       }
   }
 
@@ -125,8 +126,10 @@ struct dispatcher::state {
   void fill_reservations() {
     if (!adaptive || reservations_given || reserved.complete())
       return;
+    auto before = reserved;
     fill(reserved, view);
-    show_reservations();
+    if (reserved != before)
+      show_reservations();
   }
 
   void show_reservations() {
@@ -401,6 +404,7 @@ dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix
     .instances = {},
     .reserved = state_->reserved,
     .step_model = state_->step_model()};
+  static constexpr std::array<std::string_view, 2> predicted{"predicted_ttft", "predicted_tpot"};
   bool predicts = state_->config.policy == "slo";
   for (auto& [id, known] : state_->view.instances()) {
     auto& written = seen.instances.emplace_back();
@@ -410,12 +414,8 @@ dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix
     written.state = known.state;
     written.account = state_->account(id);
     if (predicts)
-      for (auto& [name, value] : metrics(id, &query, hits, now)) {
-        if (name == "predicted_ttft")
-          written.predicted_ttft = value;
-        if (name == "predicted_tpot")
-          written.predicted_tpot = value;
-      }
+      for (auto& [name, value] : metrics(id, &query, hits, now, predicted))
+        (name == predicted[0] ? written.predicted_ttft : written.predicted_tpot) = value;
   }
   for (auto role : all_roles)
     if (auto& chooser = state_->of(role))
@@ -424,14 +424,15 @@ dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix
 }
 
 std::vector<std::pair<std::string, float>> dispatcher::metrics(
-  const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now) {
+  const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now,
+  std::span<const std::string_view> only) {
   auto* known = state_->view.find(id);
   if (!known)
     return {};
   auto mode = state_->config.full_mode ? scheduling_mode::full : scheduling_mode::lite;
   std::vector<metric_column> columns;
   for (auto& metric : load_metrics())
-    if (metric.mode == mode)
+    if (metric.mode == mode && (only.empty() || std::ranges::count(only, metric.name) > 0))
       columns.push_back({&metric, true});
   candidate_table table{std::move(columns), &state_->profile};
   auto laid_down = state_->given.find(id);

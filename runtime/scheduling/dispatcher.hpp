@@ -12,7 +12,9 @@
 #include "runtime/scheduling/step_model.hpp"
 
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -38,8 +40,8 @@ struct scheduled {
 
 /// Everything a placement needs, as one value: the view, the local account of what was sent since
 /// the last status (in lite mode: and has not ended), and the policy that config names. It has no
-/// clock, actor or socket;
-/// `scheduler_actor` feeds it, and so does each gateway for the time without a scheduler.
+/// clock, actor or socket; `scheduler_actor` feeds it, and so does each gateway for the time
+/// without a scheduler.
 class dispatcher {
 public:
   /// Fails with `invalid_argument` when the config names an unknown policy, metric or failover
@@ -98,9 +100,10 @@ public:
   const std::optional<step_coefficients>& step_model() const;
   /// What `schedule` would look at now.
   decision_snapshot snapshot(const placement_query& query, const prefix_hits* hits, unix_ms now);
-  /// Every metric of an instance, for the request if there is one.
+  /// Every metric of an instance, or `only` those, for the request if there is one.
   std::vector<std::pair<std::string, float>> metrics(
-    const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now);
+    const instance_id& id, const placement_query* query, const prefix_hits* hits, unix_ms now,
+    std::span<const std::string_view> only = {});
 
 private:
   struct state;

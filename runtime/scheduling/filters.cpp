@@ -114,6 +114,10 @@ spread(failover_domain domain, const candidate_table& table, screening& into) {
 } // namespace
 
 void state_filter::operator()(const screened& what, screening& into) const {
+  auto out_of_reach
+    = [bit = candidate_table::bit_of(what.by)](std::uint8_t x) { return (x & bit) == 0; };
+  if (any_fails(what.table.reachable(), out_of_reach))
+    reject(what.table.reachable(), what.bit, into.rejected, out_of_reach);
   auto& states = what.table.states();
   auto unready = [](instance_state x) { return x != instance_state::ready; };
   if (!any_fails(states, unready))
@@ -215,8 +219,8 @@ filter_kind kind_of(const filter& which) {
 }
 
 void screen(
-  std::span<const filter> filters, const candidate_table& table,
-  std::span<const instance_id> exclude, unix_ms now, screening& into, failure_marks marks) {
+  std::span<const filter> filters, const candidate_table& table, const placement_query& query,
+  unix_ms now, screening& into, failure_marks marks) {
   into.rejected.assign(table.size(), 0);
   if (marks == failure_marks::fresh) {
     into.failing.assign(table.size(), 0);
@@ -225,7 +229,7 @@ void screen(
   into.failing.resize(table.size(), 0);
   rejections bit = 1;
   for (auto& which : filters) {
-    screened what{table, exclude, now, bit};
+    screened what{table, query.exclude, query.by, now, bit};
     std::visit([&](auto& run) { run(what, into); }, which);
     bit = static_cast<rejections>(bit << 1);
   }

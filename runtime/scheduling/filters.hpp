@@ -42,11 +42,13 @@ struct screening {
 struct screened {
   const candidate_table& table;
   std::span<const instance_id> exclude;
+  reach by;
   unix_ms now;
   rejections bit; ///< of the filter at work
 };
 
-/// Rejects instances that are not `ready`. A lost one needs failover.
+/// Rejects instances that are not `ready`, and those that cannot be reached as is wanted. A lost
+/// one needs failover.
 struct state_filter {
   static constexpr filter_kind kind = filter_kind::state;
   static constexpr std::uint32_t passes = last_pass;
@@ -143,11 +145,11 @@ filter_kind kind_of(const filter& which);
 /// rescheduling cycle).
 enum class failure_marks : std::uint8_t { fresh, kept };
 
-/// Runs the filters, in order, over all rows of the table.
+/// Runs the filters, in order, over all rows of the table. Of the query it is `exclude` and
+/// `by` that matter.
 void screen(
-  std::span<const filter> filters, const candidate_table& table,
-  std::span<const instance_id> exclude, unix_ms now, screening& into,
-  failure_marks marks = failure_marks::fresh);
+  std::span<const filter> filters, const candidate_table& table, const placement_query& query,
+  unix_ms now, screening& into, failure_marks marks = failure_marks::fresh);
 
 /// The filters that take part in a pass.
 rejections filters_of_pass(std::span<const filter> filters, std::uint32_t pass);

@@ -79,7 +79,7 @@ void instance_sets::remove(instance_set& set, std::uint32_t number) {
   set.few = few;
 }
 
-bool survivors::begin(const instance_set& first) {
+bool prefix_survivors::begin(const instance_set& first) {
   are_few_ = !first.many;
   few_count_ = 0;
   if (first.many) {
@@ -91,7 +91,7 @@ bool survivors::begin(const instance_set& first) {
   return first.count > 0;
 }
 
-bool survivors::narrow(
+bool prefix_survivors::narrow(
   const instance_set& next, std::uint32_t distance, std::vector<std::uint32_t>& best) {
   if (are_few_)
     return narrow_few(next, distance, best);
@@ -100,7 +100,7 @@ bool survivors::narrow(
   return become_few(next, distance, best);
 }
 
-bool survivors::become_few(
+bool prefix_survivors::become_few(
   const instance_set& next, std::uint32_t distance, std::vector<std::uint32_t>& best) {
   few_count_ = 0;
   for (std::size_t i = 0; i < next.count; ++i) {
@@ -114,7 +114,7 @@ bool survivors::become_few(
   return few_count_ > 0;
 }
 
-bool survivors::narrow_few(
+bool prefix_survivors::narrow_few(
   const instance_set& next, std::uint32_t distance, std::vector<std::uint32_t>& best) {
   for (std::size_t i = 0; i < few_count_;) {
     if (sets_.contains(next, few_[i])) {
@@ -127,7 +127,7 @@ bool survivors::narrow_few(
   return few_count_ > 0;
 }
 
-bool survivors::narrow_many(
+bool prefix_survivors::narrow_many(
   const std::uint64_t* next, std::uint32_t distance, std::vector<std::uint32_t>& best) {
   constexpr auto stride = instance_sets::stride;
   bool all = true;
@@ -147,7 +147,7 @@ bool survivors::narrow_many(
   return any != 0;
 }
 
-void survivors::end(std::uint32_t distance, std::vector<std::uint32_t>& best) const {
+void prefix_survivors::end(std::uint32_t distance, std::vector<std::uint32_t>& best) const {
   if (are_few_)
     for (std::size_t i = 0; i < few_count_; ++i)
       credit(few_[i], distance, best);

@@ -46,7 +46,7 @@ public:
   }
 
 private:
-  friend class survivors;
+  friend class prefix_survivors;
   static constexpr std::size_t stride = 8; ///< words that are looked at together
   const std::uint64_t* bits_of(const instance_set& set) const {
     return &bits_[set.bits * words_max_];
@@ -61,10 +61,10 @@ private:
 
 /// Who is in all sets of a row, and how far the others came. The distance of each instance is
 /// written to `best`, by its number, unless there is more already.
-class survivors {
+class prefix_survivors {
 public:
   /// `sets` outlives this.
-  explicit survivors(const instance_sets& sets)
+  explicit prefix_survivors(const instance_sets& sets)
     : sets_{sets}, live_(sets.words_max_), losers_(sets.words_max_) {}
 
   /// A new row. False when its first set is empty.

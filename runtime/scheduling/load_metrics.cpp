@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <initializer_list>
 #include <limits>
 
@@ -185,6 +186,13 @@ constexpr load_metric ttft_without_request{
   "predicted_ttft", better::lower, backlog_ttft_metric, full, true};
 
 } // namespace
+
+float to_float(double value) {
+  constexpr double most = std::numeric_limits<float>::max();
+  if (std::abs(value) <= most || std::isnan(value) || std::isinf(value))
+    return static_cast<float>(value);
+  return std::copysign(std::numeric_limits<float>::infinity(), value < 0 ? -1.0f : 1.0f);
+}
 
 float value_of(const load_metric& metric, const metric_input& of) {
   if (of.given)

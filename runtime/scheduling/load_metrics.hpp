@@ -24,6 +24,10 @@ constexpr bool is_better(better direction, float x, float y) {
 /// the account alone, of what was sent and has not ended (spec/cms.md 7).
 enum class scheduling_mode : std::uint8_t { full, lite };
 
+/// A number as decisions compare it: what no float holds becomes infinite, as the reference reads
+/// it.
+float to_float(double value);
+
 /// Values of metrics that are laid down instead of computed, by name: what-if questions.
 using given_metrics = std::map<std::string, float, std::less<>>;
 

@@ -36,7 +36,7 @@ metric_limit limit_of(const scheduler_config& config, const std::string& name, d
   auto* metric = find_load_metric(name, mode_of(config));
   if (!metric && !config.full_mode)
     metric = find_load_metric("num_tokens", scheduling_mode::lite);
-  return {metric, static_cast<float>(threshold)};
+  return {metric, to_float(threshold)};
 }
 
 metric_limit neutral_load(const scheduler_config& config) {
@@ -58,8 +58,8 @@ metric_limit locality(const scheduler_config& config) {
 
 time_goals goals_of(const scheduler_config& config) {
   return {
-    static_cast<float>(config.ttft_slo_ms), static_cast<float>(config.tpot_slo_ms),
-    static_cast<float>(config.ttft_slo_threshold), static_cast<float>(config.tpot_slo_threshold)};
+    to_float(config.ttft_slo_ms), to_float(config.tpot_slo_ms), to_float(config.ttft_slo_threshold),
+    to_float(config.tpot_slo_threshold)};
 }
 
 metric_limit
@@ -328,7 +328,7 @@ private:
       .seed = config_.seed,
       .ties = use.ties,
       .power_of_two = config_.power_of_two,
-      .hysteresis = static_cast<float>(config_.hysteresis)};
+      .hysteresis = to_float(config_.hysteresis)};
   }
 
   /// The slot of a metric; each metric has one, however often it is used.
@@ -354,10 +354,6 @@ float time_goals::limit_ms(time_goal goal, const placement_wishes& wishes) const
   LLUMNIX_ASSERT(goal != time_goal::none);
   return goal == time_goal::ttft ? wishes.ttft_slo_ms.value_or(ttft_ms) * ttft_share
                                  : wishes.tpot_slo_ms.value_or(tpot_ms) * tpot_share;
-}
-
-bool is_cache_aware(const scheduler_config& config) {
-  return config.full_mode && (config.cache_aware || config.policy == cache_aware);
 }
 
 result<placement_policy> make_policy(const scheduler_config& config) {

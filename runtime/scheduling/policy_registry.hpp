@@ -1,6 +1,6 @@
 #pragma once
 
-#include "config/cluster_config.hpp"
+#include "config/load_config.hpp"
 #include "runtime/base/result.hpp"
 #include "runtime/scheduling/selectors.hpp"
 
@@ -41,16 +41,11 @@ struct placement_policy {
   std::array<std::optional<role_policy>, 3> roles;
 };
 
-/// Whether placements look at who holds a prompt's prefix: `cache_aware`, or the policy of that
-/// name.
-bool is_cache_aware(const scheduler_config& config);
-
 /// Makes the policy the config names out of its rows in the registry, those of full or of lite
 /// mode. Fails with `invalid_argument` and every problem at once: an unknown policy, metric or
 /// failover domain, with those that are known, a `dispatch_top_k` of 0, or two ways of spreading or
-/// keeping choices at once. In lite mode a metric
-/// other than `num_requests` and `num_tokens` becomes `num_tokens`, with its threshold
-/// (spec/scheduling.md 1.2).
+/// keeping choices at once. In lite mode a metric other than `num_requests` and `num_tokens`
+/// becomes `num_tokens`, with its threshold (spec/scheduling.md 1.2).
 result<placement_policy> make_policy(const scheduler_config& config);
 
 } // namespace llumnix

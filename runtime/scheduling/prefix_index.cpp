@@ -148,7 +148,7 @@ struct prefix_index::state {
   instance_sets sets;
 
   // While matching: who holds all blocks so far, and the blocks to come.
-  survivors live;
+  prefix_survivors live;
   struct {
     std::size_t count = 0;
     std::array<uint64_t, 32> keys;

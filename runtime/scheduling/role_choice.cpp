@@ -60,7 +60,7 @@ std::optional<candidate_table::row> role_chooser::of_session(const std::string& 
 role_choice role_chooser::choose(const placement_query& query, const decision_inputs& about) {
   candidates_.prepare(about);
   set_limits(query.wishes);
-  screen(policy_.filters, candidates_, query.exclude, about.now, screened_);
+  screen(policy_.filters, candidates_, query, about.now, screened_);
   auto& session = query.wishes.session;
   if (auto row = of_session(session)) {
     sessions_.remember(session, candidates_.ids()[*row]); // is of use again

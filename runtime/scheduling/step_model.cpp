@@ -69,11 +69,10 @@ void step_model::fit() {
     bend, slope - 2 * bend * origin_, level - slope * origin_ + bend * origin_ * origin_};
 }
 
-std::int64_t
-predicted_progress(const std::optional<step_coefficients>& model, const prefill_backlog& backlog) {
+std::int64_t predicted_progress(const step_coefficients& model, const prefill_backlog& backlog) {
   constexpr int most_steps = 65536;
   std::int64_t most = backlog.max_num_batched_tokens;
-  if (!model || most == 0 || backlog.elapsed_ms <= 0)
+  if (most == 0 || backlog.elapsed_ms <= 0)
     return 0;
   auto elapsed = static_cast<double>(backlog.elapsed_ms);
   auto initial = whole(backlog.all_prefills_tokens);
@@ -84,7 +83,7 @@ predicted_progress(const std::optional<step_coefficients>& model, const prefill_
     auto step = std::min(work, most);
     if (running > 0 && running < most)
       step = std::exchange(running, 0);
-    auto ms = model->step_ms(step);
+    auto ms = model.step_ms(step);
     if (!ms)
       return 0;
     if (elapsed < *ms) {

@@ -47,8 +47,8 @@ public:
   /// Takes a sample and leaves the model unfitted. False if it is none: no tokens, no time, or not
   /// a number; then nothing changes.
   bool add(double tokens, double ms);
-  /// Fits again if a sample came since and there are enough of them. Called when a round of
-  /// statuses has been read.
+  /// Fits again if a sample came since and there are enough of them. Called after each sample, or
+  /// after many.
   void fit();
   /// The fit over all samples; none between a sample and the next `fit`.
   const std::optional<step_coefficients>& fitted() const { return fitted_; }
@@ -70,12 +70,11 @@ struct prefill_backlog {
   std::uint32_t max_num_batched_tokens = 0; ///< of one step; 0: no progress is predicted
 };
 
-/// Tokens of the backlog computed since the report, from 0 to all of it; 0 without a model. A
+/// Tokens of the backlog computed since the report, from 0 to all of it. A
 /// backlog below 0 is its own progress, which makes nothing of it.
 ///
 /// Looks at most 65536 steps ahead, what those compute being all that is counted. Source: spec/
 /// scheduling.md 9.1.
-std::int64_t
-predicted_progress(const std::optional<step_coefficients>& model, const prefill_backlog& backlog);
+std::int64_t predicted_progress(const step_coefficients& model, const prefill_backlog& backlog);
 
 } // namespace llumnix

@@ -40,9 +40,9 @@ class Redis:
         until(lambda: self.call("PING") == b"PONG\n", 10, "redis-server answers")
 
     def call(self, *words):
-        done = subprocess.run(["redis-cli", "-p", str(self.port), "-x", *words[:-1]] if len(words) > 1 else
-                              ["redis-cli", "-p", str(self.port), *words],
-                              input=words[-1] if len(words) > 1 else None, capture_output=True, timeout=10)
+        stdin = words[-1] if isinstance(words[-1], bytes) else None
+        arguments = ["-x", *words[:-1]] if stdin is not None else list(words)
+        done = subprocess.run(["redis-cli", "-p", str(self.port), *arguments], input=stdin, capture_output=True, timeout=10)
         return done.stdout
 
     def set(self, key, value):
@@ -265,7 +265,9 @@ class FullMode(ApiTest):
             connection.sendall(text["keepalive handshake, client"].encode())
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += connection.recv(1)
+                byte = connection.recv(1)
+                self.assertTrue(byte, head)
+                head += byte
             lines = head.decode().lower().split("\r\n")
             self.assertEqual(lines[0], "http/1.1 101 switching protocols")
             for line in text["keepalive handshake, server"].lower().split("\r\n")[1:]:
@@ -273,10 +275,9 @@ class FullMode(ApiTest):
             connection.sendall(sent[0])
             self.assertEqual(connection.recv(len(heard[0])), heard[0])
             for ping, pong in zip(heard[1:], sent[1:]):
-                began = time.monotonic()
                 self.assertEqual(connection.recv(2), ping)
-                self.assertGreater(time.monotonic() - began, 2)
                 connection.sendall(pong)
+            self.assertEqual(connection.recv(2), heard[1])  # once more: the pongs count, or all would end now
 
     def test_a_request_counts_until_it_is_released(self):
         self.redis.set(METADATA + "inst-0004", cms_record("metadata: rank 0: zero is absent"))
@@ -303,12 +304,14 @@ class FullMode(ApiTest):
     def test_prefill_and_decode_come_together_or_not_at_all(self):
         self.redis.set(METADATA + "inst-0001", cms_record("metadata: prefill"))
         self.redis.set(STATUS + "inst-0001", status_record("inst-0001"))
-        until(lambda: self.scheduler.place("s", 1, mode="pd_batch") == 429, 10, "no decode instance: nothing")
         self.redis.set(METADATA + "inst-0002", cms_record("metadata: decode"))
         self.redis.set(STATUS + "inst-0002", status_record("inst-0002"))
         until(lambda: isinstance(self.scheduler.place("pd", 1, mode="pd_batch"), list), 10, "all roles are there")
         body = json.loads(self.scheduler.ask("/schedule", {"id": "pd2", "scheduling_mode": "pd_batch"})[2])
         self.assertEqual([each["infer_type"] for each in body["scheduling_result"]], ["prefill", "decode"])
+        for key in (METADATA + "inst-0002", STATUS + "inst-0002"):
+            self.redis.call("DEL", key)  # the prefill instance is as it was
+        until(lambda: self.scheduler.place("s", 1, mode="pd_batch") == 429, 10, "no decode instance: nothing")
 
     def test_hostile_bytes_do_no_harm(self):
         for body in (b"[" * 100_000, b'{"id":"' + b"x" * 1_000_000 + b'"}', b'{"prompt_token_ids":[' + b"1," * 100_000,
@@ -415,7 +418,7 @@ class LiteMode(ApiTest):
             self.assertEqual([gateway.frame(), gateway.frame()], [b"\x89\0", b"\x89\0"])
             with self.assertRaises((EOFError, ConnectionResetError)):
                 gateway.frame()
-            self.assertAlmostEqual(time.monotonic() - began, 9, delta=1.5)
+            self.assertGreater(time.monotonic() - began, 6)  # it missed two; the socket's timeout bounds the other side
 
     def test_without_a_connection_nothing_is_counted(self):
         scheduler = self.start(self.engines(2))

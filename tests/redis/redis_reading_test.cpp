@@ -276,7 +276,7 @@ TEST_CASE("a reading that is refused or has no server says why, and the next one
   server.ask({"SET", metadata_key + "a", encode(metadata_of("a"))});
   server.ask({"SET", status_key + "a", encode(status_of("a", 1))});
   auto store
-    = make_store(server, {}, {.address = {}, .username = {}, .password = {}, .timeout = 200ms});
+    = make_store(server, {}, {.address = {}, .username = {}, .password = {}, .timeout = 1000ms});
   REQUIRE(read_metadata(*store));
   for (const char* command : {"getrange", "scan"}) {
     CAPTURE(command);
@@ -306,8 +306,9 @@ TEST_CASE("a store that ends with writes on their way ends cleanly") {
   server.signal(SIGSTOP);
   for (int i = 0; i < 50; ++i)
     store->put_metadata(metadata_of("i" + std::to_string(i)));
-  std::this_thread::sleep_for(20ms); // so that they are on their way, which nothing tells
+  auto before = std::chrono::steady_clock::now();
   store.reset();
+  CHECK(std::chrono::steady_clock::now() - before < 10s);
   server.signal(SIGCONT);
 }
 

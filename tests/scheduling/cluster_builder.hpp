@@ -37,6 +37,7 @@ inline instance_view seen(const instance_metadata& metadata, const instance_stat
   view.metadata = metadata;
   view.status = status;
   view.has_status = true;
+  view.life = {metadata.instance_id, 1};
   return view;
 }
 

@@ -17,7 +17,7 @@ ids left(
   const candidate_table& table, const std::vector<filter>& filters, std::uint32_t pass = 1,
   const placement_query& query = {}, unix_ms now = noon) {
   screening into;
-  screen(filters, table, query.exclude, now, into);
+  screen(filters, table, query, now, into);
   auto taking_part = filters_of_pass(filters, pass);
   ids kept;
   for (std::size_t row = 0; row < table.size(); ++row)

@@ -132,7 +132,7 @@ TEST_CASE("a release ends a request where it is") {
 TEST_CASE("with a gateway or an instance its requests end") {
   auto all = some();
   REQUIRE(all.allocate(neutral, "r4", "h", "a", 1));
-  all.remove_instance("a");
+  all.remove_instances({"a", "nobody"});
   CHECK(all.size() == 2);
   CHECK(all.remove_gateway("h").empty());
   CHECK(all.remove_gateway("g") == std::vector<std::string>{"r2", "r2"});

@@ -259,7 +259,6 @@ TEST_CASE("progress is what the steps since the report have computed") {
     CAPTURE(why);
     CHECK(predicted_progress(model, backlog) == tokens);
   }
-  CHECK(predicted_progress(std::nullopt, {50, 1000, 0, 1000}) == 0);
 }
 
 TEST_CASE("progress on random backlogs is that of the rule read literally") {

@@ -44,6 +44,7 @@ struct scene : stage {
     entry.metadata.instance_id = id;
     entry.metadata.instance_type = type;
     entry.metadata.ip = "10.0.0." + std::to_string(++known);
+    entry.metadata.api_server_port = 8000;
     entry.metadata.data_parallel_size = 1;
     entry.life = life;
     change.put.push_back(entry);

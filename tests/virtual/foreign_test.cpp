@@ -314,6 +314,8 @@ TEST_CASE("a slow store is asked once at a time, and answers late without harm")
     x.run();
     CHECK(x.news().put.empty());
     CHECK(x.stat("instances") == 0);
+    x.pass(10000ms);
+    REQUIRE(store->asked_metadata.size() == 3); // on its way as CMS ends
   }
   for (std::size_t i = 2; i < store->asked_metadata.size(); ++i) // CMS has ended
     store->asked_metadata[i](error{errc::cancelled, "the store is closing"});
