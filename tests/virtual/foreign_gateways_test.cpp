@@ -72,6 +72,7 @@ struct scene : stage {
     query.request_id = request;
     query.prompt_tokens = tokens;
     query.mode = mode;
+    query.by = reach::http;
     answer got;
     desk.schedule(query, gateway, [&got](auto told) { got = std::move(told); });
     run();
