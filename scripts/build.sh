@@ -7,7 +7,7 @@ packages=(
   build-essential cmake ninja-build ccache mold
   libcaf-dev libboost1.81-dev libssl-dev nlohmann-json3-dev doctest-dev libspdlog-dev libhiredis-dev
   libprotobuf-dev protobuf-compiler prometheus-cpp-dev libcli11-dev libsimdjson-dev libjemalloc-dev libxxhash-dev
-  libzmq3-dev cppzmq-dev redis-server python3-venv
+  libzmq3-dev cppzmq-dev libucx-dev redis-server python3-venv
 )
 
 missing() {

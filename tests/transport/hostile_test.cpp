@@ -1,0 +1,311 @@
+#include "tests/transport/transport_kinds.hpp"
+#include "transport/ucx/ucx_endpoint.hpp"
+#include "transport/ucx/ucx_greeting.hpp"
+#include "transport/ucx/ucx_messages.hpp"
+
+#include <doctest/doctest.h>
+
+#include <arpa/inet.h>
+#include <atomic>
+#include <netinet/in.h>
+#include <random>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
+
+using namespace llumnix;
+using namespace llumnix::testing;
+
+namespace {
+
+constexpr handover_id key{0x1111, 0x2222};
+
+/// A plain TCP listener; it takes connections into its backlog and never says a word.
+struct silent_listener {
+  silent_listener() {
+    descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    auto where = *ucx::socket_address("127.0.0.1", 0);
+    socklen_t size = sizeof(sockaddr_in);
+    REQUIRE(::bind(descriptor, reinterpret_cast<sockaddr*>(&where), size) == 0);
+    REQUIRE(::listen(descriptor, 16) == 0);
+    REQUIRE(::getsockname(descriptor, reinterpret_cast<sockaddr*>(&where), &size) == 0);
+    port = ntohs(reinterpret_cast<sockaddr_in&>(where).sin_port);
+  }
+  ~silent_listener() { ::close(descriptor); }
+  int descriptor;
+  std::uint16_t port;
+};
+
+int connect_to(std::uint16_t port) {
+  auto where = *ucx::socket_address("127.0.0.1", port);
+  auto made = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  REQUIRE(::connect(made, reinterpret_cast<sockaddr*>(&where), sizeof(sockaddr_in)) == 0);
+  return made;
+}
+
+/// Every TCP port this process listens on.
+std::vector<std::uint16_t> own_ports() {
+  std::vector<std::uint16_t> ports;
+  for (int descriptor = 3; descriptor < 256; ++descriptor) {
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    if (::getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0)
+      continue;
+    sockaddr_storage where{};
+    size = sizeof where;
+    if (::getsockname(descriptor, reinterpret_cast<sockaddr*>(&where), &size) == 0)
+      ports.push_back(ntohs(reinterpret_cast<sockaddr_in&>(where).sin_port));
+  }
+  return ports;
+}
+
+/// Speaks UCX, and our messages, but says what it likes.
+struct raw_client {
+  raw_client(const std::string& address) {
+    target = *ucx::parse_address(address);
+    context = std::move(*ucx::make_context("lo"));
+    worker = std::move(*ucx::make_worker(context));
+    ucp_am_handler_param_t param{};
+    param.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB
+                       | UCP_AM_HANDLER_PARAM_FIELD_ARG;
+    param.id = ucx::control_message;
+    param.cb = [](
+                 void* self, const void* header, std::size_t bytes, void*, std::size_t,
+                 const ucp_am_recv_param_t*) {
+      if (auto what = ucx::decode({static_cast<const std::byte*>(header), bytes}))
+        static_cast<raw_client*>(self)->heard.push_back(*what);
+      return UCS_OK;
+    };
+    param.arg = this;
+    REQUIRE(ucp_worker_set_am_recv_handler(worker.get(), &param) == UCS_OK);
+    end = std::move(*ucx::ucx_endpoint::connect(
+      worker.get(), *ucx::socket_address(target.at.ip, target.at.port)));
+  }
+  ~raw_client() {
+    end->close();
+    while (!end->closed())
+      ucp_worker_progress(worker.get());
+  }
+
+  void say(const ucx::message& what, bool reply = false) { end->send(encode(what), reply); }
+  void turn_for(std::chrono::milliseconds time) {
+    auto until = std::chrono::steady_clock::now() + time;
+    while (std::chrono::steady_clock::now() < until)
+      ucp_worker_progress(worker.get());
+  }
+  template <class T>
+  std::optional<T> next() {
+    auto until = std::chrono::steady_clock::now() + 5s;
+    while (heard.empty() && std::chrono::steady_clock::now() < until && !end->broken())
+      ucp_worker_progress(worker.get());
+    if (heard.empty() || !std::holds_alternative<T>(heard.front()))
+      return std::nullopt;
+    auto first = std::get<T>(heard.front());
+    heard.erase(heard.begin());
+    return first;
+  }
+  bool cut_off() {
+    auto until = std::chrono::steady_clock::now() + 3s;
+    while (!end->broken() && std::chrono::steady_clock::now() < until)
+      ucp_worker_progress(worker.get());
+    return end->broken();
+  }
+  /// Says the right things up to the welcome; the server's name for this connection.
+  std::uint64_t greet(const std::string& cluster_key) {
+    const ucx::token nonce{1, 2};
+    say(ucx::hello{7, nonce, target.at.life}, true);
+    auto asked = next<ucx::challenge>();
+    REQUIRE(asked);
+    say(ucx::answer{
+      asked->server_link,
+      prove(cluster_key, ucx::client_role, nonce, asked->nonce, target.at.life)});
+    return asked->server_link;
+  }
+
+  ucx::address target;
+  ucx::context context;
+  ucx::worker worker;
+  std::unique_ptr<ucx::ucx_endpoint> end;
+  std::vector<ucx::message> heard;
+};
+
+struct ucx_pair : transport_pair {
+  ucx_pair(ucx_settings settings = impatient_ucx(false))
+    : transport_pair{{"UCX", [settings] { return make_ucx(settings); }}, 4 << 20, 4 << 20} {}
+  bool works() { return pull({{0, 0, 1 << 20}}).wait().why.code == errc::ok; }
+};
+
+} // namespace
+
+TEST_CASE("a listener that never answers, and a port without one") {
+  ucx_pair pair;
+  silent_listener silent;
+  auto address = *ucx::parse_address(pair.source->address(pair.from));
+  address.at.port = silent.port;
+  for (auto deadline : {nanoseconds{100ms}, nanoseconds{10s}}) {
+    ending end;
+    auto before = std::chrono::steady_clock::now();
+    pair.own->pull(to_string(address), key, pair.into, {{0, 0, 10}}, deadline, end.callback());
+    CHECK(end.wait().why.code == (deadline < 1s ? errc::timeout : errc::unreachable));
+    CHECK(std::chrono::steady_clock::now() - before < 2s);
+  }
+  ::shutdown(silent.descriptor, SHUT_RDWR);
+  ending end;
+  pair.own->pull(to_string(address), key, pair.into, {{0, 0, 10}}, 10s, end.callback());
+  CHECK(end.wait().why.code == errc::unreachable);
+  CHECK(pair.works());
+}
+
+TEST_CASE("garbage at any port of ours ends a connection and nothing else") {
+  ucx_pair pair;
+  REQUIRE(pair.works());
+  std::mt19937_64 random{11};
+  auto ports = own_ports();
+  REQUIRE(ports.size() >= 2);
+  for (auto port : ports)
+    for (std::size_t size : {0, 1, 4, 8, 64, 4096, 200000}) {
+      auto stranger = connect_to(port);
+      std::vector<std::uint64_t> garbage(size / 8 + 1);
+      for (auto& word : garbage)
+        word = random();
+      [[maybe_unused]] auto sent
+        = ::send(stranger, garbage.data(), size, MSG_NOSIGNAL | MSG_DONTWAIT);
+      ::close(stranger);
+    }
+  CHECK(pair.works());
+}
+
+TEST_CASE("only who knows the key is served, and only what it may read") {
+  ucx_pair pair;
+  auto address = pair.source->address(pair.from);
+  const auto cluster_key = impatient_ucx(false).cluster_key;
+  SUBCASE("a wrong proof") {
+    raw_client client{address};
+    client.greet("a wrong key");
+    CHECK(client.cut_off());
+  }
+  SUBCASE("a request before the proof") {
+    raw_client client{address};
+    client.say(ucx::hello{7, {1, 2}, client.target.at.life}, true);
+    auto asked = client.next<ucx::challenge>();
+    REQUIRE(asked);
+    client.say(ucx::read_request{asked->server_link, 1, key, 1, false, {{0, 100}}});
+    CHECK(client.cut_off());
+  }
+  SUBCASE("another life") {
+    raw_client client{address};
+    client.say(ucx::hello{7, {1, 2}, {3, 4}}, true);
+    CHECK(client.next<ucx::refusal>().has_value());
+  }
+  SUBCASE("requests under a link it was not given") {
+    raw_client client{address};
+    client.greet(cluster_key);
+    REQUIRE(client.next<ucx::welcome>());
+    client.say(ucx::read_request{99, 1, key, 1, false, {{0, 100}}});
+    client.say(ucx::lease_request{98, 1, key, 1});
+    client.say(ucx::ping{97});
+    client.turn_for(50ms);
+    CHECK(client.heard.empty());
+  }
+  SUBCASE("no window, and pieces out of the region") {
+    raw_client client{address};
+    auto link = client.greet(cluster_key);
+    REQUIRE(client.next<ucx::welcome>());
+    client.say(ucx::read_request{link, 1, {9, 9}, 1, false, {{0, 100}}});
+    CHECK(client.next<ucx::denial>()->why == errc::stale);
+    client.say(ucx::read_request{link, 2, key, 2, false, {{0, 100}}});
+    CHECK(client.next<ucx::denial>()->why == errc::stale);
+    client.say(ucx::read_request{link, 3, key, 1, false, {{0, 100}, {UINT64_MAX - 10, 100}}});
+    CHECK(client.next<ucx::denial>()->why == errc::invalid_argument);
+    client.say(ucx::read_request{link, 4, key, 1, false, {{4 << 20, 1}}});
+    CHECK(client.next<ucx::denial>()->why == errc::invalid_argument);
+  }
+  SUBCASE("what only a source says, and what nobody says") {
+    raw_client client{address};
+    client.greet(cluster_key);
+    REQUIRE(client.next<ucx::welcome>());
+    client.say(ucx::chunk_header{7, 1, 0});
+    client.say(ucx::lease_grant{7, 1, 1, 0, 100, 0, {}});
+    client.say(ucx::denial{7, 1, errc::stale});
+    std::mt19937_64 random{12};
+    for (std::size_t size = 0; size < 600; size += 7) {
+      std::vector<std::byte> bytes(size);
+      for (auto& x : bytes)
+        x = static_cast<std::byte>(random());
+      client.end->send(bytes);
+    }
+    client.turn_for(50ms);
+  }
+  SUBCASE("many that say nothing") {
+    std::vector<std::unique_ptr<raw_client>> clients;
+    for (int i = 0; i < 8; ++i)
+      clients.push_back(std::make_unique<raw_client>(address));
+    for (auto& client : clients)
+      client->turn_for(5ms);
+    CHECK(pair.works());
+    CHECK(clients.back()->cut_off());
+  }
+  CHECK(pair.works());
+}
+
+TEST_CASE("who reads for ever does not keep a window open: it is cut off") {
+  auto settings = impatient_ucx(true);
+  ucx_pair pair{settings};
+  raw_client keeper{pair.source->address(pair.from)};
+  auto link = keeper.greet(settings.cluster_key);
+  REQUIRE(keeper.next<ucx::welcome>());
+  keeper.say(ucx::lease_request{link, 1, key, 1});
+  REQUIRE(keeper.next<ucx::lease_grant>());
+  signal closed;
+  pair.source->close_window(key, closed.callback());
+  CHECK(!closed.came());
+  CHECK(keeper.cut_off());
+  CHECK(closed.wait(1s));
+}
+
+TEST_CASE("bytes that change on their way are noticed") {
+  auto settings = impatient_ucx(false);
+  settings.checksums = true;
+  ucx_pair pair{settings};
+  CHECK(pair.works());
+  // The source's checksum is taken before the bytes go: spoil them in between, again and again.
+  std::atomic<bool> over = false;
+  std::thread spoiler{[&] {
+    while (!over)
+      for (std::size_t at = 0; at < pair.there.size(); at += 4096)
+        std::atomic_ref{reinterpret_cast<unsigned char&>(pair.there[at])} ^= 0x40;
+  }};
+  auto seen = eventually([&] {
+    return pair.pull({{0, 0, 4 << 20}}).wait().why.code == errc::bad_message;
+  });
+  over = true;
+  spoiler.join();
+  CHECK(seen);
+  CHECK(pair.own->counters().bad_checksums > 0);
+}
+
+TEST_CASE("settings that cannot be are refused") {
+  struct row {
+    const char* name;
+    std::function<void(ucx_settings&)> change;
+    errc code;
+  };
+  for (const auto& [name, change, code] : {
+         row{"as they are", [](auto&) {}, errc::ok},
+         row{"no address", [](auto& x) { x.listen = "localhost"; }, errc::invalid_argument},
+         row{"not ours", [](auto& x) { x.listen = "203.0.113.9"; }, errc::invalid_argument},
+         row{
+           "off loopback without a key", [](auto& x) { x.listen = "0.0.0.0", x.cluster_key = ""; },
+           errc::invalid_argument},
+         row{"loopback without a key", [](auto& x) { x.cluster_key = ""; }, errc::ok},
+         row{"no chunk", [](auto& x) { x.chunk_bytes = 0; }, errc::invalid_argument},
+         row{"no spans", [](auto& x) { x.chunk_spans = 0; }, errc::invalid_argument},
+         row{"too many spans", [](auto& x) { x.chunk_spans = 10000; }, errc::invalid_argument},
+       }) {
+    CAPTURE(name);
+    auto settings = impatient_ucx(false);
+    change(settings);
+    auto made = make_ucx_transport(settings);
+    CHECK((made ? errc::ok : made.error().code) == code);
+  }
+}

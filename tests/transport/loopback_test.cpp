@@ -1,0 +1,133 @@
+#include "tests/transport/transport_fixture.hpp"
+#include "transport/loopback_transport.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace llumnix;
+using namespace llumnix::testing;
+
+namespace {
+
+constexpr handover_id key{7, 9};
+const std::vector<kv_span> two_spans{{0, 100, 50}, {200, 0, 30}};
+
+/// Two transports of one network; every job is held.
+struct held_fixture {
+  loopback_network network;
+  std::unique_ptr<kv_transport> source = network.make_transport();
+  std::unique_ptr<kv_transport> own = network.make_transport();
+  std::vector<std::byte> there{1000};
+  std::vector<std::byte> here{1000};
+  kv_transport::region_id from = *source->add_region(there);
+  kv_transport::region_id into = *own->add_region(here);
+
+  held_fixture() {
+    fill(there, 1);
+    source->open_window(from, key);
+    network.on_pull([](const loopback_job&) { return loopback_fate{.hold = true}; });
+  }
+
+  kv_transport::job_id pull(ending& end) {
+    return own->pull(source->address(from), key, into, two_spans, 1s, end.callback());
+  }
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(
+  held_fixture, "a held job lands as far as it is driven, and ends with the last byte") {
+  ending end;
+  auto job = pull(end);
+  REQUIRE(network.held().size() == 1);
+  CHECK(network.held().front().job == job);
+  CHECK(network.held().front().bytes == 80);
+  CHECK(network.proceed(job, 60));
+  CHECK(!first_difference(here, 100, 50, 1, 0));
+  CHECK(!first_difference(here, 0, 10, 1, 200));
+  CHECK(here[10] == std::byte{0});
+  CHECK(!end.came());
+  CHECK(network.proceed(job, 20));
+  CHECK(end.wait().why.code == errc::ok);
+  CHECK(end.wait().bytes == 80);
+  CHECK(!first_difference(here, 0, 30, 1, 200));
+  CHECK(!network.proceed(job));
+  CHECK(end.times() == 1);
+}
+
+TEST_CASE_FIXTURE(
+  held_fixture, "a held job keeps its window from being closed; nothing lands after its end") {
+  ending end;
+  signal closed;
+  auto job = pull(end);
+  network.proceed(job, 10);
+  source->close_window(key, closed.callback());
+  CHECK(!closed.came());
+  own->cancel(job);
+  CHECK(closed.came());
+  CHECK(end.wait().why.code == errc::cancelled);
+  CHECK(end.wait().bytes == 10);
+  CHECK(!network.proceed(job));
+  CHECK(here[110] == std::byte{0});
+}
+
+TEST_CASE_FIXTURE(held_fixture, "another transport's job is not ours to cancel") {
+  ending end;
+  auto job = pull(end);
+  source->cancel(job);
+  CHECK(!end.came());
+  CHECK(network.fail(job, {errc::timeout, "late"}));
+  CHECK(end.wait().why.code == errc::timeout);
+}
+
+TEST_CASE_FIXTURE(held_fixture, "the end of either side ends the job") {
+  ending end;
+  pull(end);
+  SUBCASE("the source's") {
+    source.reset();
+    CHECK(end.wait().why.code == errc::unreachable);
+  }
+  SUBCASE("the source's region") {
+    source->forget(from);
+    CHECK(end.wait().why.code == errc::unreachable);
+  }
+  SUBCASE("our own") {
+    own.reset();
+    CHECK(end.wait().why.code == errc::cancelled);
+  }
+  SUBCASE("our region's") {
+    own->forget(into);
+    CHECK(end.wait().why.code == errc::cancelled);
+  }
+  CHECK(end.times() == 1);
+  CHECK(network.held().empty());
+}
+
+TEST_CASE("the hook fails and corrupts; checksums catch it") {
+  struct row {
+    bool checksums;
+    loopback_fate fate;
+    errc code;
+    bool lands;
+  };
+  for (const auto& [checksums, fate, code, lands] : {
+         row{false, {.why = {errc::unreachable, "cut"}}, errc::unreachable, false},
+         row{false, {.corrupt = true}, errc::ok, true},
+         row{true, {.corrupt = true}, errc::bad_message, true},
+         row{true, {}, errc::ok, true},
+       }) {
+    loopback_network network{checksums};
+    auto source = network.make_transport();
+    auto own = network.make_transport();
+    std::vector<std::byte> there(1000), here(1000);
+    fill(there, 1);
+    auto from = *source->add_region(there);
+    source->open_window(from, key);
+    network.on_pull([&](const loopback_job&) { return fate; });
+    ending end;
+    own->pull(source->address(from), key, *own->add_region(here), two_spans, 1s, end.callback());
+    CHECK(end.wait().why.code == code);
+    CHECK((here[101] == there[1]) == lands);
+    CHECK((here[100] == there[0]) == (lands && !fate.corrupt));
+    CHECK(own->counters().bad_checksums == (code == errc::bad_message ? 1 : 0));
+  }
+}

@@ -1,0 +1,58 @@
+#include "transport/span_list.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace llumnix;
+
+TEST_CASE("blocks become spans, merged where both sides go on, cut at the limit") {
+  using blocks = std::vector<std::uint32_t>;
+  struct row {
+    const char* name;
+    blocks source, own;
+    std::uint64_t block_bytes, bytes_max;
+    std::vector<kv_span> spans;
+  };
+  for (const auto& [name, source, own, block_bytes, bytes_max, spans] : {
+         row{"none", {}, {}, 16, 64, {}},
+         row{"one", {3}, {5}, 16, 64, {{48, 80, 16}}},
+         row{"neighbours on both sides", {3, 4}, {5, 6}, 16, 64, {{48, 80, 32}}},
+         row{"neighbours here alone", {3, 9}, {5, 6}, 16, 64, {{48, 80, 16}, {144, 96, 16}}},
+         row{"neighbours there alone", {3, 4}, {5, 1}, 16, 64, {{48, 80, 16}, {64, 16, 16}}},
+         row{"backwards", {4, 3}, {6, 5}, 16, 64, {{64, 96, 16}, {48, 80, 16}}},
+         row{"cut between blocks", {0, 1, 2}, {0, 1, 2}, 16, 32, {{0, 0, 32}, {32, 32, 16}}},
+         row{"cut in a block", {0, 1}, {2, 3}, 16, 24, {{0, 32, 24}, {24, 56, 8}}},
+         row{"a block above the limit", {1}, {0}, 16, 6, {{16, 0, 6}, {22, 6, 6}, {28, 12, 4}}},
+       }) {
+    CAPTURE(name);
+    CHECK(spans_of(source, own, block_bytes, bytes_max) == spans);
+  }
+}
+
+TEST_CASE("spans are within their regions, or not, without overflow") {
+  struct row {
+    kv_span span;
+    bool inside;
+  };
+  for (auto [span, inside] : {
+         row{{0, 0, 100}, true},
+         row{{0, 0, 101}, false},
+         row{{99, 49, 1}, true},
+         row{{100, 0, 1}, false},
+         row{{0, 50, 100}, true},
+         row{{0, 51, 100}, false},
+         row{{UINT64_MAX, 0, 2}, false},
+         row{{0, UINT64_MAX, 2}, false},
+         row{{1, 1, UINT64_MAX}, false},
+       }) {
+    CAPTURE(span.from);
+    CAPTURE(span.to);
+    CAPTURE(span.bytes);
+    CHECK(within(std::span{&span, 1}, 100, 150) == inside);
+  }
+}
+
+TEST_CASE("each side's pieces are merged by themselves") {
+  std::vector<kv_span> spans{{0, 40, 10}, {10, 20, 10}, {30, 30, 10}};
+  CHECK(source_pieces(spans) == std::vector<kv_piece>{{0, 20}, {30, 10}});
+  CHECK(own_pieces(spans) == std::vector<kv_piece>{{40, 10}, {20, 20}});
+}

@@ -1,0 +1,85 @@
+#include "transport/span_list.hpp"
+
+#include "runtime/base/assert.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <xxhash.h>
+
+namespace llumnix {
+
+namespace {
+
+bool inside(std::uint64_t at, std::uint64_t bytes, std::uint64_t size) {
+  return bytes <= size && at <= size - bytes;
+}
+
+void append(std::vector<kv_piece>& pieces, kv_piece next) {
+  if (!pieces.empty() && pieces.back().at + pieces.back().bytes == next.at)
+    pieces.back().bytes += next.bytes;
+  else
+    pieces.push_back(next);
+}
+
+} // namespace
+
+std::vector<kv_span> spans_of(
+  std::span<const std::uint32_t> source_blocks, std::span<const std::uint32_t> own_blocks,
+  std::uint64_t block_bytes, std::uint64_t bytes_max) {
+  LLUMNIX_ASSERT(source_blocks.size() == own_blocks.size() && bytes_max > 0);
+  std::vector<kv_span> spans;
+  for (std::size_t i = 0; i < source_blocks.size(); ++i) {
+    kv_span block{source_blocks[i] * block_bytes, own_blocks[i] * block_bytes, block_bytes};
+    while (block.bytes > 0) {
+      auto joins = !spans.empty() && spans.back().from + spans.back().bytes == block.from
+                   && spans.back().to + spans.back().bytes == block.to
+                   && spans.back().bytes < bytes_max;
+      auto bytes = std::min(block.bytes, bytes_max - (joins ? spans.back().bytes : 0));
+      if (joins)
+        spans.back().bytes += bytes;
+      else
+        spans.push_back({block.from, block.to, bytes});
+      block = {block.from + bytes, block.to + bytes, block.bytes - bytes};
+    }
+  }
+  return spans;
+}
+
+std::uint64_t bytes_of(std::span<const kv_span> spans) {
+  std::uint64_t sum = 0;
+  for (const auto& span : spans)
+    sum += span.bytes;
+  return sum;
+}
+
+bool within(std::span<const kv_span> spans, std::uint64_t source_bytes, std::uint64_t own_bytes) {
+  return std::ranges::all_of(spans, [&](const kv_span& x) {
+    return inside(x.from, x.bytes, source_bytes) && inside(x.to, x.bytes, own_bytes);
+  });
+}
+
+std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_piece> pieces) {
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state{
+    XXH3_createState(), &XXH3_freeState};
+  LLUMNIX_ASSERT(state != nullptr);
+  XXH3_64bits_reset(state.get());
+  for (const auto& piece : pieces)
+    XXH3_64bits_update(state.get(), memory.data() + piece.at, piece.bytes);
+  return XXH3_64bits_digest(state.get());
+}
+
+std::vector<kv_piece> source_pieces(std::span<const kv_span> spans) {
+  std::vector<kv_piece> pieces;
+  for (const auto& span : spans)
+    append(pieces, {span.from, span.bytes});
+  return pieces;
+}
+
+std::vector<kv_piece> own_pieces(std::span<const kv_span> spans) {
+  std::vector<kv_piece> pieces;
+  for (const auto& span : spans)
+    append(pieces, {span.to, span.bytes});
+  return pieces;
+}
+
+} // namespace llumnix

@@ -1,0 +1,32 @@
+#pragma once
+
+#include "transport/kv_transport.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace llumnix {
+
+/// Sum of the spans' bytes.
+std::uint64_t bytes_of(std::span<const kv_span> spans);
+
+/// Whether every span lies within a source region and an own region of these sizes; sums that
+/// overflow do not.
+bool within(std::span<const kv_span> spans, std::uint64_t source_bytes, std::uint64_t own_bytes);
+
+/// A stretch of one region.
+struct kv_piece {
+  std::uint64_t at = 0;
+  std::uint64_t bytes = 0;
+  friend bool operator==(const kv_piece&, const kv_piece&) = default;
+};
+
+/// XXH3 over the pieces of `memory` in their order.
+std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_piece> pieces);
+
+/// One side of the spans, neighbours merged.
+std::vector<kv_piece> source_pieces(std::span<const kv_span> spans);
+std::vector<kv_piece> own_pieces(std::span<const kv_span> spans);
+
+} // namespace llumnix

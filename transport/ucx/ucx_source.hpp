@@ -1,0 +1,102 @@
+#pragma once
+
+#include "transport/memory_table.hpp"
+#include "transport/ucx/ucx_counters.hpp"
+#include "transport/ucx/ucx_endpoint.hpp"
+#include "transport/ucx/ucx_messages.hpp"
+#include "transport/ucx/ucx_transport.hpp"
+
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace llumnix::ucx {
+
+/// The half that is read from: takes connections, knows who may read what, and sends. It keeps no
+/// jobs: a peer asks for each chunk. Runs on the UCX thread.
+class ucx_source {
+public:
+  ucx_source(
+    const ucx_settings& settings, memory_table& memory, shared_counters& counters, token life);
+
+  void use(ucp_worker_h worker, ucp_listener_h listener);
+  /// From within UCX.
+  void on_connection(ucp_conn_request_h request) { knocking_.push_back(request); }
+  /// `reply` is the endpoint a greeting came by.
+  void on_message(message what, ucp_ep_h reply) { inbox_.emplace_back(std::move(what), reply); }
+
+  /// Whoever still reads under `key` shortly after `now` is cut off.
+  void closing(const handover_id& key, time_point now);
+  /// The same for a region; `gone` comes once nobody reads it.
+  void forgetting(kv_transport::region_id region, time_point now, std::function<void()> gone);
+
+  bool work(time_point now);
+  time_point wake_at() const;
+  bool busy() const;
+  /// Cuts all connections.
+  void stop();
+  bool stopped() const { return links_.empty() && knocking_.empty(); }
+  /// The thread stood still for so long; nobody else is to blame for it.
+  void stood_still(nanoseconds gap);
+
+private:
+  /// Bytes on their way, or a peer's right to read them itself.
+  struct reading {
+    handover_id key;
+    kv_transport::region_id region = 0;
+    std::uint64_t bytes = 0;
+    std::shared_ptr<bool> sent; ///< of a send
+    memory_table::permit under;
+  };
+  struct link {
+    std::uint64_t id = 0; ///< drawn: to know it is to be this peer
+    std::uint64_t client_link = 0;
+    std::unique_ptr<ucx_endpoint> end;
+    token client_nonce, server_nonce;
+    bool proven = false;
+    time_point opened, heard;
+    time_point cut_at = time_point::max();
+    std::list<reading> sends;
+    std::map<std::uint64_t, reading> leases;
+  };
+
+  void accept(time_point now);
+  void handle(message& what, ucp_ep_h reply, time_point now);
+  void on(link& from, const hello& x);
+  void on(link& from, const answer& x);
+  void on(link& from, const read_request& x);
+  void on(link& from, const lease_request& x);
+  void on(link& from, const lease_return& x);
+  void on(link& from, const ping& x);
+  template <class T>
+  void on(link& from, const T&); ///< what a client never says
+
+  /// Asks the table; denies when it says no.
+  bool begin(
+    link& from, std::uint64_t request, const handover_id& key, kv_transport::region_id region,
+    memory_table::readable& got);
+  void deny(link& from, std::uint64_t request, errc why);
+  bool sweep(link& one, time_point now);
+  template <class Which>
+  void cut_readers(Which which, time_point at);
+  bool anybody_reads(kv_transport::region_id region) const;
+
+  const ucx_settings& settings_;
+  memory_table& memory_;
+  shared_counters& counters_;
+  token life_;
+  token secret_; ///< readers of our memory look for it
+  ucp_worker_h worker_ = nullptr;
+  ucp_listener_h listener_ = nullptr;
+  bool stopping_ = false;
+  std::vector<ucp_conn_request_h> knocking_;
+  std::deque<std::pair<message, ucp_ep_h>> inbox_;
+  std::map<std::uint64_t, link> links_;
+  std::list<std::pair<kv_transport::region_id, std::function<void()>>> forgetting_;
+};
+
+} // namespace llumnix::ucx
