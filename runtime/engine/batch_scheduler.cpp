@@ -1,10 +1,17 @@
 #include "runtime/engine/batch_scheduler.hpp"
 
-#include "runtime/base/assert.hpp"
-
 #include <algorithm>
 
 namespace llumnix {
+
+namespace {
+
+/// Whether a room has positions to be computed.
+bool unfinished(const engine_request* room) {
+  return !room->decoding();
+}
+
+} // namespace
 
 batch_scheduler::batch_scheduler(
   batch_limits limits, block_manager& blocks, std::uint32_t block_tokens)
@@ -15,63 +22,100 @@ void batch_scheduler::add(engine_request& request) {
 }
 
 void batch_scheduler::remove(engine_request& request) {
+  if (!request.frozen)
+    freeze(request);
+  blocks_.release(request.blocks);
+}
+
+void batch_scheduler::freeze(engine_request& request) {
   if (request.running)
     running_.erase(std::find(running_.begin(), running_.end(), &request));
   else
     waiting_.erase(&request);
-  blocks_.release(request.blocks);
+  request.frozen = true;
+}
+
+void batch_scheduler::thaw(engine_request& request) {
+  request.frozen = false;
+  if (request.running)
+    run(request);
+  else
+    waiting_.insert(&request);
+}
+
+void batch_scheduler::adopt(engine_request& request) {
+  cache(request, 0, request.computed);
+  run(request);
+}
+
+void batch_scheduler::compute_ahead(engine_request& room) {
+  auto place = std::lower_bound(ahead_.begin(), ahead_.end(), &room, served_before{});
+  if (place == ahead_.end() || *place != &room)
+    ahead_.insert(place, &room);
+}
+
+void batch_scheduler::forget_ahead(engine_request& room) {
+  std::erase(ahead_, &room);
 }
 
 bool batch_scheduler::has_work() const {
   auto may_run = [](const engine_request* request) { return request->may_run(); };
   return std::any_of(running_.begin(), running_.end(), may_run)
-         || std::any_of(waiting_.begin(), waiting_.end(), may_run);
+         || std::any_of(waiting_.begin(), waiting_.end(), may_run)
+         || std::any_of(ahead_.begin(), ahead_.end(), unfinished);
 }
 
-const batch& batch_scheduler::plan() {
+const batch& batch_scheduler::plan(time_point now) {
   batch_.requests.clear();
   batch_.preemptions = 0;
   budget_ = limits_.max_num_batched_tokens;
+  now_ = now;
   plan_running();
-  if (batch_.preemptions == 0)
-    plan_waiting();
+  plan_waiting(batch_.preemptions == 0);
   // Nobody runs, yet somebody could: seats and blocks are held by requests that wait for their
-  // clients.
-  while (batch_.requests.empty() && next_waiting() != nullptr) {
-    LLUMNIX_ASSERT(!running_.empty());
-    preempt(*running_.back());
-    plan_waiting();
+  // clients. Or by pins and rooms: then it waits for those.
+  while (batch_.requests.empty() && !running_.empty() && next_waiting() != nullptr) {
+    preempt(victim(0));
+    plan_waiting(true);
   }
   return batch_;
 }
 
 void batch_scheduler::plan_running() {
-  // Victims come from the end, which is never before `i`: who was scheduled in this step stays so.
-  for (std::size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
+  // Victims are never before `i`: who was scheduled in this step stays so.
+  for (std::size_t i = 0; i < running_.size() && budget_ > 0;) {
     auto& request = *running_[i];
-    if (!request.may_run())
+    if (!request.may_run()) {
+      ++i;
       continue;
+    }
     auto tokens = std::min(request.tokens() - request.computed, budget_);
     while (request.running && !extend(request, tokens))
-      preempt(*running_.back());
-    if (request.running)
-      schedule(request, tokens);
+      preempt(victim(i));
+    if (!request.running)
+      continue; // another one is at `i` now
+    schedule(request, tokens);
+    ++i;
   }
 }
 
-void batch_scheduler::plan_waiting() {
-  while (budget_ > 0 && running_.size() < limits_.max_num_seqs) {
-    auto* request = next_waiting();
-    if (request == nullptr || !admit(*request))
+void batch_scheduler::plan_waiting(bool admits) {
+  for (auto room = ahead_.begin(); budget_ > 0;) {
+    room = std::find_if(room, ahead_.end(), unfinished);
+    auto* request = admits && running_.size() < limits_.max_num_seqs ? next_waiting() : nullptr;
+    if (room != ahead_.end() && (request == nullptr || served_before{}(*room, request))) {
+      schedule(**room, std::min((*room)->prefill_tokens - (*room)->computed, budget_));
+      ++room;
+    } else if (request != nullptr) {
+      admits = admit(*request);
+    } else {
       return;
+    }
   }
 }
 
 bool batch_scheduler::admit(engine_request& request) {
-  // At least the last position is computed: the next token is read off it.
-  auto reusable
-    = std::min<std::size_t>(request.keys.size(), (request.tokens() - 1) / block_tokens_);
-  std::span<const std::uint64_t> keys{request.keys.data(), reusable};
+  auto keys = request.reusable_keys();
   keys = keys.first(blocks_.count_cached(keys));
   auto cached = static_cast<std::uint32_t>(keys.size()) * block_tokens_;
   auto tokens = std::min(request.tokens() - cached, budget_);
@@ -79,9 +123,7 @@ bool batch_scheduler::admit(engine_request& request) {
   if (!blocks_.take(keys, needed - static_cast<std::uint32_t>(keys.size()), request.blocks))
     return false;
   waiting_.erase(&request);
-  running_.insert(
-    std::upper_bound(running_.begin(), running_.end(), &request, served_before{}), &request);
-  request.running = true;
+  run(request);
   request.computed = cached;
   request.written = std::max(request.written, cached);
   request.prefill_tokens = request.tokens();
@@ -100,11 +142,21 @@ bool batch_scheduler::extend(engine_request& request, std::uint32_t tokens) {
 void batch_scheduler::schedule(engine_request& request, std::uint32_t tokens) {
   budget_ -= tokens;
   batch_.requests.push_back({&request, tokens});
+  // Cached before it is computed, as in vLLM: who shares it is scheduled, and computed, after it.
+  cache(request, request.computed, request.computed + tokens);
+}
+
+void batch_scheduler::run(engine_request& request) {
+  running_.insert(
+    std::upper_bound(running_.begin(), running_.end(), &request, served_before{}), &request);
+  request.running = true;
+}
+
+/// Caches the blocks that positions [from, to) fill.
+void batch_scheduler::cache(engine_request& request, std::uint32_t from, std::uint32_t to) {
   if (request.broken)
     return;
-  // Cached before it is computed, as in vLLM: who shares it is scheduled, and computed, after it.
-  for (auto i = request.computed / block_tokens_; i < (request.computed + tokens) / block_tokens_;
-       ++i)
+  for (auto i = from / block_tokens_; i < to / block_tokens_; ++i)
     blocks_.cache(
       request.blocks[i], request.keys[i], i == 0 ? 0 : request.keys[i - 1],
       std::span{request.ids}.subspan(std::size_t{i} * block_tokens_, block_tokens_));
@@ -114,8 +166,22 @@ void batch_scheduler::preempt(engine_request& request) {
   remove(request);
   request.running = false;
   request.computed = 0;
-  waiting_.insert(&request);
+  ++request.preemptions;
+  thaw(request);
   ++batch_.preemptions;
+}
+
+/// Whose blocks to take among the running from `first` on: the last in order of service, but rather
+/// not one that came a moment ago, nor one whose blocks are pinned and would not become free.
+engine_request& batch_scheduler::victim(std::size_t first) const {
+  auto rank = [this](const engine_request& x) {
+    return x.pinned ? 2 : x.spared_until > now_ ? 1 : 0;
+  };
+  auto* best = running_.back();
+  for (auto i = running_.size(); i-- > first && rank(*best) > 0;)
+    if (rank(*running_[i]) < rank(*best))
+      best = running_[i];
+  return *best;
 }
 
 engine_request* batch_scheduler::next_waiting() const {

@@ -27,11 +27,12 @@ std::uint32_t block_manager::count_cached(std::span<const std::uint64_t> keys) c
 }
 
 bool block_manager::take(
-  std::span<const std::uint64_t> keys, std::uint32_t fresh, std::vector<block_index>& table) {
+  std::span<const std::uint64_t> keys, std::uint32_t fresh, std::vector<block_index>& table,
+  std::uint32_t spare) {
   std::uint32_t revived = 0; // cached and free: taking them uses up free blocks
   for (auto key : keys)
     revived += blocks_[by_key_.at(key)].references == 0;
-  if (fresh + revived > free_)
+  if (fresh + revived + spare > free_)
     return false;
   for (auto key : keys) {
     auto block = by_key_.at(key);
@@ -63,6 +64,32 @@ void block_manager::release(std::vector<block_index>& table) {
     else
       link_front(block);
   }
+}
+
+void block_manager::pin(std::span<const block_index> blocks) {
+  for (auto block : blocks) {
+    LLUMNIX_ASSERT(blocks_[block].references > 0);
+    ++blocks_[block].references;
+    ++blocks_[block].pins;
+    ++pins_;
+  }
+}
+
+void block_manager::unpin(std::vector<block_index>& blocks) {
+  for (auto block : blocks) {
+    LLUMNIX_ASSERT(blocks_[block].pins > 0);
+    --blocks_[block].pins;
+    --pins_;
+  }
+  release(blocks);
+}
+
+std::uint32_t block_manager::pinned() const {
+  if (pins_ == 0)
+    return 0;
+  return static_cast<std::uint32_t>(std::count_if(
+    blocks_.begin(), blocks_.end(),
+    [](const entry& x) { return x.pins > 0 && x.pins == x.references; }));
 }
 
 void block_manager::cache(
@@ -156,7 +183,13 @@ bool block_manager::consistent() const {
   auto mapped = std::all_of(by_key_.begin(), by_key_.end(), [this](const auto& x) {
     return blocks_[x.second].keyed && blocks_[x.second].key == x.first;
   });
-  return mapped && previous == last_ && listed == free_ && unheld == listed
+  std::size_t pins = 0;
+  for (const auto& x : blocks_) {
+    pins += x.pins;
+    if (x.pins > x.references)
+      return false;
+  }
+  return mapped && pins == pins_ && previous == last_ && listed == free_ && unheld == listed
          && static_cast<std::size_t>(keyed) == by_key_.size();
 }
 

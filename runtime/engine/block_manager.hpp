@@ -32,12 +32,19 @@ public:
   /// How many blocks at the front of `keys` are cached, up to the first that is not.
   std::uint32_t count_cached(std::span<const std::uint64_t> keys) const;
   /// Appends to `table` the blocks cached under `keys` (all must be), and `fresh` overwritten ones.
-  /// All or nothing: false when fewer blocks are free.
-  bool
-  take(std::span<const std::uint64_t> keys, std::uint32_t fresh, std::vector<block_index>& table);
+  /// All or nothing: false when fewer than `spare` blocks would be left free.
+  bool take(
+    std::span<const std::uint64_t> keys, std::uint32_t fresh, std::vector<block_index>& table,
+    std::uint32_t spare = 0);
   /// Lets go of all blocks of `table` and empties it. The last become reusable first, so that a
   /// prefix outlives what was built on it.
   void release(std::vector<block_index>& table);
+  /// One more hold on held blocks, so that they outlive whoever has them in his table.
+  void pin(std::span<const block_index> blocks);
+  /// Ends that hold and empties `blocks`, as `release`.
+  void unpin(std::vector<block_index>& blocks);
+  /// Blocks nobody holds but pins. Walks everything where there are any.
+  std::uint32_t pinned() const;
   /// Caches a held block. `parent` is the key of the block before it, 0 for the first; `tokens` are
   /// for `changes`. Ignored where another block is cached under this key.
   void cache(
@@ -57,7 +64,7 @@ public:
   /// What the cache did, for those who want to know.
   kv_change_log& changes() { return changes_; }
 
-  /// Holders of a block.
+  /// Holders of a block, pins included.
   std::uint32_t references(block_index block) const { return blocks_[block].references; }
   /// Whether list, counts and cache agree; walks everything. For tests.
   bool consistent() const;
@@ -66,6 +73,7 @@ private:
   static constexpr block_index none = static_cast<block_index>(-1);
   struct entry {
     std::uint32_t references = 0;
+    std::uint32_t pins = 0; ///< among the references
     bool keyed = false;
     std::uint64_t key = 0;
     std::uint64_t parent = 0;
@@ -84,6 +92,7 @@ private:
   block_index first_ = none; ///< handed out next
   block_index last_ = none;
   std::uint32_t free_ = 0;
+  std::size_t pins_ = 0; ///< of all blocks
   std::unordered_map<std::uint64_t, block_index> by_key_;
   kv_change_log changes_;
 };

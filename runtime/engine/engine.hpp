@@ -37,6 +37,8 @@ struct step_result {
   std::uint32_t preemptions = 0;
 };
 
+class moving_requests;
+
 /// ENGINE port, first shape: an engine stepped from outside, a plain value without a clock or a
 /// thread. (The second shape, an engine that runs by itself behind HTTP, comes with
 /// `integrations/vllm`.)
@@ -48,8 +50,8 @@ public:
   /// `too_long` (can never fit), `queue_full`, or `stale` (the stream is already here under the
   /// same or a higher epoch). The same stream under a lower epoch is aborted first.
   virtual result<void> submit(inference_request request) = 0;
-  /// Forgets the stream if it runs under `epoch` or a lower one; its blocks are free when this
-  /// returns. True if there was something to forget.
+  /// Forgets the stream if it runs under `epoch` or a lower one; its blocks, but for pinned ones,
+  /// are free when this returns. True if there was something to forget.
   virtual bool abort(const stream_ref& stream, std::uint32_t epoch) = 0;
   /// Raises the credit of a stream (`inference_request::credit`); a lower value than known is
   /// ignored.
@@ -74,6 +76,8 @@ public:
   /// What its prefix cache holds, in parts that fit into messages, to be heard in this order; the
   /// first is `cleared`. Empty where an engine does not tell.
   virtual std::vector<kv_changes> cached_kv() const { return {}; }
+  /// How its requests are moved out and in; null where it cannot (`pauses` is false).
+  virtual moving_requests* moving() { return nullptr; }
 };
 
 } // namespace llumnix

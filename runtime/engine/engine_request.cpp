@@ -2,6 +2,8 @@
 
 #include "runtime/engine/modeled_tokens.hpp"
 
+#include <algorithm>
+
 namespace llumnix {
 
 engine_request::engine_request(
@@ -9,6 +11,8 @@ engine_request::engine_request(
   : stream{std::move(request.stream)},
     epoch{request.epoch},
     text_id{std::move(request.text_id)},
+    model{std::move(request.model)},
+    wishes{std::move(request.wishes)},
     status_id{"cmpl-" + text_id + "-0"},
     sampling{std::move(request.sampling)},
     key{modeled::sampling_key(sampling)},
@@ -28,6 +32,35 @@ engine_request::engine_request(
 void engine_request::append(token_id id) {
   ids.push_back(id);
   append_digest(id);
+}
+
+bool engine_request::follow(std::span<const token_id> all) {
+  auto common = std::min(ids.size(), all.size());
+  if (!std::equal(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(common), all.begin()))
+    return false;
+  for (auto id : all.subspan(common))
+    append(id);
+  return true;
+}
+
+inference_request engine_request::as_request() const {
+  auto output = ids.begin() + static_cast<std::ptrdiff_t>(prompt_tokens);
+  return {
+    .stream = stream,
+    .epoch = epoch,
+    .text_id = text_id,
+    .model = model,
+    .prompt = {ids.begin(), output},
+    .output = {output, ids.end()},
+    .sampling = sampling,
+    .priority = priority,
+    .credit = credit,
+    .wishes = wishes,
+  };
+}
+
+std::span<const std::uint64_t> engine_request::reusable_keys() const {
+  return std::span{keys}.first(std::min<std::size_t>(keys.size(), (tokens() - 1) / block_tokens_));
 }
 
 void engine_request::append_digest(token_id id) {

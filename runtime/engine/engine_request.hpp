@@ -1,9 +1,11 @@
 #pragma once
 
+#include "runtime/base/time.hpp"
 #include "runtime/engine/kv_pool.hpp"
 #include "runtime/serving/request.hpp"
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,13 @@ public:
 
   /// Appends a generated token.
   void append(token_id id);
+  /// Makes `ids` those of `all`, where one begins with the other; else false, and nothing changes.
+  bool follow(std::span<const token_id> all);
+  /// Itself as others know it, with all output there is.
+  inference_request as_request() const;
+  /// Keys of the blocks at its front that may be shared. At least the last position is computed:
+  /// the next token is read off it.
+  std::span<const std::uint64_t> reusable_keys() const;
   /// Prompt and output, tokens.
   std::uint32_t tokens() const { return static_cast<std::uint32_t>(ids.size()); }
   /// Output tokens there are; the index of the next one.
@@ -29,6 +38,8 @@ public:
   stream_ref stream;
   std::uint32_t epoch;
   std::string text_id;
+  std::string model;
+  placement_wishes wishes;
   std::string status_id; ///< as vLLM names the first choice of a completion: "cmpl-" text_id "-0"
   sampling_params sampling;
   std::uint64_t key; ///< sampling key
@@ -47,7 +58,12 @@ public:
   std::uint32_t prefill_tokens = 0; ///< positions computed as a prompt since it last began to run
   std::uint32_t written = 0;        ///< most positions it ever had computed itself or found cached
   std::optional<std::uint32_t> cached_tokens; ///< prompt tokens found cached when it first ran
+  std::uint32_t preemptions = 0;
+  std::uint32_t untold = 0;  ///< ids at the end that it came with and nobody was told yet
+  time_point spared_until{}; ///< until then others are preempted rather than it
   bool running = false;
+  bool frozen = false;                  ///< out of batch or queue until it goes back or goes away
+  bool pinned = false;                  ///< a hand-over holds its blocks too
   bool told_cached = false;             ///< `cached_tokens` went out with a delta
   bool broken = false;                  ///< its KV was found bad; stays so
   std::optional<std::uint32_t> corrupt; ///< `engine.corrupt`: spoil this block of its table

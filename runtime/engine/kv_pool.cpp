@@ -74,6 +74,14 @@ void kv_pool::write(block_index block, std::uint32_t offset, std::uint64_t diges
     words[k] = modeled::mix(digest + k);
 }
 
+bool kv_pool::holds(block_index block, std::uint32_t offset, std::uint64_t digest) const {
+  const auto* words = data_ + at(block, offset);
+  for (std::uint32_t k = 0; k < words_; ++k)
+    if (words[k] != modeled::kv_word(digest, k))
+      return false;
+  return true;
+}
+
 void kv_pool::spoil(block_index block, std::uint32_t offset) {
   for (auto& word : position(block, offset))
     word = ~word;

@@ -2,6 +2,7 @@
 
 #include "runtime/base/result.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -37,6 +38,10 @@ public:
   std::uint64_t read(block_index block, std::uint32_t offset, std::uint32_t word) const {
     return data_[at(block, offset) + word];
   }
+  /// Whether every word of a position is that of this digest.
+  bool holds(block_index block, std::uint32_t offset, std::uint64_t digest) const;
+  /// All of it, block after block. Stays where it is when the pool is moved.
+  std::span<std::byte> memory() { return std::as_writable_bytes(std::span{data_, at(blocks_, 0)}); }
   /// Writes the KV bytes of a position with that digest (spec/modeled_engine.md 2).
   void write(block_index block, std::uint32_t offset, std::uint64_t digest);
   /// Spoils every word of a position. Tests only (`engine.corrupt`).

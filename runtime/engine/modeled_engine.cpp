@@ -21,7 +21,7 @@ token_delta delta_for(const engine_request& request) {
   token_delta delta;
   delta.stream = request.stream.stream;
   delta.epoch = request.epoch;
-  delta.start = request.output_tokens();
+  delta.start = request.output_tokens() - request.untold;
   return delta;
 }
 
@@ -56,8 +56,8 @@ modeled_engine::modeled_engine(modeled_setup setup, kv_pool pool)
 
 engine_capabilities modeled_engine::capabilities() const {
   return {
-    .exports_kv = false,
-    .pauses = false,
+    .exports_kv = true,
+    .pauses = true,
     .status_per_step = true,
     .token_ids = true,
     .tells_kv = true};
@@ -89,15 +89,20 @@ result<void> modeled_engine::validate(const inference_request& request) const {
   return {};
 }
 
+result<void> modeled_engine::validate_epoch(const inference_request& request) const {
+  auto it = requests_.find(request.stream);
+  if (it == requests_.end() || it->second->epoch < request.epoch)
+    return {};
+  return {
+    errc::stale, fmt::format(
+                   "stream {} is here under epoch {}, not below {}", to_string(request.stream),
+                   it->second->epoch, request.epoch)};
+}
+
 result<void> modeled_engine::submit(inference_request request) {
-  if (auto it = requests_.find(request.stream); it != requests_.end()) {
-    if (it->second->epoch >= request.epoch)
-      return {
-        errc::stale, fmt::format(
-                       "stream {} is here under epoch {}, not below {}", to_string(request.stream),
-                       it->second->epoch, request.epoch)};
-    remove(*it->second);
-  }
+  if (auto newer = validate_epoch(request); !newer)
+    return newer;
+  abort(request.stream, request.epoch);
   if (auto valid = validate(request); !valid)
     return valid;
   if (scheduler_.waiting().size() >= setup_.max_waiting)
@@ -109,17 +114,22 @@ result<void> modeled_engine::submit(inference_request request) {
   requests_.emplace(added.stream, std::move(owned));
   if (setup_.corrupt && setup_.corrupt->text_id == added.text_id)
     added.corrupt = setup_.corrupt->block;
-  if (auto told = added.output_tokens(); told > 0)
-    added.over = modeled::finish_of(
-      added.ids.back(), added.sampling, told - 1, added.tokens() < setup_.max_model_len);
-  if (added.over != finish_reason::none) {
-    over_.push_back(&added);
+  note_over(added);
+  if (added.over != finish_reason::none)
     return {};
-  }
   scheduler_.add(added);
   arrived_.push_back(&added);
   ++version_;
   return {};
+}
+
+/// A request that ended before it came only has its end to be told.
+void modeled_engine::note_over(engine_request& request) {
+  if (auto told = request.output_tokens(); told > 0)
+    request.over = modeled::finish_of(
+      request.ids.back(), request.sampling, told - 1, request.tokens() < setup_.max_model_len);
+  if (request.over != finish_reason::none)
+    over_.push_back(&request);
 }
 
 bool modeled_engine::abort(const stream_ref& stream, std::uint32_t epoch) {
@@ -142,14 +152,14 @@ bool modeled_engine::holds(const stream_ref& stream, std::uint32_t epoch) const 
 }
 
 bool modeled_engine::has_work() const {
-  return !over_.empty() || scheduler_.has_work();
+  return !over_.empty() || !adopted_.empty() || scheduler_.has_work();
 }
 
-step_result modeled_engine::step(time_point) {
+step_result modeled_engine::step(time_point now) {
   step_result result;
   note_arrivals();
   tell_over(result);
-  const auto& batch = scheduler_.plan();
+  const auto& batch = scheduler_.plan(now);
   result.preemptions = batch.preemptions;
   result.outputs.reserve(result.outputs.size() + batch.requests.size());
   step_load load;
@@ -159,15 +169,17 @@ step_result modeled_engine::step(time_point) {
     if (share.request->computed == share.request->tokens())
       emit(*share.request, result);
   }
+  if (!adopted_.empty())
+    tell_adopted(result);
   result.duration = setup_.latency.step_time(load, setup_.speed);
   result.worked = !batch.requests.empty() || !result.outputs.empty();
   for (auto* request : ended_)
     remove(*request);
   ended_.clear();
-  if (result.worked) {
+  if (result.worked)
     ++steps_;
+  if (result.worked || result.preemptions > 0)
     ++version_;
-  }
   return result;
 }
 
@@ -183,11 +195,41 @@ void modeled_engine::note_arrivals() {
 void modeled_engine::tell_over(step_result& result) {
   for (auto* request : over_) {
     auto delta = delta_for(*request);
+    tell_untold(*request, delta);
     delta.finish = request->over;
     result.outputs.push_back({request->stream, std::move(delta)});
     ended_.push_back(request);
   }
   over_.clear();
+}
+
+/// Ids of requests that moved here whose step told nothing: they wait for credit, or for the rest
+/// of their KV. The source had both when it made these.
+void modeled_engine::tell_adopted(step_result& result) {
+  for (auto* request : adopted_) {
+    if (request->untold == 0)
+      continue;
+    auto delta = delta_for(*request);
+    tell_untold(*request, delta);
+    if (!std::exchange(request->told_cached, true))
+      delta.cached_tokens = *request->cached_tokens;
+    result.outputs.push_back({request->stream, std::move(delta)});
+  }
+  adopted_.clear();
+}
+
+/// Puts the ids that nobody was told yet in front of a delta that starts with them.
+void modeled_engine::tell_untold(engine_request& request, token_delta& delta) const {
+  auto count = std::exchange(request.untold, 0);
+  delta.tokens.insert(delta.tokens.begin(), request.ids.end() - count, request.ids.end());
+  if (!request.sampling.logprobs)
+    return;
+  std::vector<token_logprob> logprobs;
+  for (auto position = request.tokens() - count; position < request.tokens(); ++position) {
+    auto drawn = modeled::draw(request.digests[position - 1], request.key, position - 1);
+    logprobs.push_back(modeled::logprob_of(drawn, request.sampling.top_logprobs));
+  }
+  delta.logprobs.insert(delta.logprobs.begin(), logprobs.begin(), logprobs.end());
 }
 
 void modeled_engine::compute(const scheduled_request& share) {
@@ -253,6 +295,8 @@ void modeled_engine::emit(engine_request& request, step_result& result) {
     delta.logprobs.push_back(modeled::logprob_of(drawn, request.sampling.top_logprobs));
   if (!std::exchange(request.told_cached, true))
     delta.cached_tokens = *request.cached_tokens;
+  if (request.untold > 0)
+    tell_untold(request, delta);
   request.append(token);
   delta.finish
     = modeled::finish_of(token, request.sampling, index, request.tokens() < setup_.max_model_len);
@@ -266,6 +310,9 @@ void modeled_engine::remove(engine_request& request) {
     scheduler_.remove(request);
   std::erase(arrived_, &request);
   std::erase(over_, &request);
+  std::erase(adopted_, &request);
+  if (request.pinned)
+    forget_pinned(request);
   requests_.erase(requests_.find(request.stream));
   ++version_;
 }
@@ -278,6 +325,8 @@ instance_status modeled_engine::status() const {
     status_.update_id = version;
     status_.step_id = static_cast<std::int32_t>(steps_ & 0x7FFFFFFF);
     collect_load(scheduler_, blocks_, setup_.block_tokens, status_);
+    if (!pins_.empty() || !rooms_.empty())
+      collect_moves(status_);
   }
   return status_;
 }

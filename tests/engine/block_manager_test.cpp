@@ -158,3 +158,41 @@ TEST_CASE("bytes are overwritten when a block is handed out, or at once if so co
     CHECK(x.pool.read(0, 1, 0) == x.pool.read(0, 0, 1));
   }
 }
+
+TEST_CASE("pinned blocks stay held, and their bytes stay, when their holder lets go") {
+  for (bool poison : {false, true}) {
+    CAPTURE(poison);
+    manager_fixture x{4, true, poison};
+    std::vector<block_index> table;
+    REQUIRE(x.manager.take({}, 3, table));
+    x.pool.write(table[0], 1, 42);
+    std::vector<block_index> pinned{table[0], table[1]}, again{table[1]};
+    x.manager.pin(pinned);
+    x.manager.pin(again);
+    CHECK(x.manager.pinned() == 0); // somebody else holds them
+    x.manager.release(table);
+    CHECK(x.manager.pinned() == 2);
+    CHECK(x.manager.free() == 2);
+    CHECK_FALSE(x.manager.take({}, 3, table));
+    CHECK(x.pool.holds(pinned[0], 1, 42));
+    CHECK(x.manager.consistent());
+    auto first = pinned[0];
+    x.manager.unpin(pinned);
+    CHECK(pinned.empty());
+    CHECK(x.manager.pinned() == 1);
+    CHECK(x.pool.holds(first, 1, 42) == !poison);
+    x.manager.unpin(again);
+    CHECK(x.manager.pinned() == 0);
+    CHECK(x.manager.free() == 4);
+    CHECK(x.manager.consistent());
+  }
+}
+
+TEST_CASE("blocks can be taken so that some stay free") {
+  manager_fixture x;
+  std::vector<block_index> table;
+  CHECK_FALSE(x.manager.take({}, 3, table, 2));
+  CHECK(table.empty());
+  CHECK(x.manager.take({}, 2, table, 2));
+  CHECK(x.manager.free() == 2);
+}
