@@ -1,5 +1,6 @@
 #include "runtime/serving/flight_recorder.hpp"
 
+#include <algorithm>
 #include <map>
 #include <string_view>
 
@@ -20,6 +21,19 @@ bool is_related(std::string_view text_id, std::string_view id) {
 
 void flight_recorder::note(const std::string& text_id, flight_event event) {
   add(running_[text_id], std::move(event));
+}
+
+void flight_recorder::note_late(const std::string& text_id, flight_event event) {
+  auto found = running_.find(text_id);
+  if (found != running_.end()) {
+    add(found->second, std::move(event));
+    return;
+  }
+  auto ended = std::find_if(ended_.rbegin(), ended_.rend(), [&](const flight_record& x) {
+    return x.text_id == text_id;
+  });
+  if (ended != ended_.rend())
+    add(*ended, std::move(event));
 }
 
 void flight_recorder::end(const std::string& text_id, flight_event event) {

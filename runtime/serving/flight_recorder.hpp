@@ -37,6 +37,8 @@ public:
 
   /// Adds to the request's record; one that ended under the same id is another.
   void note(const std::string& text_id, flight_event event);
+  /// The same, of a request that may have ended meanwhile; nothing where none is known.
+  void note_late(const std::string& text_id, flight_event event);
   /// The last event; from now on the record may be dropped to make room.
   void end(const std::string& text_id, flight_event event);
   /// The latest records of a request: its own and those of its further choices ("ID.1") and

@@ -3,6 +3,7 @@
 #include "runtime/base/assert.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/serving/step_batch.hpp"
+#include "runtime/serving/stream_claims.hpp"
 #include "runtime/serving/token_stream.hpp"
 
 #include <algorithm>
@@ -24,6 +25,7 @@ struct stream_table::entry {
   std::uint32_t consumed = 0;
   std::uint32_t granted = 0;
   std::uint32_t cached_tokens = 0;
+  std::unique_ptr<stream_claims> claims{}; ///< once it was claimed, or has a gap
 
   std::uint64_t number() const { return request.stream.stream; }
   std::uint32_t delivered() const { return static_cast<std::uint32_t>(request.output.size()); }
@@ -89,6 +91,8 @@ void stream_table::replay(entry& stream, std::vector<instance_id> exclude, time_
     return;
   }
   ++stream.request.epoch;
+  if (stream.claims)
+    stream.claims->raised(stream.request.epoch, stream.delivered());
   request_placement(stream, true, std::move(exclude), now);
 }
 
@@ -130,27 +134,7 @@ void stream_table::on_batch(
   const node_life& from, const instance_id& instance, const std::vector<char>& bytes,
   time_point now) {
   stream_owner sender{from, instance};
-  auto read = read_step_batch(bytes, [&](const token_delta& delta) {
-    auto found = streams_.find(delta.stream);
-    if (found == streams_.end()) {
-      port_.abort(sender, delta.stream, delta.epoch);
-      return;
-    }
-    auto& stream = *found->second;
-    if (delta.epoch < stream.request.epoch) {
-      port_.abort(sender, delta.stream, delta.epoch);
-      return;
-    }
-    if (!stream.owner)
-      stream.owner = sender; // its first token overtook the news of its placement
-    if (delta.epoch > stream.request.epoch || *stream.owner != sender) {
-      log::gateway.warn(
-        "odd-delta", "{} of {} speaks for stream {} under epoch {}, which it does not own",
-        instance, from.node, delta.stream, delta.epoch);
-      return;
-    }
-    accept(stream, delta, now);
-  });
+  auto read = read_step_batch(bytes, [&](const token_delta& delta) { hear(sender, delta, now); });
   if (!read)
     log::gateway.error("bad-batch", "from {} of {}: {}", instance, from.node, read.error().context);
   auto flushing = std::exchange(touched_, {});
@@ -160,31 +144,80 @@ void stream_table::on_batch(
     sink->flush();
 }
 
-void stream_table::accept(entry& stream, const token_delta& delta, time_point now) {
-  stream.last_news = now;
-  stream.news_from_owner = true;
-  if (delta.start > stream.delivered()) { // never on one connection; what is missing is computed
-                                          // again
-    auto lost = *stream.owner;
-    log::gateway.warn(
-      "gap", "stream {} expected token {}, got {}", stream.request.text_id, stream.delivered(),
-      delta.start);
-    port_.abort(lost, stream.number(), stream.request.epoch);
-    replay(stream, {}, now);
+/// The batch rule of spec/migration.md 12.2.
+void stream_table::hear(const stream_owner& sender, const token_delta& delta, time_point now) {
+  auto found = streams_.find(delta.stream);
+  if (found == streams_.end()) {
+    port_.abort(sender, delta.stream, delta.epoch);
     return;
   }
+  auto& stream = *found->second;
+  bool current = delta.epoch == stream.request.epoch;
+  if (current && !stream.owner)
+    stream.owner = sender; // its first token overtook the news of its placement
+  if (delta.epoch > stream.request.epoch || (current && *stream.owner != sender)) {
+    log::gateway.warn(
+      "odd-delta", "{} of {} speaks for stream {} under epoch {}, which it does not own",
+      sender.instance, sender.life.node, delta.stream, delta.epoch);
+    return;
+  }
+  auto verdict = stream.claims
+                   ? stream.claims->judge(delta, stream.request.epoch, stream.delivered())
+                   : judge(delta, stream.request.epoch, stream.delivered());
+  if (verdict.abort)
+    port_.abort(sender, delta.stream, delta.epoch);
+  if (current) {
+    stream.last_news = now;
+    stream.news_from_owner = true;
+  }
+  if (verdict.hold) {
+    if (!stream.claims || !stream.claims->hold(sender, delta, now))
+      gap(stream, delta, now);
+    return;
+  }
+  if (verdict.take == 0 && !verdict.finish && !current)
+    return;
+  accept(stream, delta, verdict.skip, verdict.take, verdict.finish, now);
+  hear_held(delta.stream, now);
+}
+
+/// Batches that waited for the one just heard.
+void stream_table::hear_held(std::uint64_t number, time_point now) {
+  for (;;) {
+    auto found = streams_.find(number);
+    if (found == streams_.end() || !found->second->claims)
+      return;
+    auto held = found->second->claims->next_held(found->second->delivered());
+    if (!held)
+      return;
+    hear(held->sender, held->batch, now);
+  }
+}
+
+/// Tokens are missing that nobody will send: they are computed again.
+void stream_table::gap(entry& stream, const token_delta& delta, time_point now) {
+  log::gateway.warn(
+    "gap", "stream {} expected token {}, got {}", stream.request.text_id, stream.delivered(),
+    delta.start);
+  if (stream.owner)
+    port_.abort(*stream.owner, stream.number(), stream.request.epoch);
+  replay(stream, {}, now);
+}
+
+/// Delivers `take` tokens after the first `skip`, which were delivered before.
+void stream_table::accept(
+  entry& stream, const token_delta& delta, std::size_t skip, std::size_t take, bool ends,
+  time_point now) {
   if (delta.cached_tokens > 0)
     stream.cached_tokens = delta.cached_tokens;
-
-  // What was delivered before is skipped; a late delta may hold nothing else.
-  auto skip = std::min<std::size_t>(stream.delivered() - delta.start, delta.tokens.size());
+  auto end = skip + take;
   auto used = skip;
   bool stopped = false;
-  for (; used < delta.tokens.size() && !stopped; ++used) {
+  for (; used < end && !stopped; ++used) {
     stream.request.output.push_back(delta.tokens[used]);
     stopped = stream.text.take(delta.tokens[used]);
   }
-  auto ended = stopped ? finish_reason::stop : delta.finish;
+  auto ended = stopped ? finish_reason::stop : ends ? delta.finish : finish_reason::none;
   if (ended == finish_reason::abort) { // the engine gave it up: another one goes on
     replay(stream, {}, now);
     return;
@@ -252,7 +285,15 @@ void stream_table::on_refused(
     replay(*found->second, {by}, now);
 }
 
+void stream_table::on_node_back(const node_life& life) {
+  auto gone = lost_.find(life.node);
+  if (gone != lost_.end() && life.incarnation >= gone->second)
+    lost_.erase(gone);
+}
+
 void stream_table::on_node_lost(const node_life& life, time_point now) {
+  auto& last = lost_[life.node];
+  last = std::max(last, life.incarnation);
   std::vector<std::uint64_t> orphans;
   for (const auto& [number, stream] : streams_)
     if (
@@ -274,6 +315,58 @@ void stream_table::on_holds_answer(
     replay(*found->second, {}, now);
 }
 
+stream_table::entry* stream_table::find(const stream_ref& stream) {
+  auto found = streams_.find(stream.stream);
+  return found == streams_.end() || found->second->request.stream != stream ? nullptr
+                                                                            : found->second.get();
+}
+
+stream_claims& stream_table::claims_of(entry& stream) {
+  if (!stream.claims)
+    stream.claims = std::make_unique<stream_claims>(claim_settings{}, stream.request.epoch);
+  return *stream.claims;
+}
+
+template <class Claim>
+handover::claim_answer stream_table::answer(const Claim& claim, time_point now) {
+  auto* stream = find(claim.of.stream);
+  if (!stream)
+    return answer_when_gone(claim);
+  auto& claims = claims_of(*stream);
+  auto epoch = stream->request.epoch;
+  auto gone = lost_.find(claim.claimant.life.node);
+  bool lost = gone != lost_.end() && claim.claimant.life.incarnation <= gone->second;
+  auto decided = [&] {
+    if constexpr (std::is_same_v<Claim, handover::claim>)
+      return claims.on_claim(claim, epoch, lost);
+    else
+      return claims.on_reclaim(claim, epoch, lost);
+  }();
+  if (decided.took_over) {
+    stream->request.epoch = claim.of.epoch + 1;
+    stream->owner = claim.claimant;
+    stream->last_news = now;
+    if (stream->options.bounded)
+      stream->granted = stream->consumed + config_.credit_window;
+  }
+  decided.answer.credit = stream->granted;
+  return decided.answer;
+}
+
+handover::claim_answer stream_table::on_claim(const handover::claim& claim, time_point now) {
+  return answer(claim, now);
+}
+
+handover::claim_answer stream_table::on_reclaim(const handover::reclaim& claim, time_point now) {
+  return answer(claim, now);
+}
+
+void stream_table::on_abandon(const handover::abandon& what, time_point now) {
+  auto* stream = find(what.of.stream);
+  if (stream && claims_of(*stream).on_abandon(what, stream->request.epoch, now))
+    replay(*stream, {}, now);
+}
+
 void stream_table::place_again(time_point now) {
   std::vector<std::uint64_t> waiting;
   for (const auto& [number, stream] : streams_)
@@ -289,9 +382,17 @@ void stream_table::place_again(time_point now) {
 
 void stream_table::sweep(time_point now) {
   std::vector<std::uint64_t> silent;
-  for (const auto& [number, stream] : streams_)
-    if (stream->owner && now - stream->last_news >= config_.silence)
+  std::vector<std::uint64_t> given_up;
+  for (const auto& [number, stream] : streams_) {
+    if (stream->claims && stream->claims->chore(now) == claim_chore::replay)
+      given_up.push_back(number);
+    else if (stream->owner && now - stream->last_news >= config_.silence)
       silent.push_back(number);
+  }
+  std::sort(given_up.begin(), given_up.end());
+  for (auto number : given_up)
+    if (auto found = streams_.find(number); found != streams_.end())
+      replay(*found->second, {}, now);
   std::sort(silent.begin(), silent.end());
   for (auto number : silent) {
     auto& stream = *streams_.at(number);

@@ -14,6 +14,14 @@
 
 namespace llumnix {
 
+namespace handover {
+struct abandon;
+struct claim;
+struct claim_answer;
+struct reclaim;
+} // namespace handover
+class stream_claims;
+
 /// The instance that runs a stream's request now.
 struct stream_owner {
   node_life life;
@@ -124,9 +132,17 @@ public:
   void on_refused(
     std::uint64_t stream, std::uint32_t epoch, const instance_id& by, const error& why,
     time_point now);
-  /// A node life ended: its streams are replayed.
+  /// A node life ended: its streams are replayed, and it claims none any more.
   void on_node_lost(const node_life& life, time_point now);
+  /// A node life is connected, perhaps again.
+  void on_node_back(const node_life& life);
   void on_holds_answer(std::uint64_t stream, std::uint32_t epoch, bool holds, time_point now);
+  /// May the claimant go on with the stream? Granted, it is the owner from now on. The answer is
+  /// final: asked again, the same (`stream_claims`).
+  handover::claim_answer on_claim(const handover::claim& claim, time_point now);
+  handover::claim_answer on_reclaim(const handover::reclaim& claim, time_point now);
+  /// The claimant has let go of it and said nothing.
+  void on_abandon(const handover::abandon& what, time_point now);
   /// Whoever was asked for placements has forgotten: asks again for each stream without an owner.
   void place_again(time_point now);
   /// Call about every 100 ms: asks silent owners.
@@ -141,7 +157,16 @@ private:
   void
   request_placement(entry& stream, bool replay, std::vector<instance_id> exclude, time_point now);
   void replay(entry& stream, std::vector<instance_id> exclude, time_point now);
-  void accept(entry& stream, const token_delta& delta, time_point now);
+  entry* find(const stream_ref& stream);
+  stream_claims& claims_of(entry& stream);
+  template <class Claim>
+  handover::claim_answer answer(const Claim& claim, time_point now);
+  void hear(const stream_owner& sender, const token_delta& delta, time_point now);
+  void hear_held(std::uint64_t stream, time_point now);
+  void gap(entry& stream, const token_delta& delta, time_point now);
+  void accept(
+    entry& stream, const token_delta& delta, std::size_t skip, std::size_t take, bool ends,
+    time_point now);
   void grant_more(entry& stream);
   void finish(std::uint64_t stream, std::string outcome, const error& failure);
   void fail(entry& stream, const error& why);
@@ -152,6 +177,7 @@ private:
   stream_port& port_;
   entries streams_;
   std::uint64_t next_ = 0;
+  std::unordered_map<std::string, std::uint64_t> lost_; ///< last life of nodes that are gone
   std::vector<response_sink*> touched_; ///< sinks of the batch being read, to be flushed
 };
 

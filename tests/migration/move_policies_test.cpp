@@ -49,7 +49,8 @@ TEST_CASE("policies stand in the order of the config, with bin-packing added for
     bool adaptive;
     names expected;
   };
-  names usual{"decode_load", "prefill_failover", "decode_failover", "neutral_failover"};
+  names usual{
+    "decode_load", "neutral_load", "prefill_failover", "decode_failover", "neutral_failover"};
   const auto mitigation = "binpacking_mitigation", consolidation = "binpacking_consolidation";
   for (auto& [configured, adaptive, expected] : std::vector<row>{
          {rescheduler_config{}.policies, false, usual},

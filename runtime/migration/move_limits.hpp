@@ -1,0 +1,25 @@
+#pragma once
+
+#include "runtime/cluster/cluster_view.hpp"
+#include "runtime/migration/rescheduling_policy.hpp"
+
+#include <set>
+#include <utility>
+#include <vector>
+
+namespace llumnix {
+
+/// Pairs of source and destination.
+using move_pairs = std::set<std::pair<instance_id, instance_id>>;
+
+/// What of a plan is ordered now (spec/migration.md 2 and 10): pairs with a move under way are left
+/// until it has ended; so are destinations and sources without a free slot, those that moves before
+/// it take included. A move by load takes no more tokens than make both sides equal, and none at
+/// all where that is less than `tokens_min`: what the move costs would be more than it brings.
+///
+/// Keeps the order of the plan.
+std::vector<planned_move> moves_to_order(
+  std::vector<planned_move> plan, const cluster_view& view, const move_pairs& under_way,
+  double tokens_min = 64);
+
+} // namespace llumnix
