@@ -11,6 +11,7 @@ admin_desk_actor::behavior_type admin_desk_state::make_behavior(pointer actor, n
   life = std::move(own);
   return {
     [this](const admin_question& msg) { on_question(msg); },
+    [this](const admin_order& msg) { on_order(msg); },
     [this](const peer_up_msg& msg) {
       if (msg.card.self.life == life && !msg.card.console.empty())
         console = msg.card.console.front();
@@ -28,6 +29,17 @@ void admin_desk_state::on_question(const admin_question& msg) {
   self->request(console, std::chrono::seconds{5}, msg.question)
     .then(
       [answer = msg.answer](inspected_msg& found) { answer(std::move(found.json)); },
+      [answer = msg.answer](const caf::error& failure) { answer(from_caf(failure)); });
+}
+
+void admin_desk_state::on_order(const admin_order& msg) {
+  if (!console) {
+    msg.answer(error{errc::unreachable, "the console is being started"});
+    return;
+  }
+  self->request(console, msg.patience, msg.order)
+    .then(
+      [answer = msg.answer](ordered_msg& done) { answer(std::move(done)); },
       [answer = msg.answer](const caf::error& failure) { answer(from_caf(failure)); });
 }
 

@@ -2,8 +2,10 @@
 
 #include "actors/measured.hpp"
 #include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "runtime/base/result.hpp"
 
+#include <chrono>
 #include <functional>
 
 namespace llumnix {
@@ -15,11 +17,18 @@ struct admin_question {
   std::function<void(result<std::string>)> answer;
 };
 
-/// ADMIN DESK: takes the questions of this process's admin listener to its CONSOLE. Stays in its
-/// process.
+/// The same for something that is to be done. `patience`: how long the answer may take.
+struct admin_order {
+  order_msg order;
+  std::chrono::milliseconds patience{0};
+  std::function<void(result<ordered_msg>)> answer;
+};
+
+/// ADMIN DESK: takes the questions and orders of this process's admin listener to its CONSOLE.
+/// Stays in its process.
 using admin_desk_actor = caf::typed_actor<
-  caf::reacts_to<admin_question>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
-  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+  caf::reacts_to<admin_question>, caf::reacts_to<admin_order>, caf::reacts_to<peer_up_msg>,
+  caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 struct admin_desk_state {
   admin_desk_state() = default;
@@ -28,6 +37,7 @@ struct admin_desk_state {
 
   admin_desk_actor::behavior_type make_behavior(pointer actor, node_life own);
   void on_question(const admin_question& msg);
+  void on_order(const admin_order& msg);
 
   pointer self = nullptr;
   node_life life;
@@ -39,3 +49,4 @@ admin_desk_actor::behavior_type make_admin_desk(admin_desk_state::pointer self, 
 } // namespace llumnix
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::admin_question)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::admin_order)

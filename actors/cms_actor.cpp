@@ -296,8 +296,11 @@ void cms_state::note_longest(const view_change_msg& change) {
 /// An engine behind HTTP has a llumlet that lives, whatever has become of the engine itself.
 instance_state cms_state::shown_state(const instance_view& x) const {
   bool works = x.has_status && x.status.schedulable;
-  bool shared = claims.contains(x.metadata.instance_id);
-  return shared && !works && x.state == instance_state::ready ? instance_state::lost : x.state;
+  if (works || x.state != instance_state::ready)
+    return x.state;
+  if (claims.contains(x.metadata.instance_id))
+    return instance_state::lost;
+  return x.has_status && !x.foreign() ? instance_state::draining : x.state;
 }
 
 inspected_msg cms_state::on_inspect() {
@@ -325,7 +328,10 @@ inspected_msg cms_state::on_inspect() {
          {"reserved", 0},
          {"block_tokens", block}}},
        {"migrations",
-        {{"in", status.num_migrate_in_reqs}, {"out", status.num_migrate_out_reqs}, {"slots", 0}}},
+        {{"in", status.num_migrate_in_reqs},
+         {"out", status.num_migrate_out_reqs},
+         {"slots",
+          std::max(0, status.num_available_migrate_in_slots + status.num_migrate_in_reqs)}}},
        {"status_age_ms", age}});
   }
   return {instances.dump(-1, ' ', false, json::error_handler_t::replace)};

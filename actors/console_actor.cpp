@@ -32,12 +32,16 @@ console_actor::behavior_type
 console_state::make_behavior(pointer actor, console_actor_config settings) {
   self = actor;
   config = std::move(settings);
+  self->set_down_handler([this](const caf::down_msg& msg) {
+    std::erase_if(drains, [&](const auto& each) { return each.second.address() == msg.source; });
+  });
   return {
     [this](const inspect_msg& msg) { return on_inspect(msg); },
+    [this](const order_msg& msg) { return on_order(msg); },
     [this](event_msg& msg) { on_event(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
-    [this](const stat_msg&) { return actor_stats_msg{{self->stat("console", "console")}}; },
+    [this](const stat_msg&) { return on_stat(); },
   };
 }
 
@@ -233,6 +237,8 @@ void console_state::on_peer_up(const peer_up_msg& msg) {
     on_event(event);
   }
   known->second = msg.card;
+  for (const auto& [instance, drain] : drains)
+    self->send(drain, msg);
 }
 
 void console_state::on_peer_down(const peer_down_msg& msg) {
@@ -242,6 +248,14 @@ void console_state::on_peer_down(const peer_down_msg& msg) {
     "node_down",
     {{"node", msg.life.node}, {"incarnation", std::to_string(msg.life.incarnation)}}};
   on_event(event);
+  for (const auto& [instance, drain] : drains)
+    self->send(drain, msg);
+  std::vector<std::uint64_t> lost;
+  for (const auto& [number, each] : moves)
+    if (each.source == msg.life)
+      lost.push_back(number);
+  for (auto number : lost)
+    settle(number, error{errc::unreachable, "its instance was lost; it is replayed elsewhere"});
 }
 
 /// Our own GATEWAY tells what happens only while somebody wants to know.
@@ -275,6 +289,14 @@ caf::result<inspected_msg> console_state::events(const std::string& after) {
     {{"last", events_seen},
      {"missed", first_kept > from ? first_kept - from : 0},
      {"events", std::move(listed)}});
+}
+
+actor_stats_msg console_state::on_stat() {
+  auto line = self->stat("console", "console");
+  line.state = {
+    {"moves", static_cast<std::int64_t>(moves.size())},
+    {"drains", static_cast<std::int64_t>(drains.size())}};
+  return {{std::move(line)}};
 }
 
 console_actor::behavior_type

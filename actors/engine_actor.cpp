@@ -21,6 +21,9 @@ engine_actor::behavior_type engine_state::make_behavior(
     [this](const grant_msg& msg) { on_grant(msg); },
     [this](const holds_msg& msg) { return on_holds(msg); },
     [this](const watch_kv_msg& msg) { on_watch_kv(msg); },
+    [this](departure_order_msg& msg) { on_order(msg); },
+    [this](arrival_order_msg& msg) { on_order(msg); },
+    [this](const list_requests_msg&) { return on_list(); },
     [this](step_atom, std::uint64_t ended) { on_step(ended); },
     [this](tick_atom) {
       news_pending = false;
@@ -52,13 +55,20 @@ void engine_state::on_submit(submit_msg& msg) {
 }
 
 void engine_state::on_abort(const abort_msg& msg) {
-  auto found = streams.find(msg.stream);
-  if (found == streams.end() || found->second > msg.epoch)
+  if (!forget(msg.stream, msg.epoch))
     return;
-  streams.erase(found);
-  engine->abort(msg.stream, msg.epoch);
   tell_news();
   begin_step();
+}
+
+/// Whether there was something to forget.
+bool engine_state::forget(const stream_ref& stream, std::uint32_t epoch) {
+  auto found = streams.find(stream);
+  if (found == streams.end() || found->second > epoch)
+    return false;
+  streams.erase(found);
+  engine->abort(stream, epoch);
+  return true;
 }
 
 void engine_state::on_grant(const grant_msg& msg) {
@@ -135,6 +145,8 @@ void engine_state::on_step(std::uint64_t ended) {
     return;
   stepping = false;
   deliver();
+  tell_computed();
+  carry_out_orders();
   tell_news();
   begin_step();
 }

@@ -3,8 +3,10 @@
 #include "actors/measured.hpp"
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/kv_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "runtime/engine/engine.hpp"
+#include "runtime/engine/moving.hpp"
 
 #include <map>
 #include <memory>
@@ -39,6 +41,16 @@ struct engine_state {
   void on_peer_down(const peer_down_msg& msg);
   actor_stats_msg on_stat();
 
+  // engine_moves.cpp: what hand-overs want, done between two steps.
+  void on_order(departure_order_msg& msg);
+  void on_order(arrival_order_msg& msg);
+  listed_msg on_list() const;
+  void carry_out(departure_order_msg& msg);
+  void carry_out(arrival_order_msg& msg);
+  void carry_out_orders();
+  void tell_computed();
+
+  bool forget(const stream_ref& stream, std::uint32_t epoch);
   void begin_step();
   void deliver();
   void tell_news();
@@ -62,6 +74,14 @@ struct engine_state {
   std::vector<submit_msg> early;               ///< requests of gateways not known here yet
   static constexpr std::size_t early_max = 1024;
   std::vector<kv_watcher> kv_watchers;
+  using order = std::variant<departure_order_msg, arrival_order_msg>;
+  std::vector<order> orders; ///< for the end of the running step
+  /// A room whose KV is computed ahead, and what its ARRIVAL was told of it.
+  struct computed_room {
+    arrival_actor arrival;
+    std::uint32_t told = 0; ///< positions
+  };
+  std::map<handover_id, computed_room> being_computed;
   step_result running;
   bool stepping = false;
   std::uint64_t generation = 0;

@@ -2,6 +2,7 @@
 
 #include "actors/flight_json.hpp"
 #include "actors/protocol/caf_error.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "actors/view_feed.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/scheduling/policy_registry.hpp"
@@ -51,6 +52,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
     [this](const view_change_msg& msg) { on_view_change(msg); },
     [this](const kv_changes_msg& msg) { on_kv_changes(msg); },
+    [this](const moved_msg& msg) { on_moved(msg); },
     [this](const watch_msg&) { on_watch(); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](const stat_msg&) { return on_stat(); },
@@ -394,6 +396,31 @@ void gateway_state::ask_engines() {
 void gateway_state::on_kv_changes(const kv_changes_msg& msg) {
   if (prefixes)
     prefixes->hear(msg);
+}
+
+/// For the record. What the request weighs is in the status of the instance it went to by now.
+void gateway_state::on_moved(const moved_msg& msg) {
+  const auto& x = msg.result;
+  bool moved = x.outcome == "moved";
+  if (!moved && x.outcome == "finished")
+    return;
+  if (moved) {
+    release(x.request);
+    flush();
+  }
+  flight_event event;
+  event.at = now_ms();
+  event.kind = moved ? "moved" : "move_failed";
+  event.instance = moved ? x.to.instance : x.from.instance;
+  event.epoch = x.epoch;
+  event.note = describe(x);
+  records->note_late(x.request, std::move(event));
+  if (watched())
+    tell(
+      moved ? "moved" : "move_failed", {{"request", x.request},
+                                        {"from", x.from.instance},
+                                        {"to", x.to.instance},
+                                        {"path", x.path}});
 }
 
 void gateway_state::on_watch() {

@@ -81,6 +81,7 @@ struct gateway_state {
   void on_peer_down(const peer_down_msg& msg);
   void on_view_change(const view_change_msg& msg);
   void on_kv_changes(const kv_changes_msg& msg);
+  void on_moved(const moved_msg& msg);
   void on_watch();
   void on_tick();
   inspected_msg on_inspect(const inspect_msg& msg);

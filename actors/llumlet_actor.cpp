@@ -12,26 +12,44 @@ llumlet_actor::behavior_type
 llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
   self = actor;
   config = std::move(settings);
-  if (config.make_engine)
+  if (config.make_engine) {
+    auto made = config.make_engine();
+    if (auto* moving = made->moving())
+      geometry = moving->geometry();
+    kv = kv_region::make(config.transport, made);
     engine = self->spawn<caf::linked>(
       make_engine,
       engine_actor_config{
         config.life, config.metadata.instance_id, config.knobs.status_min_interval},
-      config.make_engine(), llumlet_actor{self});
+      std::move(made), llumlet_actor{self});
+  }
+  auto name = std::hash<std::string>{}(config.life.node + "/" + config.metadata.instance_id);
+  chance.seed(config.handover_seed ^ name ^ config.life.incarnation);
   self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
   return {
     [this](submit_msg& msg) { on_submit(msg); },
-    [this](abort_msg& msg) { pass_on(msg); },
+    [this](abort_msg& msg) { on_abort(msg); },
     [this](grant_msg& msg) { pass_on(msg); },
-    [this](holds_msg& msg) -> caf::result<holds_answer_msg> {
-      if (!engine || !meant(msg.owner))
-        return holds_answer_msg{msg.stream, msg.epoch, false};
-      return self->delegate(engine, std::move(msg));
-    },
+    [this](holds_msg& msg) { return on_holds(msg); },
     [this](watch_kv_msg& msg) {
       if (engine)
         self->send(engine, std::move(msg));
     },
+    [this](migrate_msg& msg) { return on_migrate(msg); },
+    [this](const drain_msg& msg) { return on_drain(msg); },
+    [this](handover::accept& msg) { to_departure(msg); },
+    [this](handover::reject& msg) { to_departure(msg); },
+    [this](handover::prepared& msg) { to_departure(msg); },
+    [this](handover::committed& msg) { to_departure(msg); },
+    [this](handover::commit_failed& msg) { to_departure(msg); },
+    [this](handover::release& msg) { to_departure(msg); },
+    [this](handover::offer& msg) { on_offer(msg); },
+    [this](handover::copy_progress& msg) { to_arrival(msg); },
+    [this](handover::freeze_commit& msg) { to_arrival(msg); },
+    [this](handover::cancel& msg) { to_either(msg); },
+    [this](handover::cancelled& msg) { to_either(msg); },
+    [this](departed_msg& msg) { on_departed(msg); },
+    [this](const arrived_msg& msg) { on_arrived(msg); },
     [this](engine_news_msg& msg) { on_news(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
@@ -51,7 +69,52 @@ void llumlet_state::pass_on(Message& msg) {
     self->send(engine, std::move(msg));
 }
 
+/// A hand-over may hold what ENGINE does not, frozen or claimed.
+caf::result<holds_answer_msg> llumlet_state::on_holds(holds_msg& msg) {
+  if (!engine || !meant(msg.owner))
+    return holds_answer_msg{msg.stream, msg.epoch, false};
+  for (const auto& [id, leaving] : departures)
+    if (leaving.stream == msg.stream)
+      return self->delegate(leaving.actor, std::move(msg));
+  for (const auto& [id, coming] : arrivals)
+    if (coming.stream == msg.stream)
+      return self->delegate(coming.actor, std::move(msg));
+  return self->delegate(engine, std::move(msg));
+}
+
+void llumlet_state::on_abort(abort_msg& msg) {
+  if (!engine || !meant(msg.owner))
+    return;
+  for (const auto& [id, leaving] : departures)
+    if (leaving.stream == msg.stream)
+      self->send(leaving.actor, departure_event_msg{source_side::aborted{msg.epoch}});
+  for (const auto& [id, coming] : arrivals)
+    if (coming.stream == msg.stream)
+      self->send(coming.actor, arrival_event_msg{destination_side::aborted{msg.epoch}});
+  self->send(engine, std::move(msg));
+}
+
+/// What runs here goes on; whoever drains us moves it.
+draining_msg llumlet_state::on_drain(const drain_msg& msg) {
+  if (std::exchange(draining, msg.on) != msg.on)
+    slots_changed();
+  auto here = std::max(0, status.num_running_requests) + std::max(0, status.num_waiting_requests);
+  return {
+    static_cast<std::uint32_t>(here), static_cast<std::uint32_t>(departures.size() + queued.size()),
+    arriving()};
+}
+
 void llumlet_state::on_submit(submit_msg& msg) {
+  if (draining) {
+    if (auto hub = hub_of(msg.request.stream))
+      self->send(
+        hub, refused_msg{
+               msg.request.stream,
+               msg.request.epoch,
+               config.metadata.instance_id,
+               {errc::draining, config.metadata.instance_id + " is being drained"}});
+    return;
+  }
   if (engine)
     self->send(engine, std::move(msg));
   else
@@ -76,14 +139,18 @@ void llumlet_state::publish() {
   status.instance_id = config.metadata.instance_id;
   status.timestamp_ms = std::max(config.wall.at(last_publish), stamped + 1);
   stamped = status.timestamp_ms;
-  for (const auto& [node, cms] : listeners)
-    self->send(cms, status_msg{config.life, status, kind});
+  if (!listeners.empty()) {
+    const status_msg told{config.life, told_status(), kind};
+    for (const auto& [node, cms] : listeners)
+      self->send(cms, told);
+  }
   status.recent_waiting_requests.clear();
 }
 
 void llumlet_state::on_peer_up(const peer_up_msg& msg) {
   if (engine)
     self->send(engine, msg);
+  peers[msg.card.self.life.node] = msg.card;
   const auto& node = msg.card.self.life.node;
   if (msg.card.cms.empty()) {
     listeners.erase(node);
@@ -92,7 +159,7 @@ void llumlet_state::on_peer_up(const peer_up_msg& msg) {
   listeners[node] = msg.card.cms.front();
   if (!has_status)
     return;
-  status_msg whole{config.life, status, kind};
+  status_msg whole{config.life, told_status(), kind};
   whole.status.recent_waiting_requests = recent.ids(self->clock().now());
   self->send(listeners[node], std::move(whole));
 }
@@ -101,6 +168,8 @@ void llumlet_state::on_peer_down(const peer_down_msg& msg) {
   if (engine)
     self->send(engine, msg);
   listeners.erase(msg.life.node);
+  peers.erase(msg.life.node);
+  tell_lost(msg.life);
 }
 
 /// Repeats the status of an ENGINE, which is our child: while we live it does.
@@ -112,7 +181,11 @@ void llumlet_state::on_tick() {
 
 caf::result<actor_stats_msg> llumlet_state::on_stat() {
   auto mine = self->stat("llumlet " + config.metadata.instance_id, "llumlet");
-  mine.state = {{"listeners", static_cast<std::int64_t>(listeners.size())}};
+  mine.state = {
+    {"listeners", static_cast<std::int64_t>(listeners.size())},
+    {"departing", static_cast<std::int64_t>(departures.size())},
+    {"arriving", static_cast<std::int64_t>(arriving())},
+    {"handovers_kept", static_cast<std::int64_t>(arrivals.size())}};
   if (!engine)
     return actor_stats_msg{{std::move(mine)}};
   auto promise = self->make_response_promise<actor_stats_msg>();

@@ -1,15 +1,18 @@
 #pragma once
 
+#include "actors/kv_region.hpp"
 #include "actors/measured.hpp"
-#include "actors/protocol/cluster_messages.hpp"
-#include "actors/protocol/serving_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "config/cluster_config.hpp"
 #include "runtime/cluster/recent_waiting.hpp"
 #include "runtime/engine/engine.hpp"
+#include "runtime/migration/ended_handovers.hpp"
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <random>
 
 namespace llumnix {
 
@@ -22,6 +25,9 @@ struct llumlet_actor_config {
   /// engine is behind HTTP, where the loops of this process speak to it, and whoever checks it
   /// there sends its news.
   std::function<std::shared_ptr<stepped_engine>()> make_engine;
+  migration_config migration{};
+  std::shared_ptr<kv_transport> transport{}; ///< null: KV is not copied, but computed anew
+  std::uint64_t handover_seed = 0;           ///< of hand-over ids; drawn by chance in production
 };
 
 /// LLUMLET: speaks for one engine instance. Gates what comes in, passes it to its ENGINE (its
@@ -46,6 +52,61 @@ struct llumlet_state {
   void on_peer_down(const peer_down_msg& msg);
   void on_tick();
   caf::result<actor_stats_msg> on_stat();
+  caf::result<holds_answer_msg> on_holds(holds_msg& msg);
+  void on_abort(abort_msg& msg);
+  draining_msg on_drain(const drain_msg& msg);
+
+  // llumlet_moves.cpp: requests that leave and arrive.
+  /// A request on its way out, or waiting for a slot.
+  struct departure {
+    std::uint64_t order = 0; ///< of `orders`
+    stream_ref stream;
+    stream_owner to;
+    std::string policy;
+    bool planned = false;
+    move_path path = move_path::kv;
+    departure_actor actor; ///< null while it waits
+  };
+  struct arrival {
+    stream_ref stream;
+    stream_owner source;
+    arrival_actor actor;
+    bool counts = true; ///< takes a slot
+  };
+  /// A `migrate_msg` that is not answered yet.
+  struct move_order {
+    caf::typed_response_promise<moves_msg> promise;
+    std::vector<move_result> results;
+    std::size_t open = 0;
+  };
+  caf::result<moves_msg> on_migrate(migrate_msg& msg);
+  void on_listed(std::uint64_t order, const migrate_msg& msg, const listed_msg& listed);
+  void queue_departures(
+    std::uint64_t order, const migrate_msg& msg, const std::vector<stream_ref>& streams);
+  void start_departures();
+  void start(departure next);
+  void on_departed(departed_msg& msg);
+  void settle(std::uint64_t order, move_result result);
+  void on_offer(handover::offer& msg);
+  result<void> check(const handover::offer& offer) const;
+  void on_arrived(const arrived_msg& msg);
+  template <class Word>
+  void to_departure(Word& word);
+  template <class Word>
+  void to_arrival(Word& word);
+  /// For words that both sides say.
+  template <class Word>
+  void to_either(Word& word);
+  template <class Word>
+  void on_stray(const Word& word);
+  void tell_lost(const node_life& life);
+  std::uint32_t arriving() const;
+  const node_card* peer(const node_life& life) const;
+  llumlet_actor llumlet_of(const stream_owner& owner) const;
+  stream_hub_actor hub_of(const stream_ref& stream) const;
+  stream_owner own() const { return {config.life, config.metadata.instance_id}; }
+  void slots_changed();
+  instance_status told_status() const;
 
   pointer self = nullptr;
   llumlet_actor_config config;
@@ -57,6 +118,19 @@ struct llumlet_state {
   time_point last_publish{};
   unix_ms stamped = 0;                        ///< time stamp of the last status
   std::map<std::string, cms_actor> listeners; ///< by node
+
+  std::map<std::string, node_card> peers; ///< by node, our own included
+  kv_geometry geometry;
+  std::shared_ptr<kv_region> kv; ///< null: no KV leaves or comes
+  std::mt19937_64 chance;
+  bool draining = false;
+  std::int32_t slot_changes = 0; ///< beside what ENGINE counts as changes of the status
+  std::map<handover_id, departure> departures;
+  std::deque<departure> queued;
+  std::map<handover_id, arrival> arrivals;
+  std::map<std::uint64_t, move_order> orders;
+  std::uint64_t orders_made = 0;
+  ended_handovers ended;
 };
 
 llumlet_actor::behavior_type make_llumlet(llumlet_state::pointer self, llumlet_actor_config config);

@@ -369,19 +369,20 @@ void node_state::lose(const std::string& name, parting how) {
   tell_children(caf::make_message(peer_down_msg{life}));
 }
 
-bool node_state::serves_cluster(const std::vector<std::string>& roles) const {
+/// Nodes that serve the cluster are linked to every node, and so are those with engines: requests
+/// move between them.
+bool node_state::linked_to_all(const std::vector<std::string>& roles) const {
   return std::any_of(roles.begin(), roles.end(), [](const auto& role) {
-    return role == "gateway" || role == "scheduler" || role == "cms";
+    return role == "gateway" || role == "scheduler" || role == "cms" || role == "llumlet";
   });
 }
 
-/// Nodes that serve the cluster are linked to every node; engine nodes need no link to each other.
 void node_state::learn(const node_member& member) {
   if (
     member.address.empty() || member.life.node == config.life.node
     || peers.contains(member.life.node))
     return;
-  if (serves_cluster(config.knobs.roles) || serves_cluster(member.roles))
+  if (linked_to_all(config.knobs.roles) || linked_to_all(member.roles))
     targets.try_emplace(member.address).first->second.missed_since = self->clock().now();
 }
 

@@ -110,7 +110,7 @@ struct node_state {
   bool reached(const std::string& address, const std::string& name);
   void dial_failed(const std::string& address, const error& why);
   nanoseconds pause_after(const std::string& address, std::uint32_t failures) const;
-  bool serves_cluster(const std::vector<std::string>& roles) const;
+  bool linked_to_all(const std::vector<std::string>& roles) const;
 
   pointer self = nullptr;
   node_actor_config config;

@@ -49,6 +49,11 @@ role_spec scheduler_role(scheduler_actor_config config, std::function<void(decid
     std::move(told));
 }
 
+role_spec rescheduler_role(rescheduler_actor_config config) {
+  return role<rescheduler_actor>(
+    "rescheduler", make_rescheduler, std::move(config), [](node_card&, rescheduler_actor) {});
+}
+
 role_spec gateway_role(gateway_actor_config config) {
   return role<gateway_actor>(
     "gateway", make_gateway, std::move(config),

@@ -6,6 +6,7 @@
 #include "actors/gateway_actor.hpp"
 #include "actors/llumlet_actor.hpp"
 #include "actors/node_actor.hpp"
+#include "actors/rescheduler_actor.hpp"
 #include "actors/scheduler_actor.hpp"
 #include "actors/stream_hub_actor.hpp"
 #include "runtime/cluster/engine_roster.hpp"
@@ -18,6 +19,8 @@ role_spec cms_role(cms_actor_config config);
 /// `told`, where there is one, is told the actor each time it is started (on an actor thread).
 role_spec
 scheduler_role(scheduler_actor_config config, std::function<void(deciding_actor)> told = {});
+/// It is not in the card: nobody asks it anything.
+role_spec rescheduler_role(rescheduler_actor_config config);
 role_spec gateway_role(gateway_actor_config config);
 role_spec stream_hub_role(stream_hub_config config);
 /// `told`, where there is one, is told the actor each time it is started (on an actor thread): by

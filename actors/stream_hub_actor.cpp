@@ -1,5 +1,7 @@
 #include "actors/stream_hub_actor.hpp"
 
+#include "actors/protocol/migration_messages.hpp"
+
 namespace llumnix {
 
 static_assert(actor_state<stream_hub_state>);
@@ -135,6 +137,18 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
         x.table.on_holds_answer(msg.stream.stream, msg.epoch, msg.holds, x.loop.now());
       });
     },
+    [this](const handover::claim& msg) {
+      answer_claim([msg](hub_loop& x) { return x.table.on_claim(msg, x.loop.now()); });
+    },
+    [this](const handover::reclaim& msg) {
+      answer_claim([msg](hub_loop& x) { return x.table.on_reclaim(msg, x.loop.now()); });
+    },
+    [this](const handover::abandon& msg) {
+      answer_claim([msg](hub_loop& x) {
+        x.table.on_abandon(msg, x.loop.now());
+        return handover::abandoned{msg.of};
+      });
+    },
     [this](const peer_down_msg& msg) {
       on_loop([msg](hub_loop& x) { x.table.on_node_lost(msg.life, x.loop.now()); });
     },
@@ -154,8 +168,19 @@ void stream_hub_state::on_loop(Work work) {
   config.streams->loop.post([streams = config.streams, work = std::move(work)] { work(*streams); });
 }
 
+/// What the loop decides goes straight back to the DEPARTURE or ARRIVAL that asked.
+template <class Decide>
+void stream_hub_state::answer_claim(Decide decide) {
+  on_loop([decide, asker = caf::actor_cast<caf::actor>(self->current_sender())](hub_loop& x) {
+    auto answer = decide(x);
+    if (asker)
+      caf::anon_send(asker, std::move(answer));
+  });
+}
+
 /// A new GATEWAY has forgotten what the old one was asked for.
 void stream_hub_state::on_peer_up(const peer_up_msg& msg) {
+  on_loop([life = msg.card.self.life](hub_loop& x) { x.table.on_node_back(life); });
   if (
     msg.card.self.life != config.life || msg.card.gateway.empty()
     || gateway == msg.card.gateway.front())

@@ -89,6 +89,8 @@ struct stream_hub_state {
 
   template <class Work>
   void on_loop(Work work);
+  template <class Decide>
+  void answer_claim(Decide decide);
   caf::result<streams_msg> on_inspect();
   void on_streams(streams_msg& msg);
   void on_peer_up(const peer_up_msg& msg);

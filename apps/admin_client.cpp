@@ -34,6 +34,41 @@ std::string base_of(const std::string& address) {
   return base;
 }
 
+/// The text of an answer with status 200.
+result<std::string> ask(
+  const admin_endpoint& endpoint, std::string_view method, const std::string& path,
+  const std::string& body, std::chrono::milliseconds timeout) {
+  auto url = net::parse_url(base_of(endpoint.address) + path);
+  if (!url)
+    return std::move(url).error();
+  net::header_list headers{{"accept", "application/json"}};
+  if (method == "POST")
+    headers.emplace_back("content-type", "application/json");
+  if (!endpoint.key.empty())
+    headers.emplace_back("authorization", "Bearer " + endpoint.key);
+  auto reply = net::fetch(*url, method, headers, body, timeout);
+  if (!reply)
+    return std::move(reply).error();
+  if (reply->status == 200)
+    return std::move(reply->body);
+  auto sentence = sentence_of(*reply);
+  if (!sentence)
+    return {
+      errc::internal, "it answers " + path + " with " + std::to_string(reply->status) + " "
+                        + std::string{net::reason_phrase(reply->status)}};
+  return error{
+    reply->status == 404 ? errc::not_found : errc::invalid_argument, std::move(*sentence)};
+}
+
+result<admin_document> as_document(result<std::string> text, const std::string& path) {
+  if (!text)
+    return std::move(text).error();
+  auto document = admin_document::parse(*text, nullptr, false);
+  if (document.is_discarded() || !document.is_object())
+    return {errc::internal, "the answer to " + path + " is no JSON object"};
+  return document;
+}
+
 } // namespace
 
 std::string wrong_admin_address(const std::string& text) {
@@ -47,35 +82,18 @@ std::string wrong_admin_address(const std::string& text) {
 
 result<admin_document> admin_get(
   const admin_endpoint& endpoint, const std::string& path, std::chrono::milliseconds timeout) {
-  auto text = admin_text(endpoint, path, timeout);
-  if (!text)
-    return std::move(text).error();
-  auto document = admin_document::parse(*text, nullptr, false);
-  if (document.is_discarded() || !document.is_object())
-    return {errc::internal, "the answer to " + path + " is no JSON object"};
-  return document;
+  return as_document(ask(endpoint, "GET", path, {}, timeout), path);
 }
 
 result<std::string> admin_text(
   const admin_endpoint& endpoint, const std::string& path, std::chrono::milliseconds timeout) {
-  auto url = net::parse_url(base_of(endpoint.address) + path);
-  if (!url)
-    return std::move(url).error();
-  net::header_list headers{{"accept", "application/json"}};
-  if (!endpoint.key.empty())
-    headers.emplace_back("authorization", "Bearer " + endpoint.key);
-  auto reply = net::fetch(*url, "GET", headers, "", timeout);
-  if (!reply)
-    return std::move(reply).error();
-  if (reply->status == 200)
-    return std::move(reply->body);
-  auto sentence = sentence_of(*reply);
-  if (!sentence)
-    return {
-      errc::internal, "it answers " + path + " with " + std::to_string(reply->status) + " "
-                        + std::string{net::reason_phrase(reply->status)}};
-  return error{
-    reply->status == 404 ? errc::not_found : errc::invalid_argument, std::move(*sentence)};
+  return ask(endpoint, "GET", path, {}, timeout);
+}
+
+result<admin_document> admin_post(
+  const admin_endpoint& endpoint, const std::string& path, const std::string& body,
+  std::chrono::milliseconds timeout) {
+  return as_document(ask(endpoint, "POST", path, body, timeout), path);
 }
 
 std::string path_segment(const std::string& text) {

@@ -30,6 +30,12 @@ result<admin_document> admin_get(
 result<std::string> admin_text(
   const admin_endpoint& endpoint, const std::string& path, std::chrono::milliseconds timeout);
 
+/// The answer to `POST http://ADDRESS/PATH` with a JSON body, which may be empty; fails as
+/// `admin_get` does.
+result<admin_document> admin_post(
+  const admin_endpoint& endpoint, const std::string& path, const std::string& body,
+  std::chrono::milliseconds timeout);
+
 /// `text` as one segment of a URL's path.
 std::string path_segment(const std::string& text);
 

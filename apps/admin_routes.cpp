@@ -1,5 +1,7 @@
 #include "apps/admin_routes.hpp"
 
+#include "apps/admin_orders.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -22,7 +24,14 @@ net::http_reply refusal(int status, std::string_view code, std::string_view mess
 constexpr std::string_view requests_path = "/admin/v1/requests/";
 constexpr std::string_view why_suffix = "/why";
 constexpr std::string_view scene_suffix = "/scene";
+constexpr std::string_view migrate_path = "/admin/v1/migrate";
+constexpr std::string_view instances_path = "/admin/v1/instances/";
+constexpr std::string_view drain_suffix = "/drain";
+constexpr std::string_view undrain_suffix = "/undrain";
 constexpr std::size_t readers_max = 64;
+/// Longer than CONSOLE waits for moves, and for what it looks up before.
+constexpr std::chrono::seconds migrate_patience{130};
+constexpr std::chrono::seconds answer_patience{10};
 
 /// The request id in /admin/v1/requests/{id}SUFFIX, without the prefix an OpenAI body carries;
 /// empty if it is none.
@@ -36,6 +45,37 @@ std::string request_in(std::string_view path, std::string_view suffix) {
     if (id.starts_with(prefix))
       return std::string{id.substr(prefix.size())};
   return std::string{id};
+}
+
+/// The instance id in /admin/v1/instances/{id}SUFFIX; empty if it is none.
+std::string instance_in(std::string_view path, std::string_view suffix) {
+  if (
+    !path.starts_with(instances_path) || !path.ends_with(suffix)
+    || path.size() <= instances_path.size() + suffix.size())
+    return {};
+  return std::string{
+    path.substr(instances_path.size(), path.size() - instances_path.size() - suffix.size())};
+}
+
+/// Whether a path is one that changes something.
+bool is_change(std::string_view path) {
+  return path == migrate_path || !instance_in(path, drain_suffix).empty()
+         || !instance_in(path, undrain_suffix).empty();
+}
+
+/// Whether a path is one that tells something; `requests_path` has further ones.
+bool is_answer(std::string_view path) {
+  constexpr std::string_view paths[] = {
+    "/metrics", "/admin/v1/cluster", "/admin/v1/requests", "/admin/v1/actors", "/admin/v1/events"};
+  return std::ranges::find(paths, path) != std::ranges::end(paths)
+         || !request_in(path, why_suffix).empty() || !request_in(path, scene_suffix).empty();
+}
+
+net::http_reply wrong_method(const char* allowed) {
+  auto reply
+    = refusal(405, "method_not_allowed", std::string{"this address takes "} + allowed + " alone");
+  reply.headers.emplace_back("allow", allowed);
+  return reply;
 }
 
 } // namespace
@@ -110,34 +150,82 @@ void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_
   if (!allowed(request))
     return client->reply(
       refusal(401, "unauthorized", "this address wants `authorization: Bearer KEY` (admin.key)"));
-  auto why = request_in(path, why_suffix);
-  auto scene = request_in(path, scene_suffix);
-  bool known = path == "/metrics" || path == "/admin/v1/cluster" || path == "/admin/v1/requests"
-               || path == "/admin/v1/actors" || path == "/admin/v1/events" || !why.empty()
-               || !scene.empty();
-  if (!known)
+  bool changes = is_change(path);
+  if (!changes && !is_answer(path))
     return client->reply(refusal(404, "not_found", "there is no " + path));
-  if (request.method != "GET" && request.method != "HEAD") {
-    auto reply = refusal(405, "method_not_allowed", "only GET here");
-    reply.headers.emplace_back("allow", "GET, HEAD");
-    return client->reply(std::move(reply));
-  }
+  if (changes ? request.method != "POST" : request.method != "GET" && request.method != "HEAD")
+    return client->reply(wrong_method(changes ? "POST" : "GET, HEAD"));
   if (path == "/metrics")
     return client->reply(
       answer(200, services_.metrics_text(), "text/plain; version=0.0.4; charset=utf-8"));
   if (!services_.cluster_wide)
     return client->reply(
       refusal(404, "not_found", "this node has no role `console`; ask one that has"));
+  if (changes)
+    return change(std::move(client), request);
+  answer_from_console(std::move(client), request);
+}
+
+void admin_handler::answer_from_console(
+  std::shared_ptr<net::exchange> client, const net::http_request& request) {
+  const auto& path = request.path;
   if (path == "/admin/v1/events")
     return watch_events(std::move(client));
-  if (!why.empty())
+  if (auto why = request_in(path, why_suffix); !why.empty())
     return ask(std::move(client), {"why", why}, "unknown_request");
-  if (!scene.empty())
+  if (auto scene = request_in(path, scene_suffix); !scene.empty())
     return ask(std::move(client), {"scene", scene}, "unknown_request");
   if (path == "/admin/v1/requests")
     return ask(
       std::move(client), {"requests", net::query_value(request.query, "instance")}, "not_found");
   ask(std::move(client), {path.substr(std::string_view{"/admin/v1/"}.size()), {}}, "not_found");
+}
+
+/// Moves, drains and takes back, once it is sure that no web page asks for it.
+void admin_handler::change(
+  std::shared_ptr<net::exchange> client, const net::http_request& request) {
+  if (!names_address(request.header("host"), services_.address))
+    return client->reply(refusal(
+      403, "wrong_host",
+      "the host header names another address than " + services_.address
+        + ", as a web page's would"));
+  if (!is_json(request.header("content-type")))
+    return client->reply(
+      refusal(415, "unsupported_media_type", "this wants `content-type: application/json`"));
+  auto wrong
+    = [&](const error& what) { client->reply(refusal(400, "invalid_request", what.context)); };
+  if (request.path == migrate_path) {
+    auto order = read_migrate_body(request.body);
+    if (!order)
+      return wrong(order.error());
+    return give(std::move(client), {std::move(*order), migrate_patience, {}});
+  }
+  if (auto right = read_no_body(request.body); !right)
+    return wrong(right.error());
+  if (auto id = instance_in(request.path, undrain_suffix); !id.empty())
+    return give(std::move(client), {{order_msg::undrain{id}}, answer_patience, {}});
+  auto timeout = read_drain_query(request.query);
+  if (!timeout)
+    return wrong(timeout.error());
+  auto id = instance_in(request.path, drain_suffix);
+  give(std::move(client), {{order_msg::drain{id, *timeout}}, *timeout + answer_patience, {}});
+}
+
+/// Takes the order to CONSOLE; the answer comes back to this loop.
+void admin_handler::give(std::shared_ptr<net::exchange> client, admin_order order) {
+  auto& loop = services_.loop;
+  order.answer = [client = std::move(client), &loop](result<ordered_msg> done) {
+    loop.post([client, done = std::move(done)]() mutable {
+      if (done)
+        client->reply(answer(done->status, std::move(done->json) + "\n"));
+      else
+        client->reply(refusal(503, to_string(done.error().code), done.error().context));
+    });
+  };
+  if (auto desk = services_.desk->get())
+    caf::anon_send(desk, std::move(order));
+  else
+    order.answer(error{errc::unreachable, "the node is being started"});
 }
 
 /// Takes the question to CONSOLE; the answer comes back to this loop.

@@ -45,6 +45,7 @@ struct admin_services {
 ///     GET  /admin/v1/cluster  /admin/v1/requests  /admin/v1/requests/{id}/why
 ///          /admin/v1/actors  /admin/v1/events                                    nodes with role
 ///          console
+///     POST /admin/v1/migrate  /admin/v1/instances/{id}/drain  .../undrain        likewise
 class admin_handler final : public net::http_handler {
 public:
   explicit admin_handler(admin_services services);
@@ -60,6 +61,9 @@ private:
   void watch_events(std::shared_ptr<net::exchange> client);
   void ask_events();
   void share_events(const std::string& document);
+  void change(std::shared_ptr<net::exchange> client, const net::http_request& request);
+  void give(std::shared_ptr<net::exchange> client, admin_order order);
+  void answer_from_console(std::shared_ptr<net::exchange> client, const net::http_request& request);
   bool allowed(const net::http_request& request) const;
 
   admin_services services_;

@@ -1,4 +1,4 @@
-#include "apps/admin_client.hpp"
+#include "apps/admin_options.hpp"
 #include "apps/cli_common.hpp"
 #include "apps/commands.hpp"
 #include "apps/exit_codes.hpp"
@@ -19,48 +19,9 @@ using namespace std::chrono_literals;
 
 constexpr auto patience = 5s; // for one answer of the cluster
 
-struct inspect_options {
-  admin_endpoint endpoint;
-  bool json = false;
+struct inspect_options : admin_options {
   std::string argument; ///< an instance or a request
 };
-
-void add_inspect_options(CLI::App& command, inspect_options& options) {
-  command.add_option("--admin", options.endpoint.address, "operators' address of the cluster")
-    ->check(CLI::Validator{wrong_admin_address, ""})
-    ->type_name("HOST:PORT")
-    ->capture_default_str();
-  command.add_option("--key", options.endpoint.key, "operators' key, where the cluster wants one")
-    ->envname("LLUMNIX_ADMIN_KEY")
-    ->type_name("KEY");
-  command.add_flag("--json", options.json, "print the document as it came, and nothing else");
-}
-
-int explain(const inspect_options& options, const error& failure) {
-  auto& at = options.endpoint.address;
-  switch (failure.code) {
-    case errc::not_found:
-      std::fprintf(stderr, "llumnix: %s\n", failure.context.c_str());
-      return exit_code::failed;
-    case errc::invalid_argument:
-      std::fprintf(stderr, "llumnix: %s refused: %s\n", at.c_str(), failure.context.c_str());
-      return exit_code::refused;
-    case errc::internal:
-      std::fprintf(
-        stderr,
-        "llumnix: %s is not the operators' address of a cluster (%s); `llumnix up` prints that "
-        "address beside \"operators\", and --admin takes it\n",
-        at.c_str(), failure.context.c_str());
-      return exit_code::unreachable;
-    default:
-      std::fprintf(
-        stderr,
-        "llumnix: no cluster answers at %s (%s); start one with `llumnix up`, or name its address "
-        "with --admin\n",
-        at.c_str(), failure.context.c_str());
-      return exit_code::unreachable;
-  }
-}
 
 using renderer = std::string (*)(const admin_document&, bool);
 
@@ -77,7 +38,7 @@ std::string as_it_is(const admin_document& document, bool) {
 int show(const inspect_options& options, const std::string& path, renderer render) {
   auto document = admin_get(options.endpoint, path, patience);
   if (!document)
-    return explain(options, document.error());
+    return explain(options.endpoint, document.error());
   return print(options, *document, render);
 }
 
@@ -102,7 +63,7 @@ int show_requests(const inspect_options& options) {
   auto query = instance.empty() ? "" : "?instance=" + path_segment(instance);
   auto document = admin_get(options.endpoint, "/admin/v1/requests" + query, patience);
   if (!document)
-    return explain(options, document.error());
+    return explain(options.endpoint, document.error());
   if (!instance.empty() && document->value("requests", admin_document::array()).empty())
     if (auto wrong = unknown_instance(options)) {
       std::fprintf(stderr, "llumnix: %s\n", wrong->c_str());
@@ -117,7 +78,7 @@ void add_status_command(CLI::App& app, command_action& chosen) {
   auto options = std::make_shared<inspect_options>();
   auto* command
     = app.add_subcommand("status", "the nodes and instances of a cluster and their load");
-  add_inspect_options(*command, *options);
+  add_admin_options(*command, *options);
   command->footer("The instances that are not ready:\n"
                   "  llumnix status --json | jq '.instances[] | select(.state != \"ready\")'\n");
   command->callback([options, &chosen] {
@@ -128,7 +89,7 @@ void add_status_command(CLI::App& app, command_action& chosen) {
 void add_actors_command(CLI::App& app, command_action& chosen) {
   auto options = std::make_shared<inspect_options>();
   auto* command = app.add_subcommand("actors", "every actor of every node and how busy it is");
-  add_inspect_options(*command, *options);
+  add_admin_options(*command, *options);
   command->footer("The actors of a cluster elsewhere:\n  llumnix actors --admin 127.0.0.1:9090\n");
   command->callback([options, &chosen] {
     chosen = [options] { return show(*options, "/admin/v1/actors", actors_text); };
@@ -140,7 +101,7 @@ void add_requests_command(CLI::App& app, command_action& chosen) {
   auto* command = app.add_subcommand("requests", "the requests that are queued or running");
   command->add_option("--instance", options->argument, "only those of this instance")
     ->type_name("ID");
-  add_inspect_options(*command, *options);
+  add_admin_options(*command, *options);
   command->footer("What one engine is busy with:\n  llumnix requests --instance engine-0\n");
   command->callback([options, &chosen] { chosen = [options] { return show_requests(*options); }; });
 }
@@ -155,7 +116,7 @@ void add_why_command(CLI::App& app, command_action& chosen) {
   command->add_flag(
     "--scene", *scene,
     "what its last placement saw, whole, for `llumnix decide` (with scheduler.recorded_scenes)");
-  add_inspect_options(*command, *options);
+  add_admin_options(*command, *options);
   command->footer("Of a reply with the id chatcmpl-my-request:\n"
                   "  llumnix why chatcmpl-my-request\n"
                   "  llumnix why my-request\n"

@@ -106,6 +106,7 @@ int up(const up_options& options) {
                                       : options.engines,
     .remote_engines = static_cast<std::uint32_t>(config.gateway.engines.size()),
     .finds_engines = has_discovery(config.discovery),
+    .reschedules = !remote && config.scheduler.full_mode,
     .http = config.http.listen,
     .admin = config.admin.listen,
     .admin_key = config.admin.key,

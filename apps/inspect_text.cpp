@@ -4,6 +4,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <array>
 #include <cmath>
 
 namespace llumnix {
@@ -60,12 +61,30 @@ std::string span(const admin_document& milliseconds) {
                         : fmt::format("{:.1f}h", value / 3600e3);
 }
 
+/// "0B", "640KiB", "1.2MiB".
+std::string size_text(const admin_document& bytes) {
+  if (!bytes.is_number())
+    return "-";
+  auto value = bytes.get<double>();
+  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < units.size(); ++unit)
+    value /= 1024;
+  return fmt::format("{:.{}f}{}", value, value < 10 && unit > 0 ? 1 : 0, units[unit]);
+}
+
+std::string counted(const admin_document& number, const char* one, const char* many) {
+  return plain(number) + " " + (number == 1 ? one : many);
+}
+
 tint tint_of(const std::string& state) {
-  if (state == "ready" || state == "running" || state == "finished")
+  if (state == "ready" || state == "running" || state == "finished" || state == "moved")
     return tint::green;
   if (state == "draining" || state == "moving" || state == "replaying" || state == "replayed")
     return tint::yellow;
-  return state == "lost" || state == "refused" || state == "move_failed" ? tint::red : tint::none;
+  return state == "lost" || state == "refused" || state == "move_failed" || state == "failed"
+           ? tint::red
+           : tint::none;
 }
 
 text_table::cell state_cell(const admin_document& state) {
@@ -195,6 +214,37 @@ std::string why_text(const admin_document& record, bool colours) {
     text += line + "\n" + reasons_text(at(each, "reasons"), instance, colours);
   }
   return text;
+}
+
+/// One line for each move.
+std::string moves_text(const admin_document& moves, bool colours) {
+  std::string text;
+  auto& all = list(moves, "moves");
+  for (auto& each : all) {
+    auto outcome = plain(at(each, "outcome"));
+    auto request = plain(at(each, "request"));
+    text += request == "-" ? "from " + plain(at(each, "from")) : request;
+    text += " " + painted(outcome, tint_of(outcome), colours);
+    if (outcome == "moved")
+      text += fmt::format(
+        " from {} to {} by {}: {}, {}, {} between two steps", plain(at(each, "from")),
+        plain(at(each, "to")), plain(at(each, "path")),
+        counted(at(each, "rounds"), "round", "rounds"), size_text(at(each, "bytes")),
+        span(at(each, "downtime_ms")));
+    else if (auto reason = plain(at(each, "reason")); reason != "-")
+      text += ": " + reason;
+    text += "\n";
+  }
+  return all.empty() ? "Nothing moved: no request there fits; `llumnix requests` lists them\n"
+                     : text;
+}
+
+std::string drain_text(const admin_document& drained) {
+  auto reason = plain(at(drained, "reason"));
+  return fmt::format(
+    "{}: {} moved, {} finished, {} left{}\n", plain(at(drained, "instance")),
+    plain(at(drained, "moved")), plain(at(drained, "finished")), plain(at(drained, "left")),
+    reason == "-" ? "" : "; " + reason);
 }
 
 std::string bare_request_id(const std::string& id) {

@@ -20,6 +20,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/engine/modeled_engine.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
+#include "transport/ucx/ucx_transport.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -82,6 +83,7 @@ private:
   }
   result<void> prepare();
   result<void> prepare_engines();
+  result<void> open_transport();
   result<void> open_http();
   result<void> open_admin();
   result<void> open_scheduler();
@@ -109,7 +111,8 @@ private:
   std::unique_ptr<relay_setup> relays_; ///< with engines behind HTTP
   std::shared_ptr<desk_slot> desk_ = std::make_shared<desk_slot>();
   std::shared_ptr<cms_store> store_;
-  const redis_metrics* mirror_ = nullptr; ///< of the store, where there is one
+  const redis_metrics* mirror_ = nullptr;   ///< of the store, where there is one
+  std::shared_ptr<kv_transport> transport_; ///< null: KV is computed anew
   std::shared_ptr<std::map<instance_id, std::shared_ptr<stepped_engine>>> engines_
     = std::make_shared<std::map<instance_id, std::shared_ptr<stepped_engine>>>();
   std::unique_ptr<parse_pool> pool_; ///< outlives the handlers
@@ -136,6 +139,9 @@ std::string scene_text(const decision_snapshot& decision) {
 result<void> running_node::prepare() {
   if (auto policy = dispatcher::make(config_.scheduler); !policy)
     return std::move(policy).error();
+  if (has("rescheduler"))
+    if (auto moves = make_move_policies(config_.rescheduler, config_.scheduler); !moves)
+      return std::move(moves).error();
   auto profile = read_profiles(config_.scheduler);
   if (!profile)
     return std::move(profile).error();
@@ -165,6 +171,29 @@ result<void> running_node::prepare_engines() {
     (*engines_)[id] = std::move(*made);
     addresses_.instances.push_back(id);
   }
+  return open_transport();
+}
+
+/// Where KV of our engines is pulled from, and by what they pull. Without UCX in the build it is
+/// computed anew.
+result<void> running_node::open_transport() {
+  const auto& knobs = config_.transport;
+  if (knobs.kind == "off")
+    return {};
+  if (!ucx_built_in()) {
+    log::node.warn("no-ucx", "built without UCX: the KV of requests that move is computed anew");
+    return {};
+  }
+  ucx_settings settings;
+  split_address(knobs.listen, settings.listen, settings.port);
+  settings.cluster_key = knobs.key;
+  settings.insecure = knobs.insecure;
+  settings.checksums = knobs.checksums;
+  settings.same_host = knobs.same_host;
+  auto made = make_ucx_transport(settings);
+  if (!made)
+    return error{made.error().code, "transport.listen: " + made.error().context};
+  transport_ = std::move(*made);
   return {};
 }
 
@@ -243,6 +272,9 @@ result<void> running_node::add_roles(node_actor_config& node) {
     node.roles.push_back(scheduler_role(
       {life_, config_.scheduler, wall_, scheduler_ != nullptr, profile_, scene_text},
       [this](deciding_actor actor) { scheduler_desk_.attach(std::move(actor)); }));
+  if (has("rescheduler"))
+    node.roles.push_back(
+      rescheduler_role({life_, config_.rescheduler, config_.scheduler, wall_, profile_}));
   if (has("gateway")) {
     for (std::uint32_t i = 0; i < http_->loops(); ++i) {
       stream_ref self{life_.node, life_.incarnation, i, 0};
@@ -278,14 +310,20 @@ void running_node::add_engines(node_actor_config& node) {
   for (const auto& [id, engine] : *engines_) {
     auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
     llumlet_actor_config llumlet{
-      config_.llumlet, life_, describe_instance(id, life_.node, host, config_, utc), wall_,
+      config_.llumlet,
+      life_,
+      describe_instance(id, life_.node, host, config_, utc),
+      wall_,
       [engines = engines_, id = id, knobs = config_.engine] {
         if (auto fresh = std::exchange((*engines)[id], nullptr))
           return fresh;
         auto made = modeled_engine::make(knobs); // the actor was started again
         LLUMNIX_ASSERT(made.has_value());
         return std::shared_ptr<stepped_engine>{std::move(*made)};
-      }};
+      },
+      config_.migration,
+      transport_};
+    llumlet.handover_seed = drawn_by_chance();
     node.roles.push_back(llumlet_role(std::move(llumlet), "modeled " + config_.engine.latency));
   }
 }

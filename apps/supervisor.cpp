@@ -251,7 +251,10 @@ child_command supervisor::command_of(const child& which) const {
     add({"--set", "redis.address=" + plan_.redis});
   if (which.what == kind::head)
     add(
-      {"--roles", plan_.engines == 0 ? "gateway,cms,console" : "gateway,scheduler,cms,console",
+      {"--roles",
+       plan_.engines == 0  ? "gateway,cms,console"
+       : plan_.reschedules ? "gateway,scheduler,rescheduler,cms,console"
+                           : "gateway,scheduler,cms,console",
        "--listen", again(which.ready.listen, "127.0.0.1:0"), "--http",
        again(which.ready.http, plan_.http), "--admin", again(which.ready.admin, plan_.admin),
        "--drain", format_duration(plan_.drain)});

@@ -21,6 +21,7 @@ struct up_plan {
   std::uint32_t engines = 4;        ///< modeled ones, each a process
   std::uint32_t remote_engines = 0; ///< behind HTTP, run by somebody else
   bool finds_engines = false;       ///< more such, or fewer, while it runs
+  bool reschedules = false;         ///< running requests are moved to balance load
   std::string http = "127.0.0.1:8089";
   std::string admin = "127.0.0.1:8090";
   std::string admin_key;

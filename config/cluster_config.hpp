@@ -105,7 +105,7 @@ struct scheduler_config {
   std::uint32_t local_account_staleness_s = 10;
   std::string failover_domain = "instance-unit"; ///< instance, node, instance-unit, node-unit
   std::uint32_t instance_staleness_s = 60;
-  std::uint64_t seed = 1; ///< of random picks (dispatch_top_k above 1, power_of_two)
+  std::uint64_t seed = 1;            ///< of random picks (dispatch_top_k above 1, power_of_two)
   std::uint32_t recorded_scenes = 0; ///< last decisions kept whole, for `llumnix why --scene`
 
   // Beyond the reference (docs/policies.md).
@@ -138,7 +138,7 @@ struct scheduler_config {
   bool kv_save_unfull_chunk = false;               ///< the tail has a key too
   std::string kv_iris_prefix = "iris.";            ///< of xxhash keys
   std::string kv_block_prefix = "block.hash.key."; ///< of xxhash keys, after kv_iris_prefix
-  std::string kv_hash_seed;           ///< of sha256_cbor; empty: "0"
+  std::string kv_hash_seed;                        ///< of sha256_cbor; empty: "0"
   std::string mooncake;               ///< HOST:PORT of the metadata service; empty: none
   std::uint32_t kv_attempts = 5;      ///< of one query
   milliseconds kv_attempt_pause{100}; ///< after an attempt that failed
@@ -150,10 +150,13 @@ struct scheduler_config {
   bool http_insecure = false; ///< let it listen off loopback without a key
 };
 
-/// Plans of moves between instances (spec/rescheduling.md). Names and defaults of the reference.
+/// Plans of moves between instances (spec/rescheduling.md). Names and defaults of the reference,
+/// but that neutral instances are balanced too.
 struct rescheduler_config {
+  milliseconds interval{500}; ///< between two plans
   std::vector<std::string> policies{
-    "decode_load", "prefill_failover", "decode_failover", "neutral_failover"}; ///< in order
+    "decode_load", "neutral_load", "prefill_failover", "decode_failover",
+    "neutral_failover"}; ///< in order
   std::string decode_load_metric = "kv_cache_usage_ratio_projected";
   double decode_load_threshold = 1.0;
   std::string prefill_load_metric = "kv_cache_usage_ratio_projected";
@@ -172,6 +175,28 @@ struct llumlet_config {
   std::string instance_type = "neutral";  ///< neutral, prefill or decode
   milliseconds status_min_interval{2};    ///< at most one status per instance in this time
   milliseconds status_max_interval{1000}; ///< at least one, also without a change
+};
+
+/// Live migration (spec/migration.md 8.5, 10, 12).
+struct migration_config {
+  std::uint32_t out_slots = 4;        ///< requests that may leave an instance at a time
+  std::uint32_t in_slots = 4;         ///< requests that may arrive at an instance at a time
+  std::uint32_t rounds_max = 8;       ///< copies while the request runs on, before it is let be
+  std::uint32_t headroom_tokens = 64; ///< room reserved for what is generated meanwhile
+  milliseconds offer_timeout{1000};   ///< for the destination's answer
+  milliseconds tail_timeout{500};     ///< for the copy while the request is frozen
+  milliseconds decide_timeout{500};   ///< frozen without an answer: the stream's owner is asked
+  milliseconds lease{5000};           ///< the destination gives up when it hears nothing so long
+};
+
+/// How KV moves between engines.
+struct transport_config {
+  std::string kind = "ucx";           ///< ucx, off: KV is computed anew where requests go
+  std::string listen = "127.0.0.1:0"; ///< where peers pull from
+  std::string key;                    ///< shared by the cluster; off loopback it must be there
+  bool insecure = false;              ///< listen off loopback without a key
+  bool checksums = false;             ///< what lands is compared with what was read
+  bool same_host = true; ///< between processes of one machine and user, memory is read directly
 };
 
 /// The modeled engine (spec/modeled_engine.md).
@@ -241,7 +266,10 @@ struct cluster_config {
   admin_config admin;
   gateway_config gateway;
   scheduler_config scheduler;
+  rescheduler_config rescheduler;
   llumlet_config llumlet;
+  migration_config migration;
+  transport_config transport;
   engine_config engine;
   cms_config cms;
   redis_config redis;

@@ -24,7 +24,13 @@ constexpr auto gateway = member<&cluster_config::gateway, M>;
 template <auto M>
 constexpr auto scheduler = member<&cluster_config::scheduler, M>;
 template <auto M>
+constexpr auto rescheduler = member<&cluster_config::rescheduler, M>;
+template <auto M>
 constexpr auto llumlet = member<&cluster_config::llumlet, M>;
+template <auto M>
+constexpr auto migration = member<&cluster_config::migration, M>;
+template <auto M>
+constexpr auto transport = member<&cluster_config::transport, M>;
 template <auto M>
 constexpr auto engine = member<&cluster_config::engine, M>;
 template <auto M>
@@ -34,10 +40,15 @@ constexpr auto redis = member<&cluster_config::redis, M>;
 template <auto M>
 constexpr auto discovery = member<&cluster_config::discovery, M>;
 
-constexpr std::string_view roles[] = {"gateway", "scheduler", "cms", "console", "llumlet"};
+constexpr std::string_view roles[]
+  = {"gateway", "scheduler", "rescheduler", "cms", "console", "llumlet"};
 constexpr std::string_view instance_types[] = {"neutral", "prefill", "decode"};
 constexpr std::string_view discovered_types[] = {"neutral", "prefill", "decode", "all"};
 constexpr std::string_view failover_domains[] = {"instance", "node", "instance-unit", "node-unit"};
+constexpr std::string_view transport_kinds[] = {"ucx", "off"};
+constexpr std::string_view selection_rules[] = {"NUM_REQ", "TOKEN", "RATIO"};
+constexpr std::string_view selection_orders[] = {"LCR", "FCR", "LR", "SR", "FCW", "FCWSR"};
+constexpr std::string_view balance_scopes[] = {"cluster", "unit"};
 constexpr std::string_view kv_hashes[] = {"sha256_cbor", "sha256_hex", "xxhash"};
 
 using enum knob_form;
@@ -139,10 +150,36 @@ constexpr knob table[] = {
   {.path = "scheduler.http_key", .field = scheduler<&scheduler_config::http_key>, .doc = "key those gateways must send; empty: none", .secret = true},
   {.path = "scheduler.http_insecure", .field = scheduler<&scheduler_config::http_insecure>, .doc = "let that address be off loopback without a key"},
 
+  {.path = "rescheduler.interval", .field = rescheduler<&rescheduler_config::interval>, .doc = "between two plans of moves", .minimum = 10},
+  {.path = "rescheduler.policies", .field = rescheduler<&rescheduler_config::policies>, .doc = "what moves requests, in order: decode_load, neutral_load, prefill_failover, decode_failover, neutral_failover, binpacking_mitigation, binpacking_consolidation", .form = name},
+  {.path = "rescheduler.decode_load_metric", .field = rescheduler<&rescheduler_config::decode_load_metric>, .doc = "load that decode_load compares", .form = name},
+  {.path = "rescheduler.decode_load_threshold", .field = rescheduler<&rescheduler_config::decode_load_threshold>, .doc = "at this load decode instances give, below it they take"},
+  {.path = "rescheduler.prefill_load_metric", .field = rescheduler<&rescheduler_config::prefill_load_metric>, .doc = "load that prefill_failover compares", .form = name},
+  {.path = "rescheduler.neutral_load_metric", .field = rescheduler<&rescheduler_config::neutral_load_metric>, .doc = "load that neutral_load compares", .form = name},
+  {.path = "rescheduler.neutral_load_threshold", .field = rescheduler<&rescheduler_config::neutral_load_threshold>, .doc = "at this load neutral instances give, below it they take"},
+  {.path = "rescheduler.select_rule", .field = rescheduler<&rescheduler_config::select_rule>, .doc = "what rescheduler.select_value counts in a move by load", .choices = selection_rules},
+  {.path = "rescheduler.select_order", .field = rescheduler<&rescheduler_config::select_order>, .doc = "which requests go first", .choices = selection_orders},
+  {.path = "rescheduler.select_value", .field = rescheduler<&rescheduler_config::select_value>, .doc = "how much a move by load takes at most; never more than makes both sides equal"},
+  {.path = "rescheduler.load_balance_threshold", .field = rescheduler<&rescheduler_config::load_balance_threshold>, .doc = "least difference of load that a move is worth"},
+  {.path = "rescheduler.load_balance_scope", .field = rescheduler<&rescheduler_config::load_balance_scope>, .doc = "whom an instance is compared with", .choices = balance_scopes},
   {.path = "llumlet.instances", .field = llumlet<&llumlet_config::instances>, .doc = "engine instances this node runs", .minimum = 1, .maximum = 1024},
   {.path = "llumlet.instance_type", .field = llumlet<&llumlet_config::instance_type>, .doc = "what its instances are for", .choices = instance_types},
   {.path = "llumlet.status_min_interval", .field = llumlet<&llumlet_config::status_min_interval>, .doc = "at most one status per instance in this time"},
   {.path = "llumlet.status_max_interval", .field = llumlet<&llumlet_config::status_max_interval>, .doc = "at least one status in this time, also without a change", .minimum = 1},
+  {.path = "migration.out_slots", .field = migration<&migration_config::out_slots>, .doc = "requests that may leave an instance at a time; 0: none", .maximum = 1024},
+  {.path = "migration.in_slots", .field = migration<&migration_config::in_slots>, .doc = "requests that may arrive at an instance at a time; 0: none", .maximum = 1024},
+  {.path = "migration.rounds_max", .field = migration<&migration_config::rounds_max>, .doc = "copies of KV while the request runs on, before it is let be", .minimum = 1, .maximum = 1000},
+  {.path = "migration.headroom_tokens", .field = migration<&migration_config::headroom_tokens>, .doc = "room reserved at the destination for what is generated meanwhile", .minimum = 1, .maximum = 1 << 20},
+  {.path = "migration.offer_timeout", .field = migration<&migration_config::offer_timeout>, .doc = "for the destination's answer to an offer", .minimum = 1},
+  {.path = "migration.tail_timeout", .field = migration<&migration_config::tail_timeout>, .doc = "for the last copy, while the request is frozen", .minimum = 1},
+  {.path = "migration.decide_timeout", .field = migration<&migration_config::decide_timeout>, .doc = "a frozen request whose destination is silent for so long is asked back from its stream's owner", .minimum = 1},
+  {.path = "migration.lease", .field = migration<&migration_config::lease>, .doc = "a destination that hears nothing of a hand-over for so long gives its blocks back", .minimum = 1},
+  {.path = "transport.kind", .field = transport<&transport_config::kind>, .doc = "how KV moves between engines; off: it is computed anew where requests go", .choices = transport_kinds},
+  {.path = "transport.listen", .field = transport<&transport_config::listen>, .doc = "where other engines pull KV from; port 0 picks a free one", .form = address},
+  {.path = "transport.key", .field = transport<&transport_config::key>, .doc = "engines prove to each other that they know it; needed off loopback", .secret = true},
+  {.path = "transport.insecure", .field = transport<&transport_config::insecure>, .doc = "let it listen off loopback without a key"},
+  {.path = "transport.checksums", .field = transport<&transport_config::checksums>, .doc = "compare what lands with what was read"},
+  {.path = "transport.same_host", .field = transport<&transport_config::same_host>, .doc = "between processes of one machine and user, read memory directly"},
 
   {.path = "engine.latency", .field = engine<&engine_config::latency>, .doc = "latency model of the modeled engine: an id in latency_models.json"},
   {.path = "engine.speed", .field = engine<&engine_config::speed>, .doc = "step times are divided by it; 0: no waiting at all"},

@@ -108,6 +108,8 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
     node.roles.push_back(cms_role({x.id, config_.cms, {}, x.counters, options.store}));
   if (has("scheduler"))
     node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}}));
+  if (has("rescheduler"))
+    node.roles.push_back(rescheduler_role({x.id, config_.rescheduler, config_.scheduler, {}}));
   if (has("gateway")) {
     stream_ref self{name, x.id.incarnation, 0, 0};
     auto both = std::make_shared<loop_and_streams>(system, config_.gateway, self, words_);
@@ -139,7 +141,10 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
           if (!value)
             throw std::runtime_error(to_string(value.error()));
           return std::shared_ptr<stepped_engine>{std::move(*value)};
-        }};
+        },
+        config_.migration,
+        options.kv_transport ? std::shared_ptr<kv_transport>{kv_network_.make_transport()}
+                             : nullptr};
       node.roles.push_back(llumlet_role(std::move(llumlet), "modeled"));
     }
   node.connector = system.spawn(
@@ -226,6 +231,39 @@ bool virtual_cluster::run_until(const std::function<bool()>& holds, nanoseconds 
 
 void virtual_cluster::run_for(nanoseconds time) {
   run_until([] { return false; }, time);
+}
+
+stream_owner virtual_cluster::owner(const instance_id& instance) const {
+  for (const auto& [name, x] : nodes_)
+    for (const auto& known : card(name).instances)
+      if (known.metadata.instance_id == instance)
+        return {x->id, instance};
+  return {{}, instance};
+}
+
+std::shared_ptr<std::vector<moves_msg>>
+virtual_cluster::order(const instance_id& from, const migrate_msg& what) {
+  auto answers = std::make_shared<std::vector<moves_msg>>();
+  auto at_node = owner(from).life.node;
+  auto& system = *network_.process(at(at_node).process).system;
+  for (const auto& known : card(at_node).instances)
+    if (known.metadata.instance_id == from)
+      system.spawn([what, llumlet = known.llumlet, answers](caf::event_based_actor* self) {
+        self->request(llumlet, caf::infinite, what)
+          .then(
+            [answers](moves_msg& answer) { answers->push_back(std::move(answer)); },
+            [](const caf::error&) {});
+      });
+  return answers;
+}
+
+std::optional<moves_msg>
+virtual_cluster::migrate(const instance_id& from, const migrate_msg& what, nanoseconds limit) {
+  auto answers = order(from, what);
+  run_until([&] { return !answers->empty(); }, limit);
+  if (answers->empty())
+    return std::nullopt;
+  return std::move(answers->front());
 }
 
 nanoseconds virtual_cluster::now() const {

@@ -1,16 +1,18 @@
 #pragma once
 
-#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/cms_store.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
 #include "sim/virtual_client.hpp"
 #include "sim/virtual_network.hpp"
+#include "transport/loopback_transport.hpp"
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace llumnix {
@@ -26,6 +28,7 @@ struct virtual_node_options {
   /// HOST:PORT of engines behind HTTP, with role gateway: it gets a llumlet without an engine for
   /// each. Nobody checks them but whoever calls `tell_news`.
   std::vector<std::string> engines{};
+  bool kv_transport = true; ///< with role llumlet: KV is copied when requests move
 };
 
 /// Several nodes of a cluster in one process and one thread: the shipped actors on CAF's test
@@ -72,6 +75,16 @@ public:
   nanoseconds now() const;
   /// A hash over everything that happened.
   std::uint64_t trace() const;
+  /// The memory through which KV moves between its nodes.
+  loopback_network& kv_network() { return kv_network_; }
+  /// Orders a move at the instance's LLUMLET. The answer is written down once it comes.
+  std::shared_ptr<std::vector<moves_msg>> order(const instance_id& from, const migrate_msg& what);
+  /// The same, and runs the cluster until the answer is there; nothing when none came within
+  /// `limit`.
+  std::optional<moves_msg>
+  migrate(const instance_id& from, const migrate_msg& what, nanoseconds limit);
+  /// Who speaks for the instance: life and name.
+  stream_owner owner(const instance_id& instance) const;
   /// Numbers of a node, of its present life.
   const node_counters& counters(const std::string& node) const;
   /// What CONSOLE of a node says, as JSON (`inspect_msg`); runs the cluster meanwhile. Empty if it
@@ -88,6 +101,7 @@ private:
 
   cluster_config config_;
   byte_tokenizer words_;
+  loopback_network kv_network_;
   virtual_network network_;
   std::map<std::string, std::unique_ptr<life>> nodes_;
   std::vector<std::unique_ptr<life>> graveyard_;

@@ -8,8 +8,16 @@ namespace llumnix {
 
 struct abort_msg;
 struct actor_stats_msg;
+struct arrival_event_msg;
+struct arrival_order_msg;
+struct arrived_msg;
+struct departed_msg;
+struct departure_event_msg;
+struct departure_order_msg;
 struct dial_msg;
 struct dialled_msg;
+struct drain_msg;
+struct draining_msg;
 struct engine_news_msg;
 struct event_msg;
 struct goodbye_msg;
@@ -20,10 +28,18 @@ struct holds_msg;
 struct inspect_msg;
 struct inspected_msg;
 struct kv_changes_msg;
+struct list_requests_msg;
+struct listed_msg;
 struct listening_msg;
+struct migrate_msg;
+struct moved_msg;
+struct moves_msg;
 struct name_taken_msg;
+struct order_msg;
+struct ordered_msg;
 struct peer_down_msg;
 struct peer_up_msg;
+struct pinned_msg;
 struct place_msg;
 struct placed_msg;
 struct placements_msg;
@@ -32,9 +48,9 @@ struct release_msg;
 struct role_changes_msg;
 struct stat_msg;
 struct status_msg;
+struct stop_node_msg;
 struct store_metadata_msg;
 struct store_statuses_msg;
-struct stop_node_msg;
 struct stream_words_msg;
 struct streams_msg;
 struct submit_msg;
@@ -44,6 +60,26 @@ struct unplaceable_msg;
 struct view_change_msg;
 struct watch_kv_msg;
 struct watch_msg;
+
+/// The words of a hand-over (spec/migration.md 12.2).
+namespace handover {
+struct abandon;
+struct abandoned;
+struct accept;
+struct cancel;
+struct cancelled;
+struct claim;
+struct claim_answer;
+struct commit_failed;
+struct committed;
+struct copy_progress;
+struct freeze_commit;
+struct offer;
+struct prepared;
+struct reclaim;
+struct reject;
+struct release;
+} // namespace handover
 
 using tick_atom = caf::atom_constant<caf::atom("tick")>;
 using step_atom = caf::atom_constant<caf::atom("step")>;
@@ -76,6 +112,9 @@ using stream_hub_actor = caf::typed_actor<
   caf::reacts_to<placed_msg>, caf::reacts_to<unplaceable_msg>,
   // Whether an owner still holds a stream.
   caf::reacts_to<holds_answer_msg>,
+  // Who may go on with a stream? Answered with `claim_answer`; `abandoned` for the last one.
+  caf::reacts_to<handover::claim>, caf::reacts_to<handover::reclaim>,
+  caf::reacts_to<handover::abandon>,
   // A node life ended: its streams are replayed.
   caf::reacts_to<peer_down_msg>,
   // Our own card: who is GATEWAY now.
@@ -93,6 +132,8 @@ using gateway_actor = caf::typed_actor<
   caf::reacts_to<view_change_msg>,
   // What an engine's prefix cache did, where placements look at prefixes.
   caf::reacts_to<kv_changes_msg>,
+  // A request moved, or did not: for its record.
+  caf::reacts_to<moved_msg>,
   // Somebody follows events; flight records (`why`); the metric numbers of the role.
   caf::reacts_to<watch_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -107,6 +148,11 @@ using scheduler_actor = caf::typed_actor<
   caf::reacts_to<view_change_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
+/// RESCHEDULER: has running requests moved to where they run best, by one view.
+using rescheduler_actor = caf::typed_actor<
+  caf::reacts_to<view_change_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
+
 /// CMS: this process's replica of what instances there are and how loaded they are.
 using cms_actor = caf::typed_actor<
   // A llumlet's load changed.
@@ -120,6 +166,26 @@ using cms_actor = caf::typed_actor<
   caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
 
+/// DEPARTURE: one hand-over at its source, next to the engine. LLUMLET passes it what D says.
+using departure_actor = caf::typed_actor<
+  caf::reacts_to<departure_event_msg>, caf::reacts_to<pinned_msg>,
+  // STREAM HUB's answer to a RECLAIM; of a LLUMLET that knows nothing of it any more.
+  caf::reacts_to<handover::claim_answer>, caf::reacts_to<handover::reject>,
+  caf::reacts_to<handover::cancelled>,
+  // Is the stream here, frozen or claimed back?
+  caf::replies_to<holds_msg>::with<holds_answer_msg>,
+  // It wants no more than it has asked for: time has passed.
+  caf::reacts_to<tick_atom>>;
+
+/// ARRIVAL: one hand-over at its destination. LLUMLET passes it what S says.
+using arrival_actor = caf::typed_actor<
+  caf::reacts_to<arrival_event_msg>,
+  // STREAM HUB's answers to CLAIM and ABANDON.
+  caf::reacts_to<handover::claim_answer>, caf::reacts_to<handover::abandoned>,
+  // Of a LLUMLET that knows nothing of it any more.
+  caf::reacts_to<handover::cancelled>, caf::replies_to<holds_msg>::with<holds_answer_msg>,
+  caf::reacts_to<tick_atom>>;
+
 /// LLUMLET: speaks for one engine instance.
 using llumlet_actor = caf::typed_actor<
   // Run this request. Refused with a message to its hub. (Not for an engine behind HTTP.)
@@ -129,6 +195,20 @@ using llumlet_actor = caf::typed_actor<
   caf::replies_to<holds_msg>::with<holds_answer_msg>,
   // Somebody wants to hear what the prefix cache does. (Not of an engine behind HTTP.)
   caf::reacts_to<watch_kv_msg>,
+  // Let requests go to another instance; answered when each has moved or not.
+  caf::replies_to<migrate_msg>::with<moves_msg>,
+  // Take no new work, or take it again.
+  caf::replies_to<drain_msg>::with<draining_msg>,
+  // The words of hand-overs, as their source...
+  caf::reacts_to<handover::accept>, caf::reacts_to<handover::reject>,
+  caf::reacts_to<handover::prepared>, caf::reacts_to<handover::committed>,
+  caf::reacts_to<handover::commit_failed>, caf::reacts_to<handover::release>,
+  // ... as their destination, and as both.
+  caf::reacts_to<handover::offer>, caf::reacts_to<handover::copy_progress>,
+  caf::reacts_to<handover::freeze_commit>, caf::reacts_to<handover::cancel>,
+  caf::reacts_to<handover::cancelled>,
+  // Its DEPARTUREs and ARRIVALs end.
+  caf::reacts_to<departed_msg>, caf::reacts_to<arrived_msg>,
   // Its engine's load changed: ENGINE's word, or that of whoever checks an engine behind HTTP.
   caf::reacts_to<engine_news_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -137,16 +217,29 @@ using llumlet_actor = caf::typed_actor<
 using engine_actor = caf::typed_actor<
   caf::reacts_to<submit_msg>, caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
   caf::replies_to<holds_msg>::with<holds_answer_msg>, caf::reacts_to<watch_kv_msg>,
+  // What hand-overs want, done between two steps; what there is to choose from.
+  caf::reacts_to<departure_order_msg>, caf::reacts_to<arrival_order_msg>,
+  caf::replies_to<list_requests_msg>::with<listed_msg>,
   // The running step ends; the news of the load are due.
   caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>, caf::reacts_to<peer_up_msg>,
   caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
-/// CONSOLE: answers what people ask about the cluster, as JSON.
+/// CONSOLE: answers what people ask about the cluster, as JSON, and does what they want done.
 using console_actor = caf::typed_actor<
   // Something happened on this node; kept for a while.
   caf::reacts_to<event_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
-  caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
-  caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+  // Move requests, drain an instance or take it back. From this process only.
+  caf::replies_to<order_msg>::with<ordered_msg>, caf::reacts_to<peer_up_msg>,
+  caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
+
+/// DRAIN: empties one instance while somebody waits for that, and takes it back. CONSOLE starts it.
+using drain_actor = caf::typed_actor<
+  // Empty it, or join those who wait already; take it back.
+  caf::replies_to<order_msg>::with<ordered_msg>,
+  // Where requests may go; who speaks for the instance, and for streams.
+  caf::reacts_to<view_change_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  // Time to look again.
+  caf::reacts_to<tick_atom>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
 /// NODE: supervises a process, keeps its links to other nodes, and tells local actors who is there.
 using node_actor = caf::typed_actor<

@@ -3,6 +3,7 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/console_messages.hpp"
 #include "actors/protocol/kv_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 
 namespace llumnix {
@@ -34,6 +35,27 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<subscribe_view_msg>("sub_view")
     .add_message_type<kv_changes_msg>("kv")
     .add_message_type<watch_kv_msg>("watch_kv")
+    .add_message_type<handover::offer>("offer")
+    .add_message_type<handover::accept>("accept")
+    .add_message_type<handover::reject>("reject")
+    .add_message_type<handover::copy_progress>("progress")
+    .add_message_type<handover::prepared>("prepared")
+    .add_message_type<handover::freeze_commit>("commit")
+    .add_message_type<handover::committed>("committed")
+    .add_message_type<handover::commit_failed>("com_failed")
+    .add_message_type<handover::claim>("claim")
+    .add_message_type<handover::reclaim>("reclaim")
+    .add_message_type<handover::claim_answer>("claim_ans")
+    .add_message_type<handover::cancel>("cancel")
+    .add_message_type<handover::cancelled>("cancelled")
+    .add_message_type<handover::release>("rel")
+    .add_message_type<handover::abandon>("abandon")
+    .add_message_type<handover::abandoned>("abandoned")
+    .add_message_type<migrate_msg>("migrate")
+    .add_message_type<moves_msg>("moves")
+    .add_message_type<moved_msg>("moved")
+    .add_message_type<drain_msg>("drain")
+    .add_message_type<draining_msg>("draining")
     .add_message_type<watch_msg>("watch")
     .add_message_type<listening_msg>("listening")
     .add_message_type<stop_node_msg>("stop_node")

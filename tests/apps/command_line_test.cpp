@@ -16,8 +16,8 @@ struct program {
     app.require_subcommand(1);
     for (auto add :
          {add_up_command, add_serve_command, add_gateway_command, add_status_command,
-          add_actors_command, add_requests_command, add_why_command, add_load_command,
-          add_config_command})
+          add_actors_command, add_requests_command, add_why_command, add_migrate_command,
+          add_drain_command, add_undrain_command, add_load_command, add_config_command})
       add(app, chosen);
   }
 
@@ -61,6 +61,14 @@ TEST_CASE("a right command line chooses an action and does nothing yet") {
     {"status", "--admin", "http://127.0.0.1:8090"},
     {"status", "--admin", "http://[::1]:8090/behind/a/proxy/"},
     {"why", "chatcmpl-x"},
+    {"migrate", "chatcmpl-x", "--to", "engine-1", "--json"},
+    {"migrate", "--to", "engine-1", "x"},
+    {"migrate", "--from", "a", "--to", "b"},
+    {"migrate", "--from", "a", "--to", "b", "--policy", "FCWSR", "--num-requests", "-1"},
+    {"migrate", "--from", "a", "--to", "b", "--num-tokens", "1024"},
+    {"migrate", "--from", "a", "--to", "b", "--kv-ratio", "0.5"},
+    {"drain", "engine-1", "--timeout", "5m", "--admin", "127.0.0.1:1"},
+    {"undrain", "engine-1"},
     {"load", "--requests", "1000000", "--rate", "0.5", "--arrival", "gamma", "--cv", "4"},
     {"load", "--trace", "x", "--format", "jsonl", "--scale", "1e3", "--limit", "5"},
     {"load", "--temperature", "1.5", "--seed", "18446744073709551615", "--n", "16", "--no-stream"},
@@ -123,6 +131,21 @@ TEST_CASE("a wrong command line is explained, with the nearest name") {
      "--admin: 127.0.0.1:0 has port 0, which nobody can dial"},
     {{"status", "--admin"}, "--admin wants a value: --admin HOST:PORT"},
     {{"why", ""}, "give a request id"},
+    {{"migrate", "x"}, "say where to: --to INSTANCE"},
+    {{"migrate", "--to", "b"}, "say what is to move: a request id, or --from INSTANCE"},
+    {{"migrate", "x", "--from", "a", "--to", "b"},
+     "give a request id or --from INSTANCE, not both"},
+    {{"migrate", "--from", "a", "--to", "b", "--policy", "RS"},
+     "--policy: RS is none of SR, LR, LCR, FCR, FCW, FCWSR; did you mean SR?"},
+    {{"migrate", "--from", "a", "--to", "b", "--num-requests", "0"},
+     "--num-requests: 0 is no whole number from 1 to 1000000000"},
+    {{"migrate", "--from", "a", "--to", "b", "--num-requests", "1", "--kv-ratio", "1"},
+     "--num-requests, --num-tokens and --kv-ratio exclude each other; give one of them"},
+    {{"drain"}, "instance is required"},
+    {{"drain", ""}, "give an instance"},
+    {{"drain", "x", "--timeout", "0ms"}, "--timeout is from 1ms to 24h"},
+    {{"drain", "x", "--timeout", "3"},
+     "--timeout: 3 is no duration; write it like 250ms, 10s or 2m"},
     {{"why"}, "request is required"},
     {{"load", "--requests", "0"}, "--requests: 0 is no whole number from 1 to 1000000000000"},
     {{"load", "--requests", "99999999999999999999"},

@@ -97,6 +97,37 @@ TEST_CASE("a document of another shape is no reason to fail") {
   }
 }
 
+TEST_CASE("each move is a sentence: where to, how, and what it cost; or why not") {
+  auto text = moves_text(
+    admin_document::parse(R"({"moves":[
+      {"request":"sea","from":"engine-0","to":"engine-1","outcome":"moved","reason":null,"path":"kv",
+        "rounds":2,"bytes":1258291,"downtime_ms":0.4,"epoch":1},
+      {"request":"lake","from":"engine-0","to":"engine-1","outcome":"moved","path":"recompute",
+        "rounds":1,"bytes":0,"downtime_ms":1500},
+      {"request":"pond","outcome":"finished","reason":"it ended"},
+      {"request":null,"from":"engine-0","outcome":"refused","reason":"engine-1 is draining"},
+      {}]})"),
+    false);
+  CHECK(
+    text
+    == "sea moved from engine-0 to engine-1 by kv: 2 rounds, 1.2MiB, 0.4ms between two steps\n"
+       "lake moved from engine-0 to engine-1 by recompute: 1 round, 0B, 1.5s between two steps\n"
+       "pond finished: it ended\n"
+       "from engine-0 refused: engine-1 is draining\n"
+       "from - -\n");
+  CHECK(moves_text(admin_document::parse(R"({"moves":[]})"), false).starts_with("Nothing moved"));
+}
+
+TEST_CASE("a drain's end is told in numbers, and why it is none") {
+  CHECK(
+    drain_text(admin_document::parse(R"({"instance":"engine-1","moved":38,"finished":3,"left":0})"))
+    == "engine-1: 38 moved, 3 finished, 0 left\n");
+  CHECK(
+    drain_text(admin_document::parse(
+      R"({"instance":"engine-1","moved":0,"finished":0,"left":2,"reason":"2 requests are there"})"))
+    == "engine-1: 0 moved, 0 finished, 2 left; 2 requests are there\n");
+}
+
 TEST_CASE("a request is named by either form of its id, and by any letters in a path") {
   using row = std::pair<const char*, const char*>;
   for (auto [given, bare] :

@@ -32,9 +32,11 @@ TEST_CASE("every member of the configuration is a knob, and no two knobs are one
   constexpr auto members = member_count<node_config>() + member_count<http_config>()
                            + member_count<admin_config>() + member_count<gateway_config>()
                            + member_count<scheduler_config>() + member_count<llumlet_config>()
-                           + member_count<engine_config>() + member_count<cms_config>()
-                           + member_count<redis_config>() + member_count<discovery_config>();
-  static_assert(member_count<redis_config>() == 4 && member_count<cluster_config>() == 10);
+                           + member_count<migration_config>() + member_count<rescheduler_config>()
+                           + member_count<transport_config>() + member_count<engine_config>()
+                           + member_count<cms_config>() + member_count<redis_config>()
+                           + member_count<discovery_config>();
+  static_assert(member_count<redis_config>() == 4 && member_count<cluster_config>() == 13);
   // kv_index, mooncake, kv_attempts, kv_attempt_pause, kv_down: read from flags alone
   CHECK(knobs().size() + 5 == members);
   cluster_config config;

@@ -1,0 +1,353 @@
+#include "actors/drain_actor.hpp"
+
+#include "actors/ask_all.hpp"
+#include "actors/protocol/caf_error.hpp"
+#include "config/load_config.hpp"
+#include "config/notation.hpp"
+#include "runtime/base/log.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace llumnix {
+
+static_assert(actor_state<drain_state>);
+
+namespace {
+
+using namespace std::chrono_literals;
+using nlohmann::json;
+
+constexpr auto look_every = 50ms;
+constexpr std::chrono::milliseconds patience{1000};
+constexpr std::chrono::seconds move_limit{60}; ///< hand-overs have limits of their own, far below
+constexpr auto progress_every = 1s;
+
+/// The answer, with a status of HTTP.
+ordered_msg document(int status, const json& content) {
+  return {status, content.dump(-1, ' ', false, json::error_handler_t::replace)};
+}
+
+ordered_msg unreachable(const std::string& message) {
+  return document(503, {{"error", {{"code", "unreachable"}, {"message", message}}}});
+}
+
+std::string requests_text(std::uint32_t count) {
+  return count == 1 ? "1 request is" : std::to_string(count) + " requests are";
+}
+
+} // namespace
+
+drain_actor::behavior_type drain_state::make_behavior(pointer actor, drain_actor_config settings) {
+  self = actor;
+  config = std::move(settings);
+  plan = drain_plan{config.instance};
+  return {
+    [this](const order_msg& msg) { return on_order(msg); },
+    [this](const view_change_msg& msg) { on_view_change(msg); },
+    [this](const peer_up_msg& msg) { on_peer_up(msg); },
+    [this](const peer_down_msg& msg) { on_peer_down(msg); },
+    [this](tick_atom) { on_tick(); },
+    [this](const stat_msg&) { return on_stat(); },
+  };
+}
+
+caf::result<ordered_msg> drain_state::on_order(const order_msg& msg) {
+  if (const auto* order = std::get_if<order_msg::drain>(&msg.order))
+    return drain(*order);
+  if (std::holds_alternative<order_msg::undrain>(msg.order))
+    return undrain();
+  return to_caf({errc::invalid_argument, "CONSOLE moves requests"});
+}
+
+/// Those who wait already and whoever comes now are answered by the same work.
+caf::result<ordered_msg> drain_state::drain(const order_msg::drain& order) {
+  if (waiters.empty()) {
+    left.reset();
+    total = moved = 0;
+    told.clear();
+    log::llumlet.info("drain", "{} is drained", config.instance);
+  }
+  auto promise = self->make_response_promise<ordered_msg>();
+  waiters.push_back({promise, self->clock().now() + order.timeout, order.timeout});
+  if (!std::exchange(ticking, true))
+    self->send(self, tick_atom::value);
+  return promise;
+}
+
+/// The LLUMLET hears it from us, so that no earlier word of ours comes after it.
+caf::result<ordered_msg> drain_state::undrain() {
+  answer_all(outcome("it was taken back meanwhile"));
+  auto promise = self->make_response_promise<ordered_msg>();
+  ask_all<draining_msg>(
+    self, llumlets(), drain_msg{false}, 5 * patience,
+    [this, promise](std::vector<draining_msg> answers) mutable {
+      if (answers.empty()) {
+        promise.deliver(unreachable(config.instance + " does not answer; try again"));
+      } else {
+        log::llumlet.info("undrain", "{} takes work again", config.instance);
+        tell("undrained", {{"instance", config.instance}});
+        promise.deliver(document(200, {{"instance", config.instance}, {"state", "ready"}}));
+      }
+      self->quit();
+    });
+  return promise;
+}
+
+// -- who is there
+
+void drain_state::on_view_change(const view_change_msg& msg) {
+  for (const auto& entry : msg.put)
+    if (view.put(entry.metadata, entry.life, entry.engine))
+      view.set_state(entry.metadata.instance_id, entry.state);
+  for (const auto& status : msg.statuses)
+    view.update(status);
+  for (const auto& lost : msg.lost)
+    view.lose(lost);
+  for (const auto& id : msg.removed)
+    view.remove(id);
+}
+
+void drain_state::on_peer_up(const peer_up_msg& msg) {
+  const auto& card = msg.card;
+  nodes[card.self.life.node] = card;
+  for (const auto& instance : card.instances)
+    if (!seen && instance.metadata.instance_id == config.instance) {
+      seen = true;
+      if (!instance.shared)
+        life = card.self.life;
+    }
+  subscribe();
+  end_if_gone();
+}
+
+void drain_state::on_peer_down(const peer_down_msg& msg) {
+  auto known = nodes.find(msg.life.node);
+  if (known == nodes.end() || known->second.self.life != msg.life)
+    return;
+  nodes.erase(known);
+  subscribe();
+  end_if_gone();
+}
+
+void drain_state::end_if_gone() {
+  if (!seen || still_there())
+    return;
+  answer_all(unreachable(
+    config.instance + " was lost while it was drained; what it had is replayed elsewhere"));
+  self->quit();
+}
+
+/// Whether its life goes on, if only its LLUMLET is being started again.
+bool drain_state::still_there() const {
+  return std::ranges::any_of(nodes, [this](const auto& entry) {
+    const auto& card = entry.second;
+    bool has = std::ranges::find(card.starting, config.instance) != card.starting.end();
+    for (const auto& instance : card.instances)
+      has = has || instance.metadata.instance_id == config.instance;
+    return has && (!life || card.self.life == *life);
+  });
+}
+
+/// Several nodes may speak for an engine behind HTTP.
+std::vector<llumlet_actor> drain_state::llumlets() const {
+  std::vector<llumlet_actor> all;
+  for (const auto& [name, card] : nodes)
+    for (const auto& instance : card.instances)
+      if (instance.metadata.instance_id == config.instance && instance.llumlet)
+        all.push_back(instance.llumlet);
+  return all;
+}
+
+bool drain_state::shared() const {
+  for (const auto& [name, card] : nodes)
+    for (const auto& instance : card.instances)
+      if (instance.metadata.instance_id == config.instance)
+        return instance.shared;
+  return false;
+}
+
+/// One view is enough: our own node's, if it has one.
+void drain_state::subscribe() {
+  cms_actor found;
+  for (const auto& [name, card] : nodes)
+    if (!card.cms.empty() && (!found || name == config.life.node))
+      found = card.cms.front();
+  if (found == cms)
+    return;
+  cms = found;
+  view = {};
+  if (cms)
+    self->send(cms, subscribe_view_msg{view_listener{drain_actor{self}}, true});
+}
+
+// -- the work
+
+void drain_state::on_tick() {
+  answer_late();
+  if (waiters.empty()) {
+    ticking = false;
+    return;
+  }
+  self->delayed_send(self, look_every, tick_atom::value);
+  if (!looking)
+    look();
+}
+
+void drain_state::look() {
+  looking = true;
+  ask_all<draining_msg>(
+    self, llumlets(), drain_msg{true}, 5 * patience, [this](std::vector<draining_msg> still) {
+      std::vector<stream_hub_actor> hubs;
+      for (const auto& [name, card] : nodes)
+        hubs.insert(hubs.end(), card.hubs.begin(), card.hubs.end());
+      ask_all<streams_msg>(
+        self, hubs, inspect_msg{"requests", {}}, patience,
+        [this, still = std::move(still)](std::vector<streams_msg> answers) {
+          std::vector<stream_info> streams;
+          for (auto& answer : answers)
+            for (auto& stream : answer.streams)
+              if (stream.instance == config.instance)
+                streams.push_back(std::move(stream));
+          looking = false;
+          on_look(still, std::move(streams));
+        });
+    });
+}
+
+/// A LLUMLET knows what its engine told it last; the streams know what is under way to it, and what
+/// an engine behind HTTP runs. It is empty when both say so.
+void drain_state::on_look(
+  const std::vector<draining_msg>& still, std::vector<stream_info> streams) {
+  if (waiters.empty() || still.empty())
+    return; // nobody waits any more, or nobody answered: time will tell
+  std::uint32_t there = 0;
+  for (const auto& each : still)
+    there += std::max(each.requests, each.departing) + each.arriving;
+  there = std::max(there, static_cast<std::uint32_t>(streams.size()));
+  bool first = !std::exchange(left, there);
+  if (first) {
+    total = there; // nothing comes any more; what has moved may still count there for a moment
+    tell("draining", {{"instance", config.instance}, {"requests", std::to_string(there)}});
+  }
+  if (there == 0 && plan.under_way() == 0) {
+    log::llumlet.info(
+      "drained", "{} is empty: {} moved, {} finished", config.instance, moved, finished());
+    tell(
+      "drained", {{"instance", config.instance},
+                  {"moved", std::to_string(moved)},
+                  {"finished", std::to_string(finished())}});
+    answer_all(outcome({}));
+    return;
+  }
+  if (!shared())
+    for (const auto& move : plan.next(view, streams, self->clock().now()))
+      send(move);
+  tell_progress();
+}
+
+void drain_state::send(const drain_move& move) {
+  auto from = llumlets();
+  if (from.empty()) {
+    plan.on_ended(move.stream, false, self->clock().now());
+    return;
+  }
+  migrate_msg order;
+  order.to = move.to;
+  order.requests = {move.stream};
+  order.policy = "drain";
+  self->request(from.front(), move_limit, std::move(order))
+    .then(
+      [this, stream = move.stream](const moves_msg& answer) { on_moved(stream, answer.moves); },
+      [this, stream = move.stream](const caf::error&) { on_moved(stream, {}); });
+}
+
+void drain_state::on_moved(const stream_ref& stream, const std::vector<move_result>& moves) {
+  bool gone = false;
+  for (const auto& each : moves) {
+    moved += each.outcome == "moved";
+    gone = gone || each.outcome == "moved" || each.outcome == "finished";
+    log::llumlet.debug(
+      "drain-move", "{} from {} to {}: {} {}", each.request, config.instance, each.to.instance,
+      each.outcome, each.reason);
+  }
+  plan.on_ended(stream, gone, self->clock().now());
+}
+
+// -- answers
+
+void drain_state::answer_late() {
+  auto now = self->clock().now();
+  std::erase_if(waiters, [&](waiter& each) {
+    if (each.deadline > now)
+      return false;
+    if (left)
+      each.promise.deliver(outcome(
+        requests_text(*left) + " still there after " + format_duration(each.timeout) + "; "
+        + config.instance + " takes no new work until `llumnix undrain " + config.instance
+        + "`, and draining it again goes on"));
+    else
+      each.promise.deliver(unreachable(config.instance + " does not answer"));
+    return true;
+  });
+}
+
+void drain_state::answer_all(const ordered_msg& answer) {
+  for (auto& each : std::exchange(waiters, {}))
+    each.promise.deliver(answer);
+}
+
+ordered_msg drain_state::outcome(const std::string& reason) const {
+  json content{
+    {"instance", config.instance},
+    {"moved", moved},
+    {"finished", finished()},
+    {"left", left.value_or(0)}};
+  if (!reason.empty())
+    content["reason"] = reason;
+  return document(200, content);
+}
+
+std::uint32_t drain_state::finished() const {
+  auto accounted = std::uint64_t{moved} + left.value_or(0);
+  return accounted < total ? static_cast<std::uint32_t>(total - accounted) : 0;
+}
+
+void drain_state::tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts) {
+  self->send(
+    config.console,
+    event_msg{config.wall.at(self->clock().now()), std::move(kind), std::move(facts)});
+}
+
+void drain_state::tell_progress() {
+  auto now = self->clock().now();
+  auto news = std::to_string(moved) + "/" + std::to_string(finished()) + "/"
+              + std::to_string(left.value_or(0));
+  if (news == told || now < told_at + progress_every)
+    return;
+  told = news;
+  told_at = now;
+  tell(
+    "drain_progress", {{"instance", config.instance},
+                       {"moved", std::to_string(moved)},
+                       {"finished", std::to_string(finished())},
+                       {"left", std::to_string(left.value_or(0))}});
+}
+
+actor_stats_msg drain_state::on_stat() {
+  auto line = self->stat("drain " + config.instance, "drain");
+  line.state = {
+    {"waiters", static_cast<std::int64_t>(waiters.size())},
+    {"under_way", static_cast<std::int64_t>(plan.under_way())},
+    {"moved", moved},
+    {"left", left.value_or(0)}};
+  return {{std::move(line)}};
+}
+
+drain_actor::behavior_type make_drain(drain_state::pointer self, drain_actor_config config) {
+  return self->state.make_behavior(self, std::move(config));
+}
+
+} // namespace llumnix

@@ -1,0 +1,86 @@
+#pragma once
+
+#include "actors/measured.hpp"
+#include "actors/protocol/cluster_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
+#include "runtime/cluster/cluster_view.hpp"
+#include "runtime/migration/drain_plan.hpp"
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace llumnix {
+
+struct drain_actor_config {
+  node_life life; ///< of our own node
+  instance_id instance;
+  console_actor console; ///< is told how it goes
+  wall_clock wall;
+};
+
+/// DRAIN: empties one instance (spec/migration.md 11). Its LLUMLET takes no new work; what there is
+/// is offered to others, again and again, or ends by itself. It works while somebody waits for the
+/// end; after that the instance stays as it is until it is taken back. Ends with that, or with the
+/// instance.
+struct drain_state {
+  drain_state() = default;
+  static inline const char* name = "drain";
+  using pointer = role_pointer<drain_actor, drain_state>;
+
+  drain_actor::behavior_type make_behavior(pointer actor, drain_actor_config settings);
+
+  caf::result<ordered_msg> on_order(const order_msg& msg);
+  caf::result<ordered_msg> drain(const order_msg::drain& order);
+  caf::result<ordered_msg> undrain();
+  void on_view_change(const view_change_msg& msg);
+  void on_peer_up(const peer_up_msg& msg);
+  void on_peer_down(const peer_down_msg& msg);
+  void on_tick();
+  actor_stats_msg on_stat();
+
+  void look();
+  void on_look(const std::vector<draining_msg>& still, std::vector<stream_info> streams);
+  void send(const drain_move& move);
+  void on_moved(const stream_ref& stream, const std::vector<move_result>& moves);
+  bool still_there() const;
+  void end_if_gone();
+  std::vector<llumlet_actor> llumlets() const;
+  bool shared() const;
+  void subscribe();
+  void answer_late();
+  void answer_all(const ordered_msg& answer);
+  ordered_msg outcome(const std::string& reason) const;
+  std::uint32_t finished() const;
+  void tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts);
+  void tell_progress();
+
+  /// Who waits, and for how long.
+  struct waiter {
+    caf::typed_response_promise<ordered_msg> promise;
+    time_point deadline;
+    std::chrono::milliseconds timeout{0};
+  };
+
+  pointer self = nullptr;
+  drain_actor_config config;
+  std::map<std::string, node_card> nodes; ///< by name
+  bool seen = false;                      ///< some card had the instance
+  std::optional<node_life> life;          ///< the instance's; none: an engine behind HTTP
+  cms_actor cms;
+  cluster_view view;
+  drain_plan plan{{}};
+  std::vector<waiter> waiters;
+  bool ticking = false;
+  bool looking = false;
+  std::optional<std::uint32_t> left; ///< requests there, as last heard; none: nothing heard yet
+  std::uint32_t total = 0;           ///< requests there when the drain began
+  std::uint32_t moved = 0;
+  std::string told; ///< progress, the last that was told
+  time_point told_at{};
+};
+
+drain_actor::behavior_type make_drain(drain_state::pointer self, drain_actor_config config);
+
+} // namespace llumnix

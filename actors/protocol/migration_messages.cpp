@@ -1,0 +1,17 @@
+#include "actors/protocol/migration_messages.hpp"
+
+#include <fmt/format.h>
+
+namespace llumnix {
+
+std::string describe(const move_result& result) {
+  if (result.outcome != "moved")
+    return fmt::format(
+      "to {} for {}: {}: {}", result.to.instance, result.policy, result.outcome, result.reason);
+  auto ms = std::chrono::duration<double, std::milli>{result.downtime}.count();
+  return fmt::format(
+    "from {} for {} by {}: {} rounds, {} KiB, {:.2f} ms down", result.from.instance, result.policy,
+    result.path, result.rounds, (result.bytes + 1023) / 1024, ms);
+}
+
+} // namespace llumnix
