@@ -1,7 +1,12 @@
 #include "net/web_socket.hpp"
 
 #include "net/http_loop.hpp"
+#include "net/upstream_host.hpp"
+#include "runtime/base/assert.hpp"
 
+#include <boost/asio/connect.hpp>
+#include <boost/asio/ip/basic_resolver.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/websocket.hpp>
 
@@ -45,9 +50,11 @@ bool asks_for_web_socket(const http_request& request, const upgrade_request& sam
 class loop_web_socket final : public loop_guest,
                               public std::enable_shared_from_this<loop_web_socket> {
 public:
+  /// `counted`: the server counts it among its connections.
   loop_web_socket(
-    http_loop& loop, loop_socket socket, web_socket_watcher& watcher, std::size_t message_bytes_max)
-    : loop_{loop}, stream_{std::move(socket)}, watcher_{&watcher} {
+    http_loop& loop, loop_socket socket, web_socket_watcher& watcher, std::size_t message_bytes_max,
+    bool counted)
+    : loop_{loop}, stream_{std::move(socket)}, watcher_{&watcher}, counted_{counted} {
     websocket::stream_base::timeout patience{
       for_a_handshake, websocket::stream_base::none(), false};
     stream_.set_option(patience);
@@ -55,6 +62,8 @@ public:
     stream_.control_callback([this](websocket::frame_type kind, beast::string_view) {
       if (kind == websocket::frame_type::pong && watcher_)
         watcher_->on_pong();
+      else if (kind == websocket::frame_type::ping && watcher_)
+        watcher_->on_ping();
     });
     loop.take_in(*this);
   }
@@ -67,6 +76,20 @@ public:
         self->write();
       }
     });
+  }
+
+  void dial(const web_socket_target& target) {
+    target_ = target;
+    give_up_at_ = std::chrono::steady_clock::now() + target.patience;
+    host_ = upstream_host::parse(target.address);
+    if (!host_)
+      return asio::post(loop_.io(), [self = shared_from_this()] { self->end(); });
+    resolver_.emplace(loop_.io());
+    resolver_->async_resolve(
+      host_->name, host_->port, [self = shared_from_this()](error_code ec, const auto& found) {
+        if (self->goes_on(ec))
+          self->connect(found);
+      });
   }
 
   void send(std::string message) {
@@ -96,6 +119,8 @@ public:
 
   /// One that says goodbye, or breaks the rules, has a moment to hang up.
   void on_tick(std::chrono::steady_clock::time_point now) override {
+    if (give_up_at_ && now >= *give_up_at_)
+      return end();
     if (!accepted_ || stream_.is_open())
       return;
     if (!closing_since_)
@@ -106,6 +131,43 @@ public:
   void on_loop_end() override { drop(); }
 
 private:
+  using resolver = asio::ip::basic_resolver<asio::ip::tcp, asio::io_context::executor_type>;
+
+  void connect(const resolver::results_type& found) {
+    asio::async_connect(
+      stream_.next_layer(), found, [self = shared_from_this()](error_code ec, const auto&) {
+        if (self->goes_on(ec))
+          self->greet();
+      });
+  }
+
+  void greet() {
+    error_code ignored;
+    stream_.next_layer().set_option(asio::ip::tcp::no_delay{true}, ignored);
+    stream_.set_option(websocket::stream_base::decorator([this](websocket::request_type& request) {
+      for (const auto& [name, value] : target_.headers)
+        request.set(name, value);
+    }));
+    stream_.async_handshake(
+      target_.address, target_.path, [self = shared_from_this()](error_code ec) {
+        if (self->goes_on(ec))
+          self->opened();
+      });
+  }
+
+  void opened() {
+    error_code unknown;
+    auto here = stream_.next_layer().local_endpoint(unknown);
+    if (!goes_on(unknown))
+      return;
+    give_up_at_.reset();
+    accepted_ = true;
+    read();
+    write();
+    if (watcher_)
+      watcher_->on_open(here.address().to_string(), here.port());
+  }
+
   bool goes_on(error_code ec) {
     if (ec)
       end();
@@ -143,7 +205,10 @@ private:
       return;
     auto keep = shared_from_this();
     unlink();
-    loop_.remove_connection();
+    if (counted_)
+      loop_.remove_connection();
+    if (resolver_)
+      resolver_->cancel();
     error_code ignored;
     stream_.next_layer().close(ignored);
     if (auto* watcher = std::exchange(watcher_, nullptr))
@@ -156,6 +221,14 @@ private:
   beast::flat_buffer buffer_;
   std::deque<std::string> unsent_; ///< the first is being written
   std::optional<std::chrono::steady_clock::time_point> closing_since_;
+  bool counted_;
+
+  // Of one that we open.
+  web_socket_target target_;
+  std::shared_ptr<upstream_host> host_;
+  std::optional<resolver> resolver_;
+  std::optional<std::chrono::steady_clock::time_point> give_up_at_;
+
   bool accepted_ = false;
   bool pinging_ = false;
   bool ended_ = false;
@@ -186,9 +259,19 @@ std::unique_ptr<web_socket> accept_web_socket(
   if (!connection || connection->backlog() > 0)
     return nullptr;
   auto& loop = connection->loop();
-  auto socket
-    = std::make_shared<loop_web_socket>(loop, connection->surrender(), watcher, message_bytes_max);
+  auto socket = std::make_shared<loop_web_socket>(
+    loop, connection->surrender(), watcher, message_bytes_max, true);
   socket->start(same);
+  return std::make_unique<held_web_socket>(std::move(socket));
+}
+
+std::unique_ptr<web_socket>
+open_web_socket(executor& loop, const web_socket_target& target, web_socket_watcher& watcher) {
+  auto* where = dynamic_cast<http_loop*>(&loop);
+  LLUMNIX_ASSERT(where != nullptr);
+  auto socket = std::make_shared<loop_web_socket>(
+    *where, loop_socket{where->io()}, watcher, target.message_bytes_max, false);
+  socket->dial(target);
   return std::make_unique<held_web_socket>(std::move(socket));
 }
 

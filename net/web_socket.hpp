@@ -2,7 +2,9 @@
 
 #include "net/http_server.hpp"
 
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,7 +19,12 @@ public:
   /// A whole message, text or not.
   virtual void on_message(std::string_view message) = 0;
   virtual void on_pong() = 0;
-  /// The other side has gone, or said what no WebSocket says. Nothing further is called.
+  /// The other side wants to know whether we are there; it is told so.
+  virtual void on_ping() {}
+  /// One that we opened is open, from this address of ours.
+  virtual void on_open(const std::string& /*host*/, std::uint16_t /*port*/) {}
+  /// The other side has gone, cannot be reached, or said what no WebSocket says. Nothing further
+  /// is called.
   virtual void on_closed() = 0;
 };
 
@@ -40,5 +47,19 @@ public:
 std::unique_ptr<web_socket> accept_web_socket(
   exchange& client, const http_request& request, web_socket_watcher& watcher,
   std::size_t message_bytes_max);
+
+/// Where a WebSocket is to be opened.
+struct web_socket_target {
+  std::string address; ///< HOST:PORT
+  std::string path = "/";
+  header_list headers;                      ///< beside those of the protocol
+  std::chrono::milliseconds patience{3000}; ///< for connection and handshake together
+  std::size_t message_bytes_max = 4096;     ///< one above closes the connection
+};
+
+/// Opens a WebSocket towards a server (ws://), on a loop of an `http_server` of ours. The watcher,
+/// which must outlive what is returned, hears `on_open` or `on_closed`, never from within this.
+std::unique_ptr<web_socket>
+open_web_socket(executor& loop, const web_socket_target& target, web_socket_watcher& watcher);
 
 } // namespace llumnix::net

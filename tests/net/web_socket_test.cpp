@@ -210,3 +210,111 @@ TEST_CASE("a server that ends takes its WebSockets along") {
   idle.rest();
   CHECK(idle.closed());
 }
+
+namespace {
+
+/// One that we open, and what it hears.
+struct dialler : web_socket_watcher {
+  dialler(http_server& from, web_socket_target target) : server{from} {
+    on_loop([&] { socket = open_web_socket(server.loop(0), target, *this); });
+  }
+  ~dialler() override {
+    on_loop([&] { socket.reset(); });
+  }
+  void on_loop(const std::function<void()>& act) {
+    std::promise<void> done;
+    server.loop(0).post([&] {
+      act();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+  void say(const std::string& words) {
+    on_loop([&] {
+      if (socket)
+        socket->send(words);
+    });
+  }
+  void on_message(std::string_view message) override {
+    last = std::string{message};
+    ++heard;
+  }
+  void on_pong() override {}
+  void on_ping() override { ++pinged; }
+  void on_open(const std::string& host, std::uint16_t from) override {
+    CHECK(host == "127.0.0.1");
+    port = from;
+  }
+  void on_closed() override {
+    socket.reset();
+    ++closed;
+  }
+
+  http_server& server;
+  std::unique_ptr<web_socket> socket;
+  std::string last;
+  std::atomic<int> heard{0}, pinged{0}, closed{0}, port{0};
+};
+
+} // namespace
+
+TEST_CASE("a WebSocket can be opened towards a server") {
+  echo_server host;
+  dialler client{*host.server, {.address = host.server->address(), .path = "/ws", .headers = {}}};
+  CHECK(eventually([&] { return client.port != 0; }));
+  client.say("hello");
+  CHECK(eventually([&] { return client.heard == 1; }));
+  CHECK(client.last == "hello");
+  host.pinging = true;
+  CHECK(eventually([&] { return client.pinged > 0 && host.pongs > 0; }));
+  client.say("bye"); // upon which the server lets go
+  CHECK(eventually([&] { return client.closed == 1; }));
+}
+
+TEST_CASE("letting go of a WebSocket that we opened closes it, whatever it was at") {
+  echo_server host;
+  {
+    dialler client{*host.server, {.address = host.server->address(), .path = "/", .headers = {}}};
+    CHECK(eventually([&] { return client.port != 0; }));
+  }
+  CHECK(eventually([&] { return host.closed == 1; }));
+  dialler{*host.server, {.address = host.server->address(), .path = "/", .headers = {}}};
+}
+
+TEST_CASE("what cannot be opened is told of as closed") {
+  using namespace std::chrono_literals;
+  struct refusing : http_handler {
+    void on_request(std::shared_ptr<exchange> client, http_request&&) override {
+      client->reply({404, {}, "no"});
+    }
+    http_reply error_reply(int status, std::string_view) override { return {status, {}, {}}; }
+  };
+  struct silent : refusing {
+    void on_request(std::shared_ptr<exchange> client, http_request&&) override {
+      kept.push_back(std::move(client));
+    }
+    void on_loop_end() override { kept.clear(); }
+    std::vector<std::shared_ptr<exchange>> kept;
+  };
+  auto serve = [](auto make) {
+    auto made = http_server::make({});
+    REQUIRE(made.has_value());
+    (*made)->start(make);
+    return std::move(*made);
+  };
+  auto no = serve([](std::uint32_t) { return std::make_unique<refusing>(); });
+  auto nothing = serve([](std::uint32_t) { return std::make_unique<silent>(); });
+  std::string gone;
+  {
+    auto there = serve([](std::uint32_t) { return std::make_unique<refusing>(); });
+    gone = there->address();
+  }
+  for (const auto& address :
+       {no->address(), nothing->address(), gone, std::string{"nowhere"},
+        std::string{"a.invalid:1"}}) {
+    CAPTURE(address);
+    dialler client{*no, {.address = address, .path = "/", .headers = {}, .patience = 300ms}};
+    CHECK(eventually([&] { return client.closed == 1; }));
+    CHECK(client.port == 0);
+  }
+}
