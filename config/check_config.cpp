@@ -204,8 +204,18 @@ void check_engines(const cluster_config& config, problems& found) {
                               ? url + " is listed twice"
                               : url + " is the same place as " + first->second});
   }
+  if (!has_http_engines(config) && !config.gateway.scheduler.empty())
+    found.push_back(
+      {"gateway.scheduler", "places what engines behind HTTP get, and there are none; set "
+                            "gateway.engines, or have them found (discovery.*)"});
   if (!has_http_engines(config))
     return;
+  if (
+    is_cache_aware(config.scheduler) && config.scheduler.kv_index == "own"
+    && config.scheduler.kv_events.empty())
+    found.push_back(
+      {"scheduler.kv_events", "is missing; without it nobody knows what engines behind HTTP have "
+                              "cached (or set scheduler.kv_index=mooncake)"});
   if (config.scheduler.full_mode)
     for (auto& path : engine_sources(config))
       found.push_back(
@@ -240,10 +250,16 @@ void check_scheduler(const scheduler_config& scheduler, problems& found) {
     found.push_back(
       {"scheduler.hysteresis",
        "keeps a choice; scheduler.power_of_two and scheduler.dispatch_top_k above 1 draw anew"});
+  if (scheduler.priority_aware && scheduler.full_mode)
+    found.push_back(
+      {"scheduler.priority_aware", "wants lite mode, because statuses tell no priorities; set "
+                                   "scheduler.full_mode=false"});
+  if (is_cache_aware(scheduler) && scheduler.kv_index == "mooncake" && scheduler.mooncake.empty())
+    found.push_back(
+      {"scheduler.mooncake", "is missing; scheduler.kv_index=mooncake asks it for prefixes"});
   for (auto [path, wanted] :
        {std::pair{"scheduler.adaptive_pd", scheduler.adaptive_pd},
-        {"scheduler.predict_progress", scheduler.predict_progress},
-        {"scheduler.cache_aware", scheduler.cache_aware}})
+        {"scheduler.predict_progress", scheduler.predict_progress}})
     if (wanted && !scheduler.full_mode)
       found.push_back(
         {path, "wants full mode, because lite mode knows no statuses; set "
@@ -307,7 +323,7 @@ std::vector<config_problem> check(const cluster_config& config) {
 }
 
 bool is_cache_aware(const scheduler_config& config) {
-  return config.full_mode && (config.cache_aware || config.policy == "cache-aware");
+  return config.cache_aware || config.policy == "cache-aware";
 }
 
 } // namespace llumnix

@@ -87,6 +87,12 @@ struct gateway_config {
   double engine_retries = 0.2;
   std::uint32_t engine_retries_floor
     = 10; ///< retries a second that are allowed however few requests there are
+  /// HOST:PORT of a scheduler over HTTP that places what `engines` get (spec/scheduling.md 2);
+  /// empty: none. While it cannot be asked the gateway places by itself.
+  std::string scheduler{};
+  std::string scheduler_token{};     ///< sent to it as `authorization`; empty: nothing
+  bool scheduler_tokens = true;      ///< tell it prompts, where they are known as token ids
+  milliseconds scheduler_reports{0}; ///< between two reports of how requests came along; 0: none
 };
 
 /// Placement. Names and defaults of the reference (spec/scheduling.md 1.3) with our own policy
@@ -112,6 +118,8 @@ struct scheduler_config {
   bool session_affinity = false; ///< a session's requests go where its last one went
   bool power_of_two = false;     ///< the better of two instances drawn at random
   double hysteresis = 0; ///< share of its load by which another must be better than the last choice
+  bool lora_affinity = false;  ///< a request prefers instances where the LoRA it names is active
+  bool priority_aware = false; ///< only load of the request's own priority or above counts for it
 
   // The slo policy and everything predicted (spec/scheduling.md 7.3, 7.4, 9).
   std::string ttft_profile;             ///< file of measured prefill times; empty: none
@@ -131,8 +139,14 @@ struct scheduler_config {
   bool cache_aware = false;
   std::uint32_t cache_aware_min_tokens = 1024; ///< shorter prompts are not looked up
   std::string prefill_cache_locality_metric = "cache_aware_all_prefills_tokens_num";
-  // Of keys in a KV store, which the flags of the reference and `llumnix decide` know of:
-  std::string kv_index = "own";                    ///< who knows of prefixes: own, mooncake
+  /// Who knows of prefixes: `own` (what engines tell of their caches) or `mooncake` (a metadata
+  /// service of a KV store).
+  std::string kv_index = "own";
+  /// Where engines behind HTTP publish KV events over ZeroMQ, with {host}, {port} and {rank} of
+  /// each: "tcp://{host}:5557"; empty: nowhere.
+  std::string kv_events;
+  std::string kv_events_replay; ///< where they send again what was missed, likewise
+  // Of keys in a KV store:
   std::string kv_hash = "sha256_cbor";             ///< sha256_cbor, sha256_hex, xxhash
   std::uint32_t kv_chunk_tokens = 256;             ///< tokens per key
   bool kv_save_unfull_chunk = false;               ///< the tail has a key too

@@ -49,6 +49,7 @@ constexpr std::string_view transport_kinds[] = {"ucx", "off"};
 constexpr std::string_view selection_rules[] = {"NUM_REQ", "TOKEN", "RATIO"};
 constexpr std::string_view selection_orders[] = {"LCR", "FCR", "LR", "SR", "FCW", "FCWSR"};
 constexpr std::string_view balance_scopes[] = {"cluster", "unit"};
+constexpr std::string_view kv_indexes[] = {"own", "mooncake"};
 constexpr std::string_view kv_hashes[] = {"sha256_cbor", "sha256_hex", "xxhash"};
 
 using enum knob_form;
@@ -106,6 +107,10 @@ constexpr knob table[] = {
   {.path = "gateway.engine_check_interval", .field = gateway<&gateway_config::engine_check_interval>, .doc = "between two health checks of an engine of gateway.engines", .minimum = 10},
   {.path = "gateway.engine_retries", .field = gateway<&gateway_config::engine_retries>, .doc = "retries after an engine failed, as a share of the last ten seconds' requests", .maximum = 1},
   {.path = "gateway.engine_retries_floor", .field = gateway<&gateway_config::engine_retries_floor>, .doc = "retries a second that are allowed however few requests there are"},
+  {.path = "gateway.scheduler", .field = gateway<&gateway_config::scheduler>, .doc = "scheduler over HTTP that places what gateway.engines get; empty: none", .form = peer_address},
+  {.path = "gateway.scheduler_token", .field = gateway<&gateway_config::scheduler_token>, .doc = "sent to it as authorization; empty: nothing", .secret = true},
+  {.path = "gateway.scheduler_tokens", .field = gateway<&gateway_config::scheduler_tokens>, .doc = "tell it prompts, where they are known as token ids"},
+  {.path = "gateway.scheduler_reports", .field = gateway<&gateway_config::scheduler_reports>, .doc = "between two reports to it of how requests came along, for one in lite mode; 0ms: none"},
 
   {.path = "scheduler.full_mode", .field = scheduler<&scheduler_config::full_mode>, .doc = "false (lite): load is only what was sent and has not ended; for gateway.engines"},
   {.path = "scheduler.policy", .field = scheduler<&scheduler_config::policy>, .doc = "placement policy", .form = name},
@@ -125,6 +130,8 @@ constexpr knob table[] = {
   {.path = "scheduler.session_affinity", .field = scheduler<&scheduler_config::session_affinity>, .doc = "requests with the same x-session-id go to the same instance as long as it can take them"},
   {.path = "scheduler.power_of_two", .field = scheduler<&scheduler_config::power_of_two>, .doc = "the better of two instances drawn at random, not the best of all"},
   {.path = "scheduler.hysteresis", .field = scheduler<&scheduler_config::hysteresis>, .doc = "share of its load by which another instance must be better than the last choice", .maximum = 1},
+  {.path = "scheduler.lora_affinity", .field = scheduler<&scheduler_config::lora_affinity>, .doc = "a request prefers instances where the LoRA it names is active"},
+  {.path = "scheduler.priority_aware", .field = scheduler<&scheduler_config::priority_aware>, .doc = "lite mode: only load of a request's own priority or above counts for it"},
   {.path = "scheduler.ttft_profile", .field = scheduler<&scheduler_config::ttft_profile>, .doc = "file of measured prefill times, for policy slo and predicted metrics; empty: none"},
   {.path = "scheduler.tpot_profile", .field = scheduler<&scheduler_config::tpot_profile>, .doc = "file of measured decode step times, for the same; empty: none"},
   {.path = "scheduler.ttft_slo_ms", .field = scheduler<&scheduler_config::ttft_slo_ms>, .doc = "milliseconds to the first token to stay below"},
@@ -137,15 +144,22 @@ constexpr knob table[] = {
   {.path = "scheduler.predict_progress", .field = scheduler<&scheduler_config::predict_progress>, .doc = "full mode: count prefill work done since the last status"},
   {.path = "scheduler.max_num_batched_tokens", .field = scheduler<&scheduler_config::max_num_batched_tokens>, .doc = "tokens of a step, where progress is predicted", .minimum = 1},
   {.path = "scheduler.predictor_warmup_samples", .field = scheduler<&scheduler_config::predictor_warmup_samples>, .doc = "steps seen before progress is predicted"},
-  {.path = "scheduler.cache_aware", .field = scheduler<&scheduler_config::cache_aware>, .doc = "full mode: prefer instances that hold the beginning of the prompt"},
+  {.path = "scheduler.cache_aware", .field = scheduler<&scheduler_config::cache_aware>, .doc = "prefer instances that hold the beginning of the prompt"},
   {.path = "scheduler.cache_aware_min_tokens", .field = scheduler<&scheduler_config::cache_aware_min_tokens>, .doc = "shorter prompts are not looked up"},
   {.path = "scheduler.prefill_cache_locality_metric", .field = scheduler<&scheduler_config::prefill_cache_locality_metric>, .doc = "what is compared in front of the load, with scheduler.cache_aware", .form = name},
-  {.path = "scheduler.kv_hash", .field = scheduler<&scheduler_config::kv_hash>, .doc = "of the keys of prompt chunks; for `llumnix decide`", .choices = kv_hashes},
-  {.path = "scheduler.kv_chunk_tokens", .field = scheduler<&scheduler_config::kv_chunk_tokens>, .doc = "tokens per key; for `llumnix decide`", .minimum = 1, .maximum = 1 << 20},
-  {.path = "scheduler.kv_save_unfull_chunk", .field = scheduler<&scheduler_config::kv_save_unfull_chunk>, .doc = "the tail of a prompt has a key too; for `llumnix decide`"},
-  {.path = "scheduler.kv_iris_prefix", .field = scheduler<&scheduler_config::kv_iris_prefix>, .doc = "of xxhash keys; for `llumnix decide`"},
-  {.path = "scheduler.kv_block_prefix", .field = scheduler<&scheduler_config::kv_block_prefix>, .doc = "of xxhash keys, after scheduler.kv_iris_prefix; for `llumnix decide`"},
-  {.path = "scheduler.kv_hash_seed", .field = scheduler<&scheduler_config::kv_hash_seed>, .doc = "of sha256_cbor keys, the one of the engines; empty: 0; for `llumnix decide`"},
+  {.path = "scheduler.kv_index", .field = scheduler<&scheduler_config::kv_index>, .doc = "who knows of prefixes: what engines tell of their caches, or Mooncake's metadata service", .choices = kv_indexes},
+  {.path = "scheduler.kv_events", .field = scheduler<&scheduler_config::kv_events>, .doc = "where engines behind HTTP publish KV events over ZeroMQ, as tcp://{host}:5557; {host}, {port} and {rank} are each engine's; empty: nowhere"},
+  {.path = "scheduler.kv_events_replay", .field = scheduler<&scheduler_config::kv_events_replay>, .doc = "where they send again what was missed, likewise; empty: nowhere"},
+  {.path = "scheduler.mooncake", .field = scheduler<&scheduler_config::mooncake>, .doc = "Mooncake's metadata service, for scheduler.kv_index=mooncake; empty: none", .form = peer_address},
+  {.path = "scheduler.kv_attempts", .field = scheduler<&scheduler_config::kv_attempts>, .doc = "attempts of one query of that service", .minimum = 1},
+  {.path = "scheduler.kv_attempt_pause", .field = scheduler<&scheduler_config::kv_attempt_pause>, .doc = "after an attempt that failed"},
+  {.path = "scheduler.kv_down", .field = scheduler<&scheduler_config::kv_down>, .doc = "a service that failed is not asked for this long"},
+  {.path = "scheduler.kv_hash", .field = scheduler<&scheduler_config::kv_hash>, .doc = "of its keys of prompt chunks", .choices = kv_hashes},
+  {.path = "scheduler.kv_chunk_tokens", .field = scheduler<&scheduler_config::kv_chunk_tokens>, .doc = "tokens per key", .minimum = 1, .maximum = 1 << 20},
+  {.path = "scheduler.kv_save_unfull_chunk", .field = scheduler<&scheduler_config::kv_save_unfull_chunk>, .doc = "the tail of a prompt has a key too"},
+  {.path = "scheduler.kv_iris_prefix", .field = scheduler<&scheduler_config::kv_iris_prefix>, .doc = "of xxhash keys"},
+  {.path = "scheduler.kv_block_prefix", .field = scheduler<&scheduler_config::kv_block_prefix>, .doc = "of xxhash keys, after scheduler.kv_iris_prefix"},
+  {.path = "scheduler.kv_hash_seed", .field = scheduler<&scheduler_config::kv_hash_seed>, .doc = "of sha256_cbor keys, the one of the engines; empty: 0"},
   {.path = "scheduler.http", .field = scheduler<&scheduler_config::http>, .doc = "address of the scheduler's API for gateways of other makes; empty: none", .form = optional_address},
   {.path = "scheduler.http_key", .field = scheduler<&scheduler_config::http_key>, .doc = "key those gateways must send; empty: none", .secret = true},
   {.path = "scheduler.http_insecure", .field = scheduler<&scheduler_config::http_insecure>, .doc = "let that address be off loopback without a key"},

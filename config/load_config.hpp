@@ -60,7 +60,7 @@ std::string place_of(std::string_view address);
 bool is_loopback(std::string_view address);
 
 /// Whether placements look at who holds a prompt's prefix: `cache_aware`, or the policy of that
-/// name, in full mode.
+/// name.
 bool is_cache_aware(const scheduler_config& config);
 
 } // namespace llumnix

@@ -35,7 +35,7 @@ typename Inspector::result_type inspect(Inspector& f, instance_status& x) {
     x.num_available_migrate_in_tokens, x.num_available_migrate_out_tokens,
     x.kv_cache_usage_ratio_migrate_in, x.kv_cache_usage_ratio_migrate_out,
     x.available_kv_cache_usage_ratio_migrate_in, x.available_kv_cache_usage_ratio_migrate_out,
-    x.profiling_id, x.step_duration, x.num_scheduled_prefill_tokens);
+    x.profiling_id, x.step_duration, x.num_scheduled_prefill_tokens, x.adapters);
 }
 
 /// An instance of a node, and who speaks for it.

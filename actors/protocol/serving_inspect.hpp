@@ -96,7 +96,7 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_wishes& x) {
   optional_field<float> ttft{&x.ttft_slo_ms};
   optional_field<float> tpot{&x.tpot_slo_ms};
-  return f(caf::meta::type_name("placement_wishes"), ttft, tpot, x.session);
+  return f(caf::meta::type_name("placement_wishes"), ttft, tpot, x.session, x.adapter, x.priority);
 }
 
 template <class Inspector>

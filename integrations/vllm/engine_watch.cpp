@@ -41,7 +41,7 @@ std::string trouble_of(const engine_answer& what) {
   return what.outcome == errc::timeout ? "does not answer" : "cannot be reached";
 }
 
-void take_load(instance_status& status, const engine_load& load) {
+void take_load(instance_status& status, engine_load load) {
   if (load.running) {
     status.num_running_requests = *load.running;
     status.scheduler_running_to_decode_requests_num = *load.running;
@@ -51,6 +51,7 @@ void take_load(instance_status& status, const engine_load& load) {
   if (load.kv_usage)
     status.num_used_gpu_tokens
       = static_cast<std::int32_t>(std::lround(status.num_total_gpu_tokens * *load.kv_usage));
+  status.adapters = std::move(load.adapters);
 }
 
 } // namespace
@@ -343,7 +344,7 @@ void engine_watch::engine::take_metrics(const engine_answer& what) {
     return; // it has none, or will have: the last one stands
   auto load = read_engine_load(what.body);
   if (load)
-    take_load(report_.status, *load);
+    take_load(report_.status, std::move(*load));
   else
     note_nonsense(load.error());
 }

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <set>
 
 namespace llumnix {
 namespace {
@@ -202,6 +203,41 @@ std::size_t series_of(std::string_view line) {
   return static_cast<std::size_t>(found - all_series.begin());
 }
 
+constexpr std::size_t adapters_max = 256;
+constexpr std::size_t adapter_bytes_max = 256;
+
+/// The LoRAs in use: vLLM tells them as labels, and when as the value. Series of earlier times stay
+/// on the page.
+class adapters_in_use {
+public:
+  static constexpr std::string_view name = "vllm:lora_requests_info";
+
+  void hear(const metric_sample& sample) {
+    if (!(sample.value >= told_at_))
+      return;
+    if (sample.value > told_at_)
+      names_.clear(); // of equal times, ranks tell theirs
+    told_at_ = sample.value;
+    for (auto label : {"running_lora_adapters", "waiting_lora_adapters"})
+      if (const auto* list = sample.label(label))
+        add(*list);
+  }
+  std::vector<std::string> take() && { return {names_.begin(), names_.end()}; }
+
+private:
+  void add(std::string_view list) {
+    while (!list.empty() && names_.size() < adapters_max) {
+      auto one = list.substr(0, list.find(','));
+      list.remove_prefix(std::min(one.size() + 1, list.size()));
+      if (!one.empty() && one.size() <= adapter_bytes_max)
+        names_.emplace(one);
+    }
+  }
+
+  std::set<std::string> names_;
+  double told_at_ = 0;
+};
+
 } // namespace
 
 const std::string* metric_sample::label(std::string_view label_name) const {
@@ -236,6 +272,7 @@ std::optional<metric_sample> read_sample(std::string_view text) {
 
 result<engine_load> read_engine_load(std::string_view page) {
   totals all;
+  adapters_in_use adapters;
   bool has_text = false;
   bool has_sample = false;
   while (!page.empty()) {
@@ -248,12 +285,15 @@ result<engine_load> read_engine_load(std::string_view page) {
       continue;
     has_text = true;
     auto which = series_of(line);
-    if (which == all_series.size() && has_sample)
+    bool of_adapters = line.substr(first).starts_with(adapters_in_use::name);
+    if (which == all_series.size() && has_sample && !of_adapters)
       continue; // of no concern, whatever it is
     auto sample = read_sample(line);
     if (!sample)
       continue;
     has_sample = true;
+    if (of_adapters && sample->name == adapters_in_use::name)
+      adapters.hear(*sample);
     if (which == all_series.size())
       continue;
     if (auto value = worth(*sample)) {
@@ -265,7 +305,7 @@ result<engine_load> read_engine_load(std::string_view page) {
     return {errc::bad_message, "no line of the page is a metric"};
   return engine_load{
     count(all, quantity::running), count(all, quantity::waiting), share(all, quantity::kv_usage),
-    count(all, quantity::kv_tokens)};
+    count(all, quantity::kv_tokens), std::move(adapters).take()};
 }
 
 } // namespace llumnix

@@ -32,6 +32,9 @@ struct engine_load {
   std::optional<std::int32_t> waiting;   ///< requests, likewise
   std::optional<double> kv_usage;        ///< share of the KV cache in use, 0 to 1: its ranks' mean
   std::optional<std::int32_t> kv_tokens; ///< KV capacity in tokens, all ranks together
+  /// LoRAs that running or waiting requests use, ordered by name, names once; a few hundred at
+  /// most.
+  std::vector<std::string> adapters{};
   friend bool operator==(const engine_load&, const engine_load&) = default;
 };
 

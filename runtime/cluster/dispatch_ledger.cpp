@@ -23,6 +23,10 @@ void combine(inflight_load& x, const inflight_load& y, Combine f) {
   x.decode_requests = f(x.decode_requests, y.decode_requests);
   x.prefill_tokens = f(x.prefill_tokens, y.prefill_tokens);
   x.decode_tokens = f(x.decode_tokens, y.decode_tokens);
+  x.normal_requests = f(x.normal_requests, y.normal_requests);
+  x.normal_tokens = f(x.normal_tokens, y.normal_tokens);
+  x.low_requests = f(x.low_requests, y.low_requests);
+  x.low_tokens = f(x.low_tokens, y.low_tokens);
 }
 
 /// The stage counters a dispatch adds (spec/cms.md 4.2); `requests` is left to the caller.
@@ -92,6 +96,7 @@ bool dispatch_ledger::book(
     what.stage = request.stage;
     what.dispatched = now;
     what.num_uncomputed = request.num_uncomputed;
+    what.priority = request.priority;
     what.found = is_found && staleness_s_;
     if (!what.found)
       count(where, what, share);
@@ -183,7 +188,16 @@ inflight_load dispatch_ledger::inflight(const instance_id& instance) const {
   return known == accounts_.end() ? inflight_load{} : known->second.load;
 }
 
-void dispatch_ledger::count(account& where, entry& what, const inflight_load& share) {
+void dispatch_ledger::count(account& where, entry& what, inflight_load share) {
+  bool begins = what.counted == inflight_load{}; // a second stage has the same tokens
+  auto tokens = begins ? std::max(share.prefill_tokens, share.decode_tokens) : 0;
+  if (what.priority == 0) {
+    share.normal_requests = share.requests;
+    share.normal_tokens = tokens;
+  } else if (what.priority > 0) {
+    share.low_requests = share.requests;
+    share.low_tokens = tokens;
+  }
   combine(where.load, share, add);
   combine(what.counted, share, add);
 }

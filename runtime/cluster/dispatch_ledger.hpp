@@ -32,6 +32,12 @@ struct inflight_load {
   std::int32_t decode_requests = 0;  ///< "d"
   std::int32_t prefill_tokens = 0;   ///< "pt": tokens still to be computed
   std::int32_t decode_tokens = 0;    ///< "dt"
+  // Of all these, what others than the most urgent requests are: of priority 0, and above it. Of a
+  // neutral request the tokens count once.
+  std::int32_t normal_requests = 0;
+  std::int32_t normal_tokens = 0;
+  std::int32_t low_requests = 0;
+  std::int32_t low_tokens = 0;
   friend bool operator==(const inflight_load&, const inflight_load&) = default;
 };
 
@@ -41,6 +47,7 @@ struct dispatched_request {
   infer_type stage = infer_type::neutral;
   std::int32_t num_tokens = 0;     ///< prompt tokens
   std::int32_t num_uncomputed = 0; ///< those without a known prefix hit
+  std::int32_t priority = 0;       ///< lower goes first
 };
 
 /// The id a request was dispatched under, read off the id an engine reports for it: without
@@ -102,6 +109,7 @@ private:
     infer_type stage = infer_type::neutral;
     unix_ms dispatched = 0;
     std::int32_t num_uncomputed = 0;
+    std::int32_t priority = 0;
     bool found = false;              ///< a status has shown it
     inflight_load counted;           ///< its share of the account's counters now
     std::uint64_t recent_round = 0;  ///< last reconcile whose recent list had it
@@ -113,7 +121,7 @@ private:
   };
 
   dispatch_ledger() = default;
-  static void count(account& where, entry& what, const inflight_load& share);
+  static void count(account& where, entry& what, inflight_load share);
   static void take_back(account& where, entry& what);
   void unindex(const std::string& request_id, const instance_id& instance);
 

@@ -88,6 +88,8 @@ struct instance_status {
   std::int32_t profiling_id = -1; ///< sample counter from 1; -1: no sample in this status
   double step_duration = 0;       ///< ms, of the profiled step
   std::int32_t num_scheduled_prefill_tokens = 0; ///< in the profiled step
+  /// LoRAs that requests of it use now, ordered by name; of engines that tell. No part of records.
+  std::vector<std::string> adapters{};
   friend bool operator==(const instance_status&, const instance_status&) = default;
 };
 

@@ -84,7 +84,11 @@ void candidate_table::prepare(const decision_inputs& about) {
     = asked ? about.hits->instances.begin() : std::vector<prefix_hits::hit>::const_iterator{};
   for (row at = 0; at < size(); ++at) {
     auto& share = shares_[at];
-    share = {.prompt_tokens = prompt, .now = about.now};
+    share = {
+      .prompt_tokens = prompt,
+      .now = about.now,
+      .priority = about.priority,
+      .adapter = about.adapter};
     if (asked) {
       auto end = about.hits->instances.end();
       while (hit != end && hit->instance < ids_[at])

@@ -22,6 +22,8 @@ struct decision_inputs {
   /// How long a prefill step takes; null: no progress is predicted.
   const step_coefficients* step = nullptr;
   std::uint32_t max_num_batched_tokens = 0; ///< of a step, for the progress
+  std::int32_t priority = 0;                ///< of the request
+  const std::string* adapter = nullptr;     ///< that it names; null: none that counts
 };
 
 /// A column of values: a metric, and when it is computed.

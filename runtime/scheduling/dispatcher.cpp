@@ -48,7 +48,8 @@ to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_to
   constexpr std::uint32_t most = std::numeric_limits<std::int32_t>::max();
   auto tokens = static_cast<std::int32_t>(std::min(query.prompt_tokens, most));
   auto hit = static_cast<std::int32_t>(std::min(hit_tokens, most));
-  return {query.request_id, stage, tokens, tokens - std::min(hit, tokens)};
+  auto uncomputed = tokens - std::min(hit, tokens);
+  return {query.request_id, stage, tokens, uncomputed, query.wishes.priority};
 }
 
 /// Whether a status brings a profiled step that the one before it did not have.
@@ -164,6 +165,10 @@ struct dispatcher::state {
     if (predicts_progress() && role == infer_type::prefill && step_model())
       about.step = &*step_model();
     about.max_num_batched_tokens = config.max_num_batched_tokens;
+    if (query) {
+      about.priority = query->wishes.priority;
+      about.adapter = query->wishes.adapter.empty() ? nullptr : &query->wishes.adapter;
+    }
     return about;
   }
 
@@ -256,7 +261,7 @@ void dispatcher::update(const instance_status& status, unix_ms now) {
     return;
   if (effect == status_effect::replaced) {
     state_->ledger.reconcile(status, now);
-    if (state_->cache_aware() && state_->local_account())
+    if (state_->cache_aware() && state_->config.full_mode && state_->local_account())
       state_->correct_waiting_prefills(id);
     if (sampled)
       state_->learn(status);

@@ -153,6 +153,40 @@ float tokens_sent(input x) {
   return static_cast<float>(std::max(x.inflight.prefill_tokens, x.inflight.decode_tokens));
 }
 
+/// Of those in flight, what does not go before a request of this priority.
+struct behind {
+  std::int32_t requests = 0, tokens = 0;
+};
+behind behind_of(input x) {
+  auto& sent = x.inflight;
+  if (x.share.priority > 0)
+    return {};
+  if (x.share.priority == 0)
+    return {sent.low_requests, sent.low_tokens};
+  return {
+    sum({sent.normal_requests, sent.low_requests}), sum({sent.normal_tokens, sent.low_tokens})};
+}
+
+float requests_ahead(input x) {
+  return static_cast<float>(x.inflight.requests - behind_of(x).requests);
+}
+
+float tokens_ahead(input x) {
+  return tokens_sent(x) - static_cast<float>(behind_of(x).tokens);
+}
+
+/// What is not computed yet of requests that run is not known here: all that was not cached of
+/// them counts until they end.
+float cache_aware_num_tokens(input x) {
+  return miss_tokens(x) + static_cast<float>(x.inflight.prefill_tokens);
+}
+
+float adapter_miss(input x) {
+  bool active
+    = !x.share.adapter || std::ranges::binary_search(x.instance.status.adapters, *x.share.adapter);
+  return active ? 0 : 1;
+}
+
 using enum scheduling_mode;
 
 constexpr std::array metrics{
@@ -180,6 +214,11 @@ constexpr std::array metrics{
   load_metric{"freeness", better::higher, freeness},
   load_metric{"num_requests", better::lower, requests_sent, lite},
   load_metric{"num_tokens", better::lower, tokens_sent, lite},
+  load_metric{"num_requests_ahead", better::lower, requests_ahead, lite, true},
+  load_metric{"num_tokens_ahead", better::lower, tokens_ahead, lite, true},
+  load_metric{"cache_aware_num_tokens", better::lower, cache_aware_num_tokens, lite, true},
+  load_metric{"adapter_miss", better::lower, adapter_miss, lite, true},
+  load_metric{"adapter_miss", better::lower, adapter_miss, full, true},
 };
 
 constexpr load_metric ttft_without_request{

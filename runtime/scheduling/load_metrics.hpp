@@ -38,7 +38,9 @@ struct decision_share {
   unix_ms now = 0;
   std::int32_t hit_tokens = 0;  ///< of the prompt, whose KV the instance has
   std::int32_t miss_tokens = 0; ///< the rest; 0 everywhere where nobody was asked about prefixes
-  std::int32_t predicted_progress = 0; ///< prefill tokens done since the last status
+  std::int32_t predicted_progress = 0;  ///< prefill tokens done since the last status
+  std::int32_t priority = 0;            ///< of the request
+  const std::string* adapter = nullptr; ///< that it names; null: none that counts
 };
 
 /// All that a metric looks at.

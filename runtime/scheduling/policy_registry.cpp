@@ -39,21 +39,43 @@ metric_limit limit_of(const scheduler_config& config, const std::string& name, d
   return {metric, to_float(threshold)};
 }
 
-metric_limit neutral_load(const scheduler_config& config) {
-  return limit_of(config, config.neutral_load_metric, config.neutral_load_threshold);
-}
-metric_limit prefill_load(const scheduler_config& config) {
-  return limit_of(config, config.prefill_load_metric, config.prefill_load_threshold);
-}
-metric_limit decode_load(const scheduler_config& config) {
-  return limit_of(config, config.decode_load_metric, config.decode_load_threshold);
+/// Where priorities count, what goes before a request takes the place of all there is.
+metric_limit by_priority(const scheduler_config& config, metric_limit load) {
+  if (config.priority_aware && !config.full_mode && load.metric)
+    load.metric = find_load_metric(
+      load.metric->name == "num_requests" ? "num_requests_ahead" : "num_tokens_ahead",
+      scheduling_mode::lite);
+  return load;
 }
 
-/// Only cache-aware placement looks at locality, and only to rank.
+metric_limit neutral_load(const scheduler_config& config) {
+  return by_priority(
+    config, limit_of(config, config.neutral_load_metric, config.neutral_load_threshold));
+}
+metric_limit prefill_load(const scheduler_config& config) {
+  return by_priority(
+    config, limit_of(config, config.prefill_load_metric, config.prefill_load_threshold));
+}
+metric_limit decode_load(const scheduler_config& config) {
+  return by_priority(
+    config, limit_of(config, config.decode_load_metric, config.decode_load_threshold));
+}
+
+/// Only cache-aware placement looks at locality, and only to rank. Lite mode has a measure of its
+/// own.
 metric_limit locality(const scheduler_config& config) {
   if (!is_cache_aware(config))
     return {};
+  if (!config.full_mode)
+    return {find_load_metric("cache_aware_num_tokens", scheduling_mode::lite), 0};
   return limit_of(config, config.prefill_cache_locality_metric, 0);
+}
+
+/// Those that have the request's LoRA active come before all others.
+metric_limit adapter(const scheduler_config& config) {
+  if (!config.lora_affinity)
+    return {};
+  return {find_load_metric("adapter_miss", mode_of(config)), 0};
 }
 
 time_goals goals_of(const scheduler_config& config) {
@@ -149,9 +171,9 @@ selector_use least(std::vector<metric_of> metrics) {
   return {best_metric::name, std::move(metrics)};
 }
 
-/// The least load; of equals the one whose turn it is, or idle ones with a high id would starve.
-selector_use least_in_turn(metric_of load) {
-  return {best_metric::name, {load}, tie_rule::in_turn};
+/// The same; of equals the one whose turn it is, or idle ones with a high id would starve.
+selector_use least_in_turn(std::vector<metric_of> metrics) {
+  return {best_metric::name, std::move(metrics), tie_rule::in_turn};
 }
 
 const std::vector<policy_row>& policy_rows() {
@@ -159,10 +181,10 @@ const std::vector<policy_row>& policy_rows() {
   static const selector_use circle{next_in_order::name};
   static const std::vector<policy_row> rows{
     {"load-balance", full, neutral, healthy({below(neutral_load)}),
-     least({locality, neutral_load})},
+     least({adapter, locality, neutral_load})},
     {"load-balance", full, prefill, healthy({below(prefill_load)}),
-     least({locality, prefill_load})},
-    {"load-balance", full, decode, healthy({below(decode_load)}), least({decode_load})},
+     least({adapter, locality, prefill_load})},
+    {"load-balance", full, decode, healthy({below(decode_load)}), least({adapter, decode_load})},
     {"flood", full, neutral, healthy(), fixed},
     {"flood", full, prefill, healthy(), fixed},
     {"flood", full, decode, healthy(), fixed},
@@ -181,9 +203,12 @@ const std::vector<policy_row>& policy_rows() {
     {"round-robin", full, neutral, healthy(), circle},
     {"round-robin", full, prefill, healthy(), circle},
     {"round-robin", full, decode, healthy(), circle},
-    {"load-balance", lite, neutral, checked({below(neutral_load)}), least_in_turn(neutral_load)},
-    {"load-balance", lite, prefill, checked({below(prefill_load)}), least_in_turn(prefill_load)},
-    {"load-balance", lite, decode, checked({below(decode_load)}), least_in_turn(decode_load)},
+    {"load-balance", lite, neutral, checked({below(neutral_load)}),
+     least_in_turn({adapter, locality, neutral_load})},
+    {"load-balance", lite, prefill, checked({below(prefill_load)}),
+     least_in_turn({adapter, locality, prefill_load})},
+    {"load-balance", lite, decode, checked({below(decode_load)}),
+     least_in_turn({adapter, decode_load})},
     {"flood", lite, neutral, checked(), fixed},
     {"flood", lite, prefill, checked(), fixed},
     {"flood", lite, decode, checked(), fixed},
@@ -196,7 +221,7 @@ const std::vector<policy_row>& policy_rows() {
 
 /// The rows that a config asks for stand under this name.
 std::string_view rows_of(const scheduler_config& config) {
-  if (config.policy == cache_aware && config.full_mode)
+  if (config.policy == cache_aware)
     return load_balance;
   bool adaptive = config.adaptive_pd && config.policy == "slo" && config.full_mode;
   return adaptive ? adaptive_pd : std::string_view{config.policy};
@@ -219,9 +244,7 @@ std::string known_policies(scheduling_mode mode) {
   for (auto& row : policy_rows())
     if (row.mode == mode && row.role == decode && row.policy != adaptive_pd)
       names.append(names.empty() ? "" : ", ").append(row.policy);
-  if (mode == full)
-    names.append(", ").append(cache_aware);
-  return names;
+  return names.append(", ").append(cache_aware);
 }
 
 std::string in_lite_mode(scheduling_mode mode) {
@@ -257,7 +280,7 @@ void check(const scheduler_config& config, problems& found) {
   metric("neutral_load_metric", config.neutral_load_metric);
   metric("prefill_load_metric", config.prefill_load_metric);
   metric("decode_load_metric", config.decode_load_metric);
-  if (is_cache_aware(config))
+  if (is_cache_aware(config) && config.full_mode)
     metric("prefill_cache_locality_metric", config.prefill_cache_locality_metric);
   if (config.adaptive_pd && config.policy != "slo")
     found.add("scheduler.adaptive_pd: wants scheduler.policy=slo");

@@ -145,7 +145,10 @@ TEST_CASE("in lite mode load is what was sent, whatever a status says") {
       CHECK(value_of("num_tokens", view, sent, lite) == tokens);
     }
   }
-  CHECK(known_load_metrics(lite) == "num_requests, num_tokens");
+  CHECK(
+    known_load_metrics(lite)
+    == "num_requests, num_tokens, num_requests_ahead, num_tokens_ahead, cache_aware_num_tokens, "
+       "adapter_miss");
   CHECK(find_load_metric("num_waiting_requests", lite) == nullptr);
 }
 

@@ -141,9 +141,10 @@ TEST_CASE("what one mode lacks is refused with the mode") {
   CHECK(
     made.error().context
     == "scheduler.policy: unknown policy \"slo\"; known in lite mode (scheduler.full_mode=false): "
-       "load-balance, flood, round-robin; scheduler.neutral_load_metric: unknown metric "
+       "load-balance, flood, round-robin, cache-aware; scheduler.neutral_load_metric: unknown "
+       "metric "
        "\"load\"; known in lite mode (scheduler.full_mode=false): num_requests, "
-       "num_tokens");
+       "num_tokens, num_requests_ahead, num_tokens_ahead, cache_aware_num_tokens, adapter_miss");
   config = with_policy("load-balance");
   config.neutral_load_metric = "num_tokens";
   made = make_policy(config);
@@ -159,7 +160,7 @@ TEST_CASE("names nothing knows are refused, with those that are known") {
       "all_prefills_tokens_num, kv_cache_hit_len, cache_aware_all_prefills_tokens_num, "
       "num_requests, all_decodes_tokens_num, predicted_ttft, predicted_tpot, hit_tokens, "
       "hit_ratio, miss_tokens, predicted_progress, remaining_steps, remaining_steps_defrag, "
-      "kv_blocks_ratio, adaptive_decode, miss_waiting_tokens, freeness";
+      "kv_blocks_ratio, adaptive_decode, miss_waiting_tokens, freeness, adapter_miss";
   constexpr auto policies = "known: load-balance, flood, slo, round-robin, cache-aware";
   struct row {
     void (*spoil)(scheduler_config&);
@@ -218,9 +219,51 @@ TEST_CASE("cache-aware is load-balance with prefixes first, by either name") {
     }
     CHECK(role_of(*made, infer_type::decode).metrics.size() == 1);
   }
-  named.full_mode = false;
-  CHECK_FALSE(is_cache_aware(named));
-  CHECK_FALSE(make_policy(named).has_value());
+}
+
+TEST_CASE("in lite mode prefixes have a measure of their own") {
+  auto named = with_policy("cache-aware"), switched = with_policy("load-balance");
+  switched.cache_aware = true;
+  for (auto* config : {&named, &switched}) {
+    config->full_mode = false;
+    CHECK(is_cache_aware(*config));
+    auto made = make_policy(*config);
+    REQUIRE(made.has_value());
+    auto& rule = role_of(*made, infer_type::neutral);
+    REQUIRE(rule.metrics.size() == 2);
+    CHECK(rule.metrics[0].metric->name == "num_tokens");
+    CHECK(rule.metrics[1].metric->name == "cache_aware_num_tokens");
+    CHECK(std::get<best_metric>(rule.pick).slots == std::vector<std::size_t>{1, 0});
+    CHECK(std::get<best_metric>(rule.pick).ties == tie_rule::in_turn);
+  }
+}
+
+TEST_CASE("LoRAs and priorities are terms of load-balance, where they are wanted") {
+  auto config = with_policy("load-balance");
+  config.lora_affinity = true;
+  auto full = make_policy(config);
+  config.full_mode = false;
+  config.priority_aware = true;
+  auto lite = make_policy(config);
+  REQUIRE(full.has_value());
+  REQUIRE(lite.has_value());
+  auto ranked = [](const placement_policy& policy, infer_type role) {
+    std::vector<std::string_view> names;
+    auto& rule = role_of(policy, role);
+    for (auto slot : std::get<best_metric>(rule.pick).slots)
+      names.push_back(rule.metrics[slot].metric->name);
+    return names;
+  };
+  using names = std::vector<std::string_view>;
+  CHECK(ranked(*full, infer_type::neutral) == names{"adapter_miss", "all_prefills_tokens_num"});
+  CHECK(
+    ranked(*full, infer_type::decode) == names{"adapter_miss", "kv_cache_usage_ratio_projected"});
+  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+    CHECK(ranked(*lite, role) == names{"adapter_miss", "num_tokens_ahead"});
+  config.neutral_load_metric = "num_requests";
+  CHECK(
+    ranked(*make_policy(config), infer_type::neutral)
+    == names{"adapter_miss", "num_requests_ahead"});
 }
 
 TEST_CASE("slo is strict, and knows no neutral role") {

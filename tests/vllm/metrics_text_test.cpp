@@ -197,6 +197,38 @@ TEST_CASE("a page that is something else is an error") {
   }
 }
 
+TEST_CASE("the LoRAs in use are those told last") {
+  using names = std::vector<std::string>;
+  auto info = [](const std::string& running, const std::string& waiting, const std::string& when) {
+    return "vllm:lora_requests_info{max_lora=\"4\",running_lora_adapters=\"" + running
+           + "\",waiting_lora_adapters=\"" + waiting + "\"} " + when + "\n";
+  };
+  std::string many;
+  for (int i = 100; i < 500; ++i)
+    many += "a" + std::to_string(i) + ",";
+  struct row {
+    std::string page;
+    names expected;
+  };
+  for (const auto& [page, expected] :
+       {row{info("sql,legal", "sql,new", "1.7e9"), {"legal", "new", "sql"}},
+        row{info("old", "", "1.7e9") + info("sql", "", "1.8e9"), {"sql"}},
+        row{info("sql", "", "1.8e9") + info("old", "", "1.7e9"), {"sql"}},
+        row{info("old", "", "1.7e9") + info("", "", "1.8e9"), {}},
+        row{info("a", "", "1.7e9") + info("b", "", "1.7e9"), {"a", "b"}}, // of two ranks
+        row{info(",,x,", "", "1"), {"x"}}, row{info("x", "", "NaN"), {}},
+        row{info("x", "", "-1"), {}},
+        row{"vllm:lora_requests_info{ 1\nvllm:num_requests_running 1\n", {}},
+        row{info(std::string(300, 'x') + ",y", "", "1"), {"y"}},
+        row{"vllm:lora_requests_info_total{running_lora_adapters=\"x\"} 1\n", {}}}) {
+    CAPTURE(page);
+    auto load = read_engine_load(page);
+    REQUIRE(load);
+    CHECK(load->adapters == expected);
+  }
+  CHECK(read_engine_load(info(many, "", "1"))->adapters.size() == 256);
+}
+
 TEST_CASE("no bytes do harm") {
   std::mt19937 chance{7};
   for (int round = 0; round < 2000; ++round) {
