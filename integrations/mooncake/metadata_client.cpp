@@ -180,7 +180,8 @@ metadata_client::~metadata_client() {
     each->give_up();
 }
 
-void metadata_client::find(std::span<const token_id> prompt, answer done) {
+void metadata_client::find(
+  std::span<const token_id> prompt, std::string_view /*model*/, answer done) {
   auto keys = chunk_keys(prompt, options_.keys);
   if (!keys)
     return done(std::move(keys).error());
@@ -197,10 +198,14 @@ void metadata_client::find(std::span<const token_id> prompt, answer done) {
 
 void metadata_client::begin(
   std::vector<std::string> keys, std::uint32_t prompt_tokens, promise done) {
+  auto skip = [&](errc code, const char* why) {
+    ++skipped_;
+    done.keep(error{code, options_.address + why});
+  };
   if (queries_.size() >= options_.queries_max)
-    return done.keep(error{errc::queue_full, options_.address + " is being asked too much"});
+    return skip(errc::queue_full, " is being asked too much");
   if (!may_begin(loop_.now()))
-    return done.keep(error{errc::unreachable, options_.address + " is down"});
+    return skip(errc::unreachable, " is down");
   auto probing = health_ == health::probing;
   auto attempts = probing ? 1 : options_.attempts;
   auto made
@@ -248,10 +253,12 @@ void metadata_client::note(const query& which) {
   if (is_probe)
     probe_ = nullptr;
   const auto& outcome = *which.outcome();
+  ++(outcome ? answered_ : failed_);
   if (!outcome && (is_probe || health_ == health::up)) {
     mark_down(outcome.error());
   } else if (outcome && is_probe) {
     health_ = health::up;
+    up_ = true;
     mooncake_log.info("up", "{} answers again", options_.address);
   }
 }
@@ -262,7 +269,12 @@ void metadata_client::mark_down(const error& why) {
       "down", "prompts are placed without asking {} for {} s at least: {}", options_.address,
       std::chrono::duration<double>(options_.down).count(), to_string(why));
   health_ = health::down;
+  up_ = false;
   down_since_ = loop_.now();
+}
+
+client_counters metadata_client::counters() const {
+  return {answered_, failed_, skipped_, up_};
 }
 
 } // namespace llumnix::mooncake

@@ -7,12 +7,14 @@
 #include "runtime/scheduling/chunk_keys.hpp"
 #include "runtime/scheduling/kv_index.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llumnix::mooncake {
@@ -35,6 +37,14 @@ struct client_options {
 
 /// As the configuration says. Fails where `make_chunk_key_options` does.
 result<client_options> make_client_options(const scheduler_config& config);
+
+/// What a client came to since it was made.
+struct client_counters {
+  std::uint64_t answered = 0; ///< queries that had their answer
+  std::uint64_t failed = 0;   ///< queries that were given up
+  std::uint64_t skipped = 0;  ///< not asked: the service is down, or too much is under way
+  bool up = true;             ///< the service is not known to be down
+};
 
 /// Mooncake's metadata service as a KV index, whose holders are hosts (spec/scheduling.md 8.2).
 ///
@@ -59,10 +69,12 @@ public:
 
   /// From any thread. Hashes the prompt on the calling one, about 0.3 ms for 32768 tokens. What
   /// there is no answer for within the budget, and one tick, ends as `timeout`, or as the last
-  /// failure was; `unreachable` where the service is down.
-  void find(std::span<const token_id> prompt, answer done) override;
+  /// failure was; `unreachable` where the service is down. Keys do not tell models apart.
+  void find(std::span<const token_id> prompt, std::string_view model, answer done) override;
   /// About ten times a second, on the loop.
   void tick();
+  /// From any thread.
+  client_counters counters() const;
 
 private:
   class promise;
@@ -87,6 +99,10 @@ private:
   const query* probe_ = nullptr;
   std::shared_ptr<char> alive_ = std::make_shared<char>(); // what is posted asks for it
   std::vector<std::unique_ptr<query>> queries_;
+  std::atomic<std::uint64_t> answered_{0};
+  std::atomic<std::uint64_t> failed_{0};
+  std::atomic<std::uint64_t> skipped_{0};
+  std::atomic<bool> up_{true};
 };
 
 } // namespace llumnix::mooncake

@@ -7,6 +7,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llumnix {
@@ -38,11 +39,11 @@ public:
   using answer = std::function<void(result<prefix_holders>)>;
 
   virtual ~kv_index() = default;
-  /// Looks a prompt up; its tokens are needed only until this returns. From which threads, each
-  /// form says. `done` is called exactly once, in bounded time: from within this call, on a thread
-  /// of the index's own, or by its destructor (`cancelled`). Whatever the error, a placement goes
-  /// on without hits.
-  virtual void find(std::span<const token_id> prompt, answer done) = 0;
+  /// Looks up a prompt of a model, or of a LoRA; both are needed only until this returns. From
+  /// which threads, each form says. `done` is called exactly once, in bounded time: from within
+  /// this call, on a thread of the index's own, or by its destructor (`cancelled`). Whatever the
+  /// error, a placement goes on without hits.
+  virtual void find(std::span<const token_id> prompt, std::string_view model, answer done) = 0;
 };
 
 } // namespace llumnix

@@ -23,7 +23,7 @@ public:
   /// Fails from now on; without an error it answers again.
   void fail(std::optional<error> why) { failure_ = std::move(why); }
 
-  void find(std::span<const token_id> prompt, answer done) override {
+  void find(std::span<const token_id> prompt, std::string_view, answer done) override {
     if (failure_)
       return done(*failure_);
     prefix_holders found{named_by_, {}};

@@ -75,4 +75,18 @@ prefix_hits find_hits(
   return made;
 }
 
+prefix_hits
+find_hits(const prefix_holders& holders, std::uint32_t prompt_tokens, const cluster_view& view) {
+  prefix_hits made{true, prompt_tokens, {}};
+  for (const auto& [id, known] : view.instances()) { // in order
+    const auto& name = holders.named_by == holder_naming::instance ? id : known.metadata.ip_kvs;
+    auto found = std::ranges::lower_bound(holders.list, name, {}, &prefix_holder::name);
+    if (found == holders.list.end() || found->name != name)
+      continue;
+    if (auto tokens = std::min(found->tokens, prompt_tokens); tokens > 0)
+      made.instances.push_back({id, tokens});
+  }
+  return made;
+}
+
 } // namespace llumnix

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "runtime/base/ids.hpp"
+#include "runtime/cluster/cluster_view.hpp"
 #include "runtime/scheduling/kv_index.hpp"
 
 #include <cstdint>
@@ -64,5 +65,8 @@ struct prefix_hits {
 prefix_hits find_hits(
   const prefix_holders& holders, std::uint32_t prompt_tokens,
   const instances_by_address& addresses);
+/// The same, with the instances of a view: credited are those whose `ip_kvs` a holder is named by.
+prefix_hits
+find_hits(const prefix_holders& holders, std::uint32_t prompt_tokens, const cluster_view& view);
 
 } // namespace llumnix

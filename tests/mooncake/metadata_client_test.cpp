@@ -149,7 +149,7 @@ public:
     }
   };
   void find(const prompt& of) {
-    client->find(of, [heard = heard](result<prefix_holders> found) {
+    client->find(of, "m", [heard = heard](result<prefix_holders> found) {
       std::lock_guard guard{heard->mutex};
       heard->list.push_back(std::move(found));
     });
@@ -562,7 +562,7 @@ TEST_CASE("an answer may end the client") {
   SUBCASE("as it comes") {
     stage on;
     std::atomic<bool> told = false;
-    on.client->find(tokens(8), [&](result<prefix_holders> found) {
+    on.client->find(tokens(8), "m", [&](result<prefix_holders> found) {
       CHECK(code_of(found) == errc::ok);
       on.client.reset();
       told = true;
@@ -574,7 +574,7 @@ TEST_CASE("an answer may end the client") {
     on.will_wait(2);
     std::atomic<int> told = 0;
     for (int i = 0; i < 2; ++i)
-      on.client->find(tokens(8), [&](result<prefix_holders> found) {
+      on.client->find(tokens(8), "m", [&](result<prefix_holders> found) {
         CHECK(code_of(found) == errc::timeout);
         on.client.reset();
         ++told;

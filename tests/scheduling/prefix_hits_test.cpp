@@ -84,6 +84,36 @@ TEST_CASE("every instance at a holder's address is credited, and nobody else") {
   }
 }
 
+TEST_CASE("holders are found in a view by what names them") {
+  cluster_view view;
+  auto know = [&](const std::string& id, const std::string& address) {
+    instance_metadata metadata;
+    metadata.instance_id = id;
+    metadata.ip_kvs = address;
+    view.put(metadata, {"n", 1});
+  };
+  know("a", "10.0.0.2"), know("b", "10.0.0.1"), know("c", "10.0.0.1"), know("d", "");
+  using expected = hits;
+  struct row {
+    prefix_holders found;
+    expected made;
+  };
+  for (const auto& [found, made] :
+       {row{
+          {holder_naming::kv_address, {{"10.0.0.1", 256}, {"10.0.0.9", 512}}},
+          {{"b", 256}, {"c", 256}}},
+        row{
+          {holder_naming::kv_address, {{"10.0.0.1", 4000}, {"10.0.0.2", 8}}},
+          {{"a", 8}, {"b", 1000}, {"c", 1000}}},
+        row{{holder_naming::instance, {{"10.0.0.1", 256}, {"d", 16}, {"e", 32}}}, {{"d", 16}}},
+        row{{holder_naming::instance, {}}, {}}}) {
+    auto hits = find_hits(found, 1000, view);
+    CHECK(hits.asked);
+    CHECK(hits.prompt_tokens == 1000);
+    CHECK(hits.instances == made);
+  }
+}
+
 TEST_CASE("where nobody was asked nobody misses anything; an empty prompt has no ratio") {
   const prefix_hits none{false, 1000, {}};
   CHECK(none.miss_tokens("a") == 0);
@@ -111,7 +141,8 @@ TEST_CASE("the index in memory answers with common beginnings, at once") {
   index.put("c", {2, 3});
   std::vector<result<prefix_holders>> heard;
   auto ask = [&](const std::vector<token_id>& prompt) {
-    index.find(prompt, [&](result<prefix_holders> found) { heard.push_back(std::move(found)); });
+    index.find(
+      prompt, "m", [&](result<prefix_holders> found) { heard.push_back(std::move(found)); });
     return heard.back();
   };
   CHECK(ask({1, 2, 3, 4})->list == holders{{"a", 1}, {"b", 4}});
