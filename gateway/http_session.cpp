@@ -61,6 +61,7 @@ void http_session::start(std::vector<openai::tokenized_prompt> prompts, std::uin
     request.sampling.max_tokens = prompt.max_tokens;
     request.sampling.min_tokens = std::min(wish.sampling.min_tokens, prompt.max_tokens);
     request.wishes = request_.wishes;
+    request.priority = request_.wishes.priority;
     choices_[i].open = true;
     if (!wish.stream)
       choices_[i].shown.text = prompt.echo;

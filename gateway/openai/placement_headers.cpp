@@ -35,6 +35,15 @@ public:
     if (text && !(into = read_milliseconds(*text)))
       fail(name, "must be a number of milliseconds above 0 and up to 1e9.");
   }
+  void read(std::string_view name, std::int32_t& into) {
+    auto* text = find(name);
+    if (!text)
+      return;
+    auto* end = text->data() + text->size();
+    auto [stopped, failure] = std::from_chars(text->data(), end, into);
+    if (failure != std::errc{} || stopped != end)
+      fail(name, "must be a whole number of 32 bits; lower goes first.");
+  }
   void read(std::string_view name, std::string& into) {
     auto* text = find(name);
     if (text && !is_session(*text))
@@ -74,6 +83,7 @@ std::variant<placement_wishes, api_error> read_placement_headers(const net::http
   from.read("x-slo-ttft-ms", wishes.ttft_slo_ms);
   from.read("x-slo-tpot-ms", wishes.tpot_slo_ms);
   from.read("x-session-id", wishes.session);
+  from.read("x-priority", wishes.priority);
   if (from.failure())
     return *from.failure();
   return wishes;

@@ -167,6 +167,10 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
   read_logprobs(fields, request);
   request.greedy = fields.has("temperature") && fields.number("temperature", 1) == 0;
   check_prompt(fields, kind);
+  if (auto priority = fields.integer("priority"))
+    request.priority = static_cast<std::int32_t>(std::clamp<std::int64_t>(
+      *priority, std::numeric_limits<std::int32_t>::min(),
+      std::numeric_limits<std::int32_t>::max()));
   const auto& size = fields.size();
   request.prompt_tokens = size.tokens();
   request.choices = count_choices(fields, size);
@@ -174,7 +178,24 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
   if (fields.failure())
     return std::move(*fields.failure());
   request.layout = fields.layout();
+  if (kind != openai::endpoint::chat && size.prompts == 0 && size.ids > 0) {
+    auto prompt = fields.find("prompt");
+    auto begin = static_cast<std::size_t>(prompt.data() - body.data());
+    request.ids = {begin, begin + prompt.size()};
+  }
   return request;
+}
+
+std::vector<token_id> prompt_ids(std::string_view body, const relay_request& request) {
+  std::vector<token_id> ids;
+  auto text = body.substr(request.ids.begin, request.ids.end - request.ids.begin);
+  json_cursor at{text, json_cursor::read_before{}};
+  if (text.empty() || !at.enter_array())
+    return ids;
+  ids.reserve(request.prompt_tokens);
+  while (at.next_element())
+    ids.push_back(static_cast<token_id>(at.read_unsigned(std::numeric_limits<token_id>::max())));
+  return at.failed() ? std::vector<token_id>{} : ids;
 }
 
 } // namespace llumnix::relay

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 namespace llumnix::relay {
 
@@ -49,7 +50,10 @@ struct relay_request {
   /// "repetition_detection", "kv_transfer_params": the first of them, in this order. Empty: all
   /// carries over (guides/vllm.md 6 and 7).
   std::string_view single_use;
-  body_layout layout; ///< of the body it was read from
+  std::optional<std::int32_t> priority; ///< lower goes first; none where it is not given
+  body_layout layout;                   ///< of the body it was read from
+  /// Where in it the prompt stands, if that is one list of token ids; else empty.
+  body_range ids{};
 };
 
 /// Reads the bodies of requests that are passed on. Only what the gateway acts on is checked, and
@@ -63,6 +67,9 @@ public:
 private:
   std::string scratch_;
 };
+
+/// The prompt's token ids, where it is one list of them; else none.
+std::vector<token_id> prompt_ids(std::string_view body, const relay_request& request);
 
 /// A body for an engine as far as it is the client's, and what follows that.
 struct engine_body {

@@ -80,6 +80,9 @@ void relay_session::place() {
   head.text_id = request_.id.text();
   head.model = request_.wish.model;
   head.wishes = request_.wishes;
+  head.wishes.priority = request_.wish.priority.value_or(request_.wishes.priority);
+  if (table_.services().tells_prompts)
+    head.prompt = prompt_ids(*request_.body, request_.wish);
   auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, table_.now());
   table_.services().port.place_relayed(
     std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,

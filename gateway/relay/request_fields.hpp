@@ -32,6 +32,7 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "model",
    "n",
    "presence_penalty",
+   "priority",
    "prompt",
    "prompt_embeds",
    "prompt_logprobs",

@@ -71,7 +71,8 @@ public:
   /// `replay` is true after a loss; `exclude`: instances that just failed it.
   virtual void place(inference_request request, bool replay, std::vector<instance_id> exclude) = 0;
   /// Find an instance for it, and send nothing there: whoever asks does that, once he is told.
-  /// `head` carries identity alone: stream, epoch, text id and model; and its placement's wishes.
+  /// `head` carries identity alone: stream, epoch, text id and model; its placement's wishes; and
+  /// the prompt, where that is known and a placement may want it.
   /// Only ports that serve a `relay_desk` have it; calling it elsewhere is a bug.
   virtual void place_relayed(
     inference_request head, relayed_request load, bool replay, std::vector<instance_id> exclude);

@@ -256,6 +256,41 @@ TEST_CASE("choices are prompts times n") {
   }
 }
 
+TEST_CASE("a prompt that is one list of ids is told as it is") {
+  using ids = std::vector<token_id>;
+  for (const auto& [body, expected] :
+       {std::pair{
+          std::string{R"({"model":"m","prompt":[1, 2,4294967295],"n":2})"}, ids{1, 2, 4294967295}},
+        {R"({"prompt":[]})", {}},
+        {R"({"prompt":[[1,2]]})", {}},
+        {R"({"prompt":"1,2"})", {}},
+        {R"({"prompt":["a"]})", {}},
+        {R"({"prompt":[1,-2]})", {}},
+        {R"({"prompt":[1,2.5]})", {}},
+        {R"({"prompt":[1,4294967296]})", {}},
+        {R"({"prompt":[1,null]})", {}},
+        {R"({"prompt":[7],"prompt":[8,9]})", {8, 9}}}) {
+    CAPTURE(body);
+    CHECK(prompt_ids(body, completion(body)) == expected);
+  }
+  std::string with_ids = R"({"messages":[{"role":"user","content":"x"}],"prompt":[1,2]})";
+  CHECK(prompt_ids(with_ids, chat(with_ids)).empty());
+}
+
+TEST_CASE("a request's priority is read") {
+  for (const auto& [body, expected] :
+       {std::pair{R"({"prompt":"x","priority":-3})", std::optional<std::int32_t>{-3}},
+        {R"({"prompt":"x","priority":null})", std::nullopt},
+        {R"({"prompt":"x"})", std::nullopt},
+        {R"({"prompt":"x","priority":99999999999})", 2147483647}}) {
+    CAPTURE(body);
+    CHECK(completion(body).priority == expected);
+  }
+  auto refused = read(endpoint::completions, R"({"prompt":"x","priority":"high"})");
+  REQUIRE(std::holds_alternative<openai::api_error>(refused));
+  CHECK(std::get<openai::api_error>(refused).message.find("'priority'") != std::string::npos);
+}
+
 TEST_CASE("a prompt's tokens are counted or guessed") {
   using row = std::tuple<endpoint, std::string_view, std::uint32_t>;
   for (

@@ -52,11 +52,14 @@ TEST_CASE("what headers ask of a placement goes with the request, to each of its
   rig.chat("", {{"x-slo-ttft-ms", "250"}, {"x-slo-tpot-ms", "7.5"}, {"x-session-id", "a/b=="}});
   rig.complete(R"(,"prompt":"x","n":2)", {{"x-slo-tpot-ms", "1e9"}});
   rig.chat("");
-  REQUIRE(rig.cluster.placed.size() == 4);
+  rig.chat("", {{"x-priority", "-7"}});
+  REQUIRE(rig.cluster.placed.size() == 5);
   CHECK(rig.cluster.placed[0].wishes == placement_wishes{250.f, 7.5f, "a/b=="});
   for (auto choice : {1, 2})
     CHECK(rig.cluster.placed[choice].wishes == placement_wishes{{}, 1e9f, {}});
   CHECK(rig.cluster.placed[3].wishes == placement_wishes{});
+  CHECK(rig.cluster.placed[4].wishes.priority == -7);
+  CHECK(rig.cluster.placed[4].priority == -7); // for the engine's own queue
 }
 
 TEST_CASE("headers that ask for no sensible placement get 400, and nothing is placed") {
@@ -71,6 +74,8 @@ TEST_CASE("headers that ask for no sensible placement get 400, and nothing is pl
     {"x-session-id", std::string(129, 's'), session},
     {"x-session-id", "a b", session},
     {"x-session-id", "\xC3\xA9", session}};
+  for (const auto* value : {"", "high", "1.5", "+1", "2147483648", " 1"})
+    rows.push_back({"x-priority", value, " must be a whole number of 32 bits; lower goes first."});
   for (const auto* name : {"x-slo-ttft-ms", "x-slo-tpot-ms"})
     for (const auto* value :
          {"", "0", "-1", "-0", "nan", "inf", "1e-60", "1e60", "1.1e9", "5ms", " 5", "+5", "0x10",
