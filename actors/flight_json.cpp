@@ -40,6 +40,10 @@ json wishes_json(const placement_wishes& wishes) {
     out["tpot_slo_ms"] = number(*wishes.tpot_slo_ms);
   if (!wishes.session.empty())
     out["session"] = wishes.session;
+  if (!wishes.adapter.empty())
+    out["adapter"] = wishes.adapter;
+  if (wishes.priority != 0)
+    out["priority"] = wishes.priority;
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include "actors/protocol/migration_messages.hpp"
 #include "actors/view_feed.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/cluster/foreign_instances.hpp"
 #include "runtime/scheduling/policy_registry.hpp"
 
 #include <algorithm>
@@ -22,12 +23,14 @@ std::size_t delivered_tokens(const admission& word) {
   return word.relayed ? word.relayed->delivered_tokens : word.request.output.size();
 }
 
-placement_query query_of(const admission& word) {
+placement_query query_of(const admission& word, const scheduler_config& knobs) {
   auto prompt = word.relayed ? word.relayed->prompt_tokens : word.request.prompt.size();
   constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
   auto tokens = static_cast<std::uint32_t>(std::min(most, prompt + delivered_tokens(word)));
   placement_query query{word.request.text_id, tokens, word.exclude};
   query.wishes = word.request.wishes;
+  if (knobs.lora_affinity)
+    query.wishes.adapter = word.request.model;
   return query;
 }
 
@@ -42,7 +45,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   own_view = std::make_unique<dispatcher>(std::move(*made));
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
   archive = decision_archive{config.scheduling.recorded_scenes};
-  if (is_cache_aware(config.scheduling))
+  if (is_cache_aware(config.scheduling) && !config.index)
     prefixes = std::make_unique<prefix_watch>(config.prefix_seed);
   news.resize(config.loops.size());
   self->delayed_send(self, config.retry_every, tick_atom::value);
@@ -53,6 +56,8 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
     [this](const view_change_msg& msg) { on_view_change(msg); },
     [this](const kv_changes_msg& msg) { on_kv_changes(msg); },
     [this](const moved_msg& msg) { on_moved(msg); },
+    [this](prefixes_msg& msg) { on_prefixes(msg); },
+    [this](remote_choice_msg& msg) { on_remote_choice(msg); },
     [this](const watch_msg&) { on_watch(); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](const stat_msg&) { return on_stat(); },
@@ -120,9 +125,46 @@ const prefix_hits& gateway_state::hits_of(waiting_request& request, const placem
   return hits;
 }
 
+/// An index is asked once, however often the request is tried; its answer comes within its own
+/// time, whatever it is.
+bool gateway_state::looked_up(waiting_request& request) {
+  const auto& body = request.admit.request;
+  if (
+    !config.index || request.hits || body.prompt.empty()
+    || body.prompt.size() < config.scheduling.cache_aware_min_tokens)
+    return true;
+  if (!std::exchange(request.looking, true))
+    config.index->find(
+      body.prompt, body.model,
+      [me = gateway_actor{self}, stream = body.stream,
+       epoch = body.epoch](result<prefix_holders> found) {
+        caf::anon_send(me, prefixes_msg{stream, epoch, std::move(found)});
+      });
+  return false;
+}
+
+void gateway_state::on_prefixes(prefixes_msg& msg) {
+  auto* request = waiting_for(msg.stream, msg.epoch);
+  if (!request || !std::exchange(request->looking, false))
+    return;
+  auto& hits = request->hits.emplace();
+  if (msg.found)
+    hits = find_hits(
+      *msg.found, query_of(request->admit, config.scheduling).prompt_tokens, own_view->view());
+  else
+    log::gateway.debug(
+      "no-prefixes", "{}: {}", request->admit.request.text_id, to_string(msg.found.error()));
+  try_place(*request);
+  flush();
+}
+
 /// Asks SCHEDULER, our own node's first; without one decides by our own view.
 void gateway_state::try_place(waiting_request& request) {
   if (request.asked)
+    return;
+  if (wants_remote(request))
+    return ask_remote(request);
+  if (!looked_up(request))
     return;
   if (!asks_scheduler()) {
     place_by_view(request);
@@ -131,10 +173,75 @@ void gateway_state::try_place(waiting_request& request) {
   auto own = schedulers.find(config.life.node);
   auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
-  auto query = query_of(request.admit);
+  auto query = query_of(request.admit, config.scheduling);
   const auto& hits = hits_of(request, query);
   scheduler.questions.push_back({body.stream, body.epoch, std::move(query), hits});
   request.asked = true;
+}
+
+/// Instances that nobody can reach over HTTP it does not know.
+bool gateway_state::wants_remote(const waiting_request& request) const {
+  return config.remote && request.admit.relayed && !request.alone && config.remote->ready();
+}
+
+void gateway_state::ask_remote(waiting_request& request) {
+  if (self->clock().now() < request.ask_remote_at)
+    return;
+  const auto& body = request.admit.request;
+  remote_question question{body.text_id, body.epoch, body.model, {}, body.prompt};
+  question.prompt_tokens = query_of(request.admit, config.scheduling).prompt_tokens;
+  request.asked = true;
+  config.remote->place(
+    std::move(question), [me = gateway_actor{self}, stream = body.stream,
+                          epoch = body.epoch](result<std::string> address) {
+      caf::anon_send(me, remote_choice_msg{stream, epoch, std::move(address)});
+    });
+}
+
+/// Its choice counts here, too, for the time when it cannot be asked.
+void gateway_state::on_remote_choice(remote_choice_msg& msg) {
+  auto* request = waiting_for(msg.stream, msg.epoch);
+  if (!request)
+    return; // it was released when the stream closed
+  const auto& id = request->admit.request.text_id;
+  if (!msg.address) {
+    request->ask_remote_at = self->clock().now() + config.remote_busy_pause;
+    on_no_choice(msg.stream, msg.epoch, msg.address.error());
+    return flush();
+  }
+  const auto* chosen = instance_at(*msg.address);
+  const auto& exclude = request->admit.exclude;
+  bool useful = chosen && chosen->state == instance_state::ready
+                && std::ranges::find(exclude, chosen->metadata.instance_id) == exclude.end();
+  if (!useful) {
+    log::gateway.debug(
+      "choice-unused", "{}: the scheduler chose {}, which {}", id, *msg.address,
+      chosen ? "takes no work" : "is not known here");
+    config.remote->release(id);
+    request->alone = true;
+    request->asked = false;
+    try_place(*request);
+    return flush();
+  }
+  auto query = query_of(request->admit, config.scheduling);
+  auto tokens = static_cast<std::int32_t>(
+    std::min<std::uint32_t>(query.prompt_tokens, std::numeric_limits<std::int32_t>::max()));
+  own_view->book(
+    chosen->metadata.instance_id, {id, infer_type::neutral, tokens, tokens}, now_ms(), false);
+  placed_msg placed{msg.stream, msg.epoch, {chosen->life, chosen->metadata.instance_id}, {}};
+  placed.reasons.policy = "remote";
+  placed.reasons.wishes = query.wishes;
+  placed.reasons.note = "placed by another scheduler: gateway.scheduler";
+  config.counters->placements_by_remote.fetch_add(1, std::memory_order_relaxed);
+  on_choice(msg.stream, msg.epoch, placed);
+  flush();
+}
+
+const instance_view* gateway_state::instance_at(const std::string& address) const {
+  for (const auto& [id, known] : own_view->view().instances())
+    if (http_endpoint(known.metadata) == address)
+      return &known;
+  return nullptr;
 }
 
 void gateway_state::ask_schedulers() {
@@ -178,7 +285,7 @@ void gateway_state::place_by_view(waiting_request& request) {
   const auto& body = request.admit.request;
   auto stream = body.stream;
   auto epoch = body.epoch;
-  auto query = query_of(request.admit);
+  auto query = query_of(request.admit, config.scheduling);
   const auto& hits = hits_of(request, query);
   if (archive.keeps())
     archive.keep(own_view->snapshot(query, &hits, now_ms()));
@@ -190,7 +297,9 @@ void gateway_state::place_by_view(waiting_request& request) {
   }
   if (wants_scheduler()) {
     config.counters->placements_by_view.fetch_add(1, std::memory_order_relaxed);
-    choice.reasons.note = "placed by the gateway's own view: no scheduler";
+    choice.reasons.note = config.remote
+                            ? "placed by the gateway's own view: its scheduler cannot help"
+                            : "placed by the gateway's own view: no scheduler";
   } else {
     choice.reasons.note = "placed by the gateway";
   }
@@ -436,7 +545,9 @@ void gateway_state::on_tick() {
   auto now = self->clock().now();
   std::vector<stream_ref> streams;
   for (const auto& [stream, request] : waiting)
-    if (now >= request.deadline || (view_changed && !request.asked))
+    if (
+      now >= request.deadline
+      || ((view_changed || wants_remote(request)) && !request.asked && !request.looking))
       streams.push_back(stream);
   view_changed = false;
   for (const auto& stream : streams) {
@@ -500,6 +611,8 @@ const stream_hub_actor* gateway_state::hub_of(const stream_ref& stream) const {
 /// SCHEDULER hears of it with the next question, or at the next tick.
 void gateway_state::release(const std::string& text_id) {
   own_view->release(text_id);
+  if (config.remote)
+    config.remote->release(text_id);
   for (auto& [node, scheduler] : schedulers)
     scheduler.released.push_back(text_id);
 }

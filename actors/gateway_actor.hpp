@@ -8,6 +8,7 @@
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
+#include "runtime/scheduling/remote_scheduler.hpp"
 #include "runtime/serving/flight_recorder.hpp"
 
 #include <map>
@@ -24,7 +25,13 @@ struct gateway_actor_config {
   std::shared_ptr<node_counters> counters;
   latency_profile profile{}; ///< measured times, for policies that predict
   scene_writer write_scene{};
-  std::uint64_t prefix_seed = 0;       ///< of the prefix index; drawn by chance in production
+  std::uint64_t prefix_seed = 0; ///< of the prefix index; drawn by chance in production
+  /// Whom to ask about prefixes; null: engines of our own tell of theirs. Outlives the actor.
+  kv_index* index = nullptr;
+  /// A scheduler outside of the cluster that places what engines behind HTTP get; null: none.
+  /// Outlives the actor.
+  remote_scheduler* remote = nullptr;
+  milliseconds remote_busy_pause{1000}; ///< before it is asked again where nobody could be had
   milliseconds retry_every{20};        ///< between two attempts to place what waits for an instance
   milliseconds schedule_timeout{1000}; ///< for a SCHEDULER on another node
   /// The loops of this process by hub index: they are told of placements without a detour through
@@ -47,6 +54,9 @@ struct gateway_state {
     admission admit;
     time_point deadline;
     std::optional<prefix_hits> hits{}; ///< once looked up
+    bool looking = false;              ///< an index is asked for them
+    bool alone = false;                ///< what a remote scheduler chose is of no use for it
+    time_point ask_remote_at{};        ///< not before
     bool asked = false;                ///< SCHEDULER has the question
     bool stuck = false;                ///< nobody could take it when last asked; the record says so
   };
@@ -82,14 +92,21 @@ struct gateway_state {
   void on_view_change(const view_change_msg& msg);
   void on_kv_changes(const kv_changes_msg& msg);
   void on_moved(const moved_msg& msg);
+  void on_prefixes(prefixes_msg& msg);
+  void on_remote_choice(remote_choice_msg& msg);
   void on_watch();
   void on_tick();
   inspected_msg on_inspect(const inspect_msg& msg);
   actor_stats_msg on_stat();
 
   const prefix_hits& hits_of(waiting_request& request, const placement_query& query);
+  /// False while an index has the question.
+  bool looked_up(waiting_request& request);
   void ask_engines();
   void try_place(waiting_request& request);
+  bool wants_remote(const waiting_request& request) const;
+  void ask_remote(waiting_request& request);
+  const instance_view* instance_at(const std::string& address) const;
   void place_by_view(waiting_request& request);
   void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
   void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
@@ -109,10 +126,14 @@ struct gateway_state {
   void release(const std::string& text_id);
   void flush_releases();
   void subscribe();
-  bool asks_scheduler() const { return !schedulers.empty() && config.knobs.forward_scheduler; }
+  /// Beside a remote scheduler the account of what was sent is here alone.
+  bool asks_scheduler() const {
+    return !schedulers.empty() && config.knobs.forward_scheduler && !config.remote;
+  }
   /// Whether it is a loss that there is no SCHEDULER to ask.
   bool wants_scheduler() const {
-    return config.knobs.forward_scheduler && (config.scheduling.full_mode || had_scheduler);
+    return config.remote
+           || (config.knobs.forward_scheduler && (config.scheduling.full_mode || had_scheduler));
   }
   void tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts);
   bool watched() const;

@@ -84,9 +84,12 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
     ++refused;
     return msg.answer->give(error{errc::unreachable, "cms not available"});
   }
+  prefix_hits hits;
+  if (msg.holders)
+    hits = find_hits(*msg.holders, msg.query.prompt_tokens, decisions->view());
   if (archive.keeps())
-    archive.keep(decisions->snapshot(msg.query, nullptr, now()));
-  auto choice = decisions->schedule(msg.query, nullptr, now(), explain::nothing);
+    archive.keep(decisions->snapshot(msg.query, &hits, now()));
+  auto choice = decisions->schedule(msg.query, &hits, now(), explain::nothing);
   if (!choice.placed) {
     ++refused;
     log::scheduler.debug("refused", "{} of gateway {}", msg.query.request_id, msg.gateway);

@@ -20,10 +20,14 @@ deciding_actor scheduler_desk::scheduler() const {
 }
 
 /// Without an actor the answer is let go of, which is an answer, too.
-void scheduler_desk::schedule(placement_query query, std::string gateway, schedule_answer answer) {
+void scheduler_desk::schedule(
+  placement_query query, std::optional<prefix_holders> holders, std::string gateway,
+  schedule_answer answer) {
   auto once = std::make_shared<answer_once>(std::move(answer));
   if (auto actor = scheduler())
-    caf::anon_send(actor, schedule_msg{std::move(query), std::move(gateway), std::move(once)});
+    caf::anon_send(
+      actor,
+      schedule_msg{std::move(query), std::move(holders), std::move(gateway), std::move(once)});
 }
 
 void scheduler_desk::release(

@@ -16,7 +16,9 @@ public:
   /// SCHEDULER was started, perhaps again; null: it has gone for good.
   void attach(deciding_actor scheduler);
 
-  void schedule(placement_query query, std::string gateway, schedule_answer answer) override;
+  void schedule(
+    placement_query query, std::optional<prefix_holders> holders, std::string gateway,
+    schedule_answer answer) override;
   void release(std::string request, std::string gateway, std::vector<request_place> at) override;
   void report(std::vector<request_progress> news) override;
   void gateway_up(const std::string& gateway) override;

@@ -9,6 +9,7 @@
 #include "runtime/base/log.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -42,6 +43,8 @@ int run_scheduler(const scheduler_options& options) {
   ::prctl(PR_SET_NAME, "llumnix");
   cluster_config config;
   auto effects = set_up_scheduler(as_given(options.flags), config);
+  if (const char* seed = std::getenv("GO_HASH_SEED")) // the reference's and its engines'
+    config.scheduler.kv_hash_seed = seed;
   auto problems = std::move(effects.problems);
   std::ranges::move(load_options(options.config, config), std::back_inserter(problems));
   if (!options.admin.empty())

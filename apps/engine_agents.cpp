@@ -25,8 +25,9 @@ instance_metadata describe(const discovered_engine& engine, double utc) {
 } // namespace
 
 result<std::unique_ptr<engine_agents>> engine_agents::make(
-  net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall) {
-  std::unique_ptr<engine_agents> made{new engine_agents{http, config, life, wall}};
+  net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall,
+  prefix_lookup* lookup) {
+  std::unique_ptr<engine_agents> made{new engine_agents{http, config, life, wall, lookup}};
   auto sources = make_sources(config, *made->pool_, http.loop(0));
   if (!sources)
     return std::move(sources).error();
@@ -36,11 +37,13 @@ result<std::unique_ptr<engine_agents>> engine_agents::make(
 }
 
 engine_agents::engine_agents(
-  net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall)
+  net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall,
+  prefix_lookup* lookup)
   : http_{http},
     llumlet_knobs_{config.llumlet},
     life_{life},
     wall_{wall},
+    lookup_{lookup},
     pool_{http.make_upstream(0, {})} {
   watch_ = std::make_unique<engine_watch>(
     *pool_, http.loop(0),
@@ -92,6 +95,8 @@ void engine_agents::on_list(const std::vector<discovered_engine>& list) {
     log::scheduler.info("engine-gone", "{} is not in the list any more", id);
     records_.erase(id);
     watch_->remove(id);
+    if (lookup_)
+      lookup_->remove(id);
     roles.stop.push_back(llumlet_role_name(id));
     std::lock_guard guard{mutex_};
     engines_.erase(id);
@@ -100,6 +105,8 @@ void engine_agents::on_list(const std::vector<discovered_engine>& list) {
     log::scheduler.info("engine-found", "{} ({}) at {}", engine.id, engine.role, engine.address);
     records_[engine.id] = engine;
     watch_->add(engine.id, engine.address);
+    if (lookup_)
+      lookup_->add(engine);
     roles.start.push_back(role_of(engine));
     std::lock_guard guard{mutex_};
     engines_[engine.id] = {};

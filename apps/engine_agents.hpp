@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/role_specs.hpp"
+#include "apps/prefix_lookup.hpp"
 #include "config/cluster_config.hpp"
 #include "integrations/vllm/engine_watch.hpp"
 #include "net/http_server.hpp"
@@ -20,10 +21,12 @@ namespace llumnix {
 /// them.
 class engine_agents {
 public:
+  /// `lookup`, where there is one, is told of engines; it lives on the same server's first loop.
   /// Before the server is started. `invalid_argument`, naming the setting, where engines cannot be
   /// looked for.
   static result<std::unique_ptr<engine_agents>> make(
-    net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall);
+    net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall,
+    prefix_lookup* lookup);
   /// After the server's threads have ended, before the server is destroyed.
   ~engine_agents();
 
@@ -46,7 +49,8 @@ private:
   };
 
   engine_agents(
-    net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall);
+    net::http_server& http, const cluster_config& config, const node_life& life, wall_clock wall,
+    prefix_lookup* lookup);
   void on_list(const std::vector<discovered_engine>& list);
   void on_report(const engine_report& report);
   role_spec role_of(const discovered_engine& engine);
@@ -57,6 +61,7 @@ private:
   node_life life_;
   wall_clock wall_;
   node_actor node_;
+  prefix_lookup* lookup_; ///< hears of engines; null: nobody does
 
   // Of the first loop.
   std::unique_ptr<net::upstream_pool> pool_;

@@ -106,6 +106,9 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
     "Requests placed by a gateway's own view because there was no scheduler.",
     x.placements_by_view);
   out.counter(
+    "llumnix_placements_by_remote_total",
+    "Requests placed by another scheduler over HTTP (gateway.scheduler).", x.placements_by_remote);
+  out.counter(
     "llumnix_placements_with_hits_total",
     "Requests sent to an instance that had some of the prompt cached.", x.placements_with_hits);
   out.counter(
@@ -135,6 +138,70 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
   out.add("process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds());
   out.add("process_open_fds", "gauge", "Open file descriptors.", open_files());
   out.add("llumnix_node_uptime_seconds", "gauge", "Seconds since the process began.", uptime_s);
+  return std::move(out).take();
+}
+
+std::string kv_store_metrics_text(const mooncake::client_counters& counters) {
+  exposition out;
+  out.add(
+    "llumnix_kv_store_up", "gauge", "1 unless the KV store's metadata service is known to be down.",
+    counters.up ? 1 : 0);
+  auto total = [&](const char* name, const char* help, std::uint64_t value) {
+    out.add(name, "counter", help, static_cast<double>(value));
+  };
+  total(
+    "llumnix_kv_store_queries_total", "Prompts that the KV store's metadata service answered for.",
+    counters.answered);
+  total(
+    "llumnix_kv_store_failures_total", "Prompts that it did not answer for in time.",
+    counters.failed);
+  total(
+    "llumnix_kv_store_skipped_total",
+    "Prompts that it was not asked for: it is down, or asked too much.", counters.skipped);
+  return std::move(out).take();
+}
+
+std::string kv_events_metrics_text(const event_index_counters& x) {
+  exposition out;
+  auto gauge = [&](const char* name, const char* help, std::size_t value) {
+    out.add(name, "gauge", help, static_cast<double>(value));
+  };
+  auto total = [&](const char* name, const char* help, std::uint64_t value) {
+    out.add(name, "counter", help, static_cast<double>(value));
+  };
+  gauge("llumnix_kv_events_engines", "Engines whose KV events are listened to.", x.engines);
+  gauge("llumnix_kv_events_blocks", "KV blocks that they are known to have.", x.blocks);
+  total("llumnix_kv_events_batches_total", "Messages of theirs that were understood.", x.batches);
+  total(
+    "llumnix_kv_events_malformed_total", "Messages of theirs that were not understood.",
+    x.malformed);
+  total(
+    "llumnix_kv_events_lost_total",
+    "Times that all an engine had said became void, as something was missing.", x.lost);
+  total("llumnix_kv_events_evicted_total", "Blocks forgotten to make room.", x.evicted);
+  return std::move(out).take();
+}
+
+std::string remote_metrics_text(const scheduler_api::client_counters& counters) {
+  exposition out;
+  out.add(
+    "llumnix_remote_scheduler_ready", "gauge", "1 while gateway.scheduler is asked for placements.",
+    counters.ready ? 1 : 0);
+  auto total = [&](const char* name, const char* help, std::uint64_t value) {
+    out.add(name, "counter", help, static_cast<double>(value));
+  };
+  total(
+    "llumnix_remote_scheduler_placed_total", "Questions that it answered with an engine.",
+    counters.placed);
+  total(
+    "llumnix_remote_scheduler_busy_total", "Questions that it had no engine for at that time.",
+    counters.busy);
+  total(
+    "llumnix_remote_scheduler_failures_total", "Questions without an answer that helps.",
+    counters.failed);
+  total(
+    "llumnix_remote_scheduler_release_failures_total",
+    "Ends of requests that it could not be told of.", counters.releases_failed);
   return std::move(out).take();
 }
 

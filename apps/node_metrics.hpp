@@ -1,6 +1,9 @@
 #pragma once
 
+#include "gateway/scheduler_api/scheduler_client.hpp"
+#include "integrations/mooncake/metadata_client.hpp"
 #include "integrations/redis/redis_metrics.hpp"
+#include "integrations/vllm/event_index.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/discovery.hpp"
 
@@ -18,5 +21,14 @@ node_metrics_text(const node_counters& counters, const redis_metrics* mirror, do
 /// How the sources of engines fare, as Prometheus text (spec/discovery.md H). `now_s`: Unix
 /// seconds.
 std::string discovery_metrics_text(const std::vector<discovery_health>& sources, double now_s);
+
+/// How the KV store's metadata service fares, as Prometheus text.
+std::string kv_store_metrics_text(const mooncake::client_counters& counters);
+
+/// What engines behind HTTP tell of their KV caches, as Prometheus text.
+std::string kv_events_metrics_text(const event_index_counters& counters);
+
+/// How the scheduler that is asked over HTTP fares, as Prometheus text.
+std::string remote_metrics_text(const scheduler_api::client_counters& counters);
 
 } // namespace llumnix

@@ -10,11 +10,13 @@
 #include "apps/exit_codes.hpp"
 #include "apps/node_metrics.hpp"
 #include "apps/node_system.hpp"
+#include "apps/prefix_lookup.hpp"
 #include "apps/preflight.hpp"
 #include "apps/relay_setup.hpp"
 #include "config/load_config.hpp"
 #include "gateway/routes.hpp"
 #include "gateway/scheduler_api/api_handler.hpp"
+#include "gateway/scheduler_api/scheduler_client.hpp"
 #include "integrations/redis/redis_cms_store.hpp"
 #include "net/http_server.hpp"
 #include "runtime/base/log.hpp"
@@ -87,8 +89,12 @@ private:
   result<void> open_http();
   result<void> open_admin();
   result<void> open_scheduler();
+  result<void> open_lookup();
+  result<void> open_agents();
   result<void> add_roles(node_actor_config& node);
   void add_engines(node_actor_config& node);
+  void open_remote();
+  void report_to_remote(std::uint32_t loop);
   void start_http();
   void start_admin();
   void start_scheduler();
@@ -108,7 +114,11 @@ private:
   byte_tokenizer words_;
   request_ids ids_;
   std::unique_ptr<gateway_metrics> metrics_;
-  std::unique_ptr<relay_setup> relays_; ///< with engines behind HTTP
+  std::unique_ptr<relay_setup> relays_;   ///< with engines behind HTTP
+  std::unique_ptr<prefix_lookup> lookup_; ///< on `http_`, or else on `scheduler_`
+  std::unique_ptr<net::upstream_pool> remote_pool_;
+  std::unique_ptr<scheduler_api::scheduler_client> remote_; ///< where there is `gateway.scheduler`
+  std::vector<time_point> reported_; ///< by loop: when it last told of its requests
   std::shared_ptr<desk_slot> desk_ = std::make_shared<desk_slot>();
   std::shared_ptr<cms_store> store_;
   const redis_metrics* mirror_ = nullptr;   ///< of the store, where there is one
@@ -154,6 +164,11 @@ result<void> running_node::prepare() {
     return http;
   if (auto scheduler = open_scheduler(); !scheduler)
     return scheduler;
+  if (auto lookup = open_lookup(); !lookup)
+    return lookup;
+  if (auto agents = open_agents(); !agents)
+    return agents;
+  open_remote();
   return open_admin();
 }
 
@@ -234,13 +249,61 @@ result<void> running_node::open_scheduler() {
     return error{made.error().code, "scheduler.http: " + made.error().context};
   scheduler_ = std::move(*made);
   addresses_.scheduler = scheduler_->address();
-  if (has("gateway") || !has_http_engines(config_))
+  return {};
+}
+
+/// Engines behind HTTP that are placed for gateways of other makes only.
+result<void> running_node::open_agents() {
+  if (!scheduler_ || has("gateway") || !has_http_engines(config_))
     return {};
-  auto agents = engine_agents::make(*scheduler_, config_, life_, wall_);
+  auto agents = engine_agents::make(*scheduler_, config_, life_, wall_, lookup_.get());
   if (!agents)
     return std::move(agents).error();
   agents_ = std::move(*agents);
   return {};
+}
+
+result<void> running_node::open_lookup() {
+  auto* server = http_ ? http_.get() : scheduler_.get();
+  if (!server)
+    return {};
+  auto made = prefix_lookup::make(*server, config_.scheduler, drawn_by_chance());
+  if (!made)
+    return std::move(made).error();
+  lookup_ = std::move(*made);
+  return {};
+}
+
+/// A scheduler outside of the cluster, on the first loop.
+void running_node::open_remote() {
+  const auto& knobs = config_.gateway;
+  if (!http_ || knobs.scheduler.empty())
+    return;
+  remote_pool_ = http_->make_upstream(0, {});
+  remote_ = std::make_unique<scheduler_api::scheduler_client>(
+    scheduler_api::client_options{
+      .address = knobs.scheduler,
+      .token = knobs.scheduler_token,
+      .tell_tokens = knobs.scheduler_tokens},
+    *remote_pool_, http_->loop(0));
+  reported_.resize(http_->loops());
+}
+
+/// How the loop's requests came along. On that loop.
+void running_node::report_to_remote(std::uint32_t loop) {
+  auto now = http_->loop(loop).now();
+  auto every = config_.gateway.scheduler_reports;
+  if (every == milliseconds{0} || now - reported_[loop] < every)
+    return;
+  reported_[loop] = now;
+  std::vector<remote_progress> news;
+  for (auto& each : relays_->table(loop).list(now))
+    if (!each.instance.empty())
+      news.push_back(
+        {std::move(each.text_id), std::uint64_t{each.prompt_tokens} + each.output_tokens,
+         each.output_tokens > 0});
+  if (!news.empty())
+    remote_->report(std::move(news));
 }
 
 result<void> running_node::open_admin() {
@@ -284,13 +347,16 @@ result<void> running_node::add_roles(node_actor_config& node) {
                                  counters_, profile_,        scene_text};
     gateway.loops = loops_;
     gateway.prefix_seed = drawn_by_chance();
+    gateway.index = lookup_ ? &lookup_->index() : nullptr;
+    gateway.remote = remote_.get();
     node.roles.push_back(gateway_role(std::move(gateway)));
     for (std::uint32_t i = 0; i < loops_.size(); ++i)
       node.roles.push_back(stream_hub_role({life_, i, loops_[i]}));
     metrics_ = std::make_unique<gateway_metrics>(
       has_http_engines(config_) ? std::string{} : config_.gateway.model, began_);
     if (has_http_engines(config_)) {
-      auto relays = relay_setup::make(*http_, config_, *metrics_, life_, wall_, loops_);
+      auto relays
+        = relay_setup::make(*http_, config_, *metrics_, life_, wall_, loops_, lookup_.get());
       if (!relays)
         return std::move(relays).error();
       relays_ = std::move(*relays);
@@ -357,6 +423,12 @@ void running_node::start_http() {
         [this, loop] {
           if (relays_ && loop == 0)
             relays_->tick();
+          if (lookup_ && loop == 0)
+            lookup_->tick();
+          if (remote_ && loop == 0)
+            remote_->tick();
+          if (remote_ && relays_)
+            report_to_remote(loop);
         },
       .pool = pool_.get()});
     handlers_.push_back(handler.get());
@@ -391,7 +463,11 @@ void running_node::start_scheduler() {
         [this] {
           if (agents_)
             agents_->tick();
-        }});
+          if (lookup_ && !http_)
+            lookup_->tick();
+        },
+      .index = lookup_ ? &lookup_->index() : nullptr,
+      .index_min_tokens = config_.scheduler.cache_aware_min_tokens});
   });
 }
 
@@ -403,6 +479,10 @@ std::string running_node::metrics_text() const {
     text += discovery_metrics_text(relays_->sources(), unix_s);
   if (agents_)
     text += discovery_metrics_text(agents_->sources(), unix_s);
+  if (lookup_)
+    text += lookup_->metrics_text();
+  if (remote_)
+    text += remote_metrics_text(remote_->counters());
   return text;
 }
 
@@ -543,6 +623,9 @@ void running_node::take_apart() {
     admin_->stop();
   relays_.reset();
   agents_.reset();
+  lookup_.reset();
+  remote_.reset();
+  remote_pool_.reset();
   handlers_.clear();
   http_.reset();
   pool_.reset();

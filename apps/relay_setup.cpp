@@ -1,6 +1,7 @@
 #include "apps/relay_setup.hpp"
 
 #include "actors/protocol/cluster_messages.hpp"
+#include "config/load_config.hpp"
 #include "integrations/discovery/engine_sources.hpp"
 #include "runtime/base/log.hpp"
 
@@ -33,8 +34,10 @@ std::string entry_of(const std::string& model, std::int64_t created_s) {
 
 result<std::unique_ptr<relay_setup>> relay_setup::make(
   net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
-  const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops) {
-  std::unique_ptr<relay_setup> made{new relay_setup{http, config, metrics, life, wall, loops}};
+  const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
+  prefix_lookup* lookup) {
+  std::unique_ptr<relay_setup> made{
+    new relay_setup{http, config, metrics, life, wall, loops, lookup}};
   auto sources = make_sources(config, *made->loops_[0]->pool, http.loop(0));
   if (!sources)
     return std::move(sources).error();
@@ -45,12 +48,14 @@ result<std::unique_ptr<relay_setup>> relay_setup::make(
 
 relay_setup::relay_setup(
   net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
-  const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops)
+  const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
+  prefix_lookup* lookup)
   : http_{http},
     llumlet_knobs_{config.llumlet},
     life_{life},
     wall_{wall},
-    began_s_{wall.at(http.loop(0).now()) / 1000} {
+    began_s_{wall.at(http.loop(0).now()) / 1000},
+    lookup_{lookup} {
   for (std::uint32_t i = 0; i < http.loops(); ++i) {
     auto part = std::make_unique<loop_part>();
     part->pool = http.make_upstream(i, {});
@@ -61,7 +66,9 @@ relay_setup::relay_setup(
       *part->pool,
       http.loop(i),
       metrics.attach(),
-      part->engines});
+      part->engines,
+      is_cache_aware(config.scheduler)
+        || (!config.gateway.scheduler.empty() && config.gateway.scheduler_tokens)});
     loops[i]->relays = part->table.get();
     loops_.push_back(std::move(part));
   }
@@ -145,6 +152,8 @@ void relay_setup::add(const discovered_engine& engine) {
       part->engines.put(id, {.address = address, .models = models});
     });
   watch_->add(engine.id, engine.address);
+  if (lookup_)
+    lookup_->add(engine);
   std::lock_guard guard{mutex_};
   engines_[engine.id] = {};
   engines_[engine.id].record_model = engine.model;
@@ -154,6 +163,8 @@ void relay_setup::add(const discovered_engine& engine) {
 void relay_setup::remove(const instance_id& id) {
   log::gateway.info("engine-gone", "{} is not in the list any more", id);
   let_go(id);
+  if (lookup_)
+    lookup_->remove(id);
   std::lock_guard guard{mutex_};
   engines_.erase(id);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/role_specs.hpp"
+#include "apps/prefix_lookup.hpp"
 #include "config/cluster_config.hpp"
 #include "gateway/gateway_metrics.hpp"
 #include "gateway/relay/relay_table.hpp"
@@ -24,11 +25,13 @@ namespace llumnix {
 /// finds. Llumlets come and go with their engines.
 class relay_setup {
 public:
-  /// `loops`: the stream hubs of the server's loops, which are told of their relays. Before the
+  /// `loops`: the stream hubs of the server's loops, which are told of their relays. `lookup`,
+  /// where there is one, is told of engines; it lives on the same server's first loop. Before the
   /// server is started. `invalid_argument`, naming the setting, where engines cannot be looked for.
   static result<std::unique_ptr<relay_setup>> make(
     net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
-    const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops);
+    const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
+    prefix_lookup* lookup);
   /// After the server's threads have ended, before the server is destroyed.
   ~relay_setup();
 
@@ -67,7 +70,8 @@ private:
 
   relay_setup(
     net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
-    const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops);
+    const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
+    prefix_lookup* lookup);
   void on_list(const std::vector<discovered_engine>& list);
   void add(const discovered_engine& engine);
   void remove(const instance_id& id);
@@ -86,6 +90,7 @@ private:
   std::int64_t began_s_; ///< Unix time
   std::vector<std::unique_ptr<loop_part>> loops_;
   node_actor node_;
+  prefix_lookup* lookup_; ///< hears of engines; null: nobody does
 
   // Of the first loop, with what the sources tell.
   engine_roster roster_;

@@ -116,6 +116,8 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
     x.streams = {both, &both->streams};
     gateway_actor_config gateway{x.id, config_.gateway, config_.scheduler, {}, x.counters};
     gateway.loops = {x.streams};
+    gateway.index = options.prefix_index;
+    gateway.remote = options.remote;
     node.roles.push_back(gateway_role(std::move(gateway)));
     node.roles.push_back(stream_hub_role({x.id, 0, x.streams}));
   }

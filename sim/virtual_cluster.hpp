@@ -4,6 +4,8 @@
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/cms_store.hpp"
+#include "runtime/scheduling/kv_index.hpp"
+#include "runtime/scheduling/remote_scheduler.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
 #include "sim/virtual_client.hpp"
 #include "sim/virtual_network.hpp"
@@ -29,6 +31,8 @@ struct virtual_node_options {
   /// each. Nobody checks them but whoever calls `tell_news`.
   std::vector<std::string> engines{};
   bool kv_transport = true; ///< with role llumlet: KV is copied when requests move
+  kv_index* prefix_index = nullptr;   ///< with role gateway; outlives the cluster
+  remote_scheduler* remote = nullptr; ///< likewise
 };
 
 /// Several nodes of a cluster in one process and one thread: the shipped actors on CAF's test

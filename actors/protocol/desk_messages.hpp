@@ -5,6 +5,7 @@
 #include <caf/all.hpp>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,6 +35,7 @@ private:
 /// Which instances for this request of a foreign gateway?
 struct schedule_msg {
   placement_query query;
+  std::optional<prefix_holders> holders; ///< of the prompt's beginning; nothing: nobody was asked
   std::string gateway;
   std::shared_ptr<answer_once> answer;
 };

@@ -43,7 +43,9 @@ struct pinned_msg;
 struct place_msg;
 struct placed_msg;
 struct placements_msg;
+struct prefixes_msg;
 struct refused_msg;
+struct remote_choice_msg;
 struct release_msg;
 struct role_changes_msg;
 struct stat_msg;
@@ -130,8 +132,11 @@ using gateway_actor = caf::typed_actor<
   // What streams of this process ask for and tell, once per turn of their loop.
   caf::reacts_to<stream_words_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::reacts_to<view_change_msg>,
-  // What an engine's prefix cache did, where placements look at prefixes.
-  caf::reacts_to<kv_changes_msg>,
+  // What an engine's prefix cache did, where placements look at prefixes; what an index said of
+  // them.
+  caf::reacts_to<kv_changes_msg>, caf::reacts_to<prefixes_msg>,
+  // What a scheduler outside of the cluster chose.
+  caf::reacts_to<remote_choice_msg>,
   // A request moved, or did not: for its record.
   caf::reacts_to<moved_msg>,
   // Somebody follows events; flight records (`why`); the metric numbers of the role.

@@ -158,6 +158,22 @@ struct stream_words_msg {
   std::vector<stream_word> words;
 };
 
+/// Who holds the beginning of a request's prompt, as far as an index could tell. Stays in its
+/// process.
+struct prefixes_msg {
+  stream_ref stream;
+  std::uint32_t epoch = 0;
+  result<prefix_holders> found{errc::cancelled, {}};
+};
+
+/// The address of the engine that a scheduler outside of the cluster chose for a request, or why
+/// there is none. Stays in its process.
+struct remote_choice_msg {
+  stream_ref stream;
+  std::uint32_t epoch = 0;
+  result<std::string> address{errc::cancelled, {}};
+};
+
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_query& x) {
   return f(
@@ -209,3 +225,5 @@ typename Inspector::result_type inspect(Inspector& f, placements_msg& x) {
 } // namespace llumnix
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::stream_words_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::prefixes_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::remote_choice_msg)

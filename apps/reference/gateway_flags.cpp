@@ -57,6 +57,7 @@ public:
       note("extra-args", warning);
     keep_what_can_be_read();
     find_engines();
+    find_scheduler();
     listen();
     for (const auto& [name, value] : given_)
       apply(*find_flag(name), value);
@@ -85,6 +86,8 @@ private:
 
   void keep_what_can_be_read();
   void find_engines();
+  void find_scheduler();
+  void set_reports(const std::string& seconds);
   void read_endpoints();
   void listen();
   void apply(const reference_flag& flag, const std::string& value);
@@ -127,6 +130,41 @@ void applied_flags::find_engines() {
     read_endpoints();
   else if (!source_.empty())
     wrong("llm-backend-discovery", source_ + " is none of redis, etcd, endpoints");
+}
+
+/// A scheduler that is asked over HTTP, unless the policy is one that gateways have themselves.
+void applied_flags::find_scheduler() {
+  if (const auto* source = given("scheduler-discovery"); source && *source != "endpoints")
+    return wrong("scheduler-discovery", *source + " is none of endpoints");
+  constexpr auto name = "scheduler-endpoints";
+  const auto policy = given_or_preset("scheduling-policy");
+  auto list = without_schemes(given_or_preset(name));
+  bool wanted = !list.empty() && policy != "round-robin";
+  if (!list.empty() && !wanted)
+    note(name, "is not asked: round-robin is what gateways do by themselves");
+  if (wanted) {
+    auto first = list.substr(0, list.find(','));
+    if (first.size() < list.size())
+      note(name, "of several the first is asked, " + first);
+    bool has_port = first.find_last_of(':') != first.npos && !first.ends_with(']');
+    set(name, "gateway.scheduler", has_port ? first : first + ":80");
+  }
+  if (given("scheduling-policy") && !(wanted && policy == "slo")) // which is the scheduler's alone
+    set("scheduling-policy", "scheduler.policy", policy);
+}
+
+/// Reports are for schedulers in lite mode, as in the reference.
+void applied_flags::set_reports(const std::string& seconds) {
+  constexpr auto name = "requests-report-duration";
+  auto count = number_of(seconds) * 1000;
+  if (!(count >= 0 && count <= 1e15))
+    return wrong(name, seconds + " is no time in s");
+  if (count == 0)
+    return;
+  if (given_or_preset("enable-full-mode-scheduling") != "false")
+    return note(name, "a scheduler in full mode wants none; --enable-full-mode-scheduling=false");
+  auto every = milliseconds{static_cast<milliseconds::rep>(std::ceil(count))};
+  set(name, "gateway.scheduler_reports", format_duration(every));
 }
 
 void applied_flags::read_endpoints() {
@@ -211,6 +249,8 @@ void applied_flags::work(std::string_view name, const std::string& value) {
   if (name == "v") {
     constexpr std::int64_t detailed = 4; // klog: debug level
     effects_.debug = number >= detailed;
+  } else if (name == "requests-report-duration") {
+    set_reports(value);
   } else if (name == "retry-max-count") {
     constexpr std::int64_t most = std::numeric_limits<std::uint32_t>::max() - 1;
     if (number < 0)
@@ -242,6 +282,9 @@ void name_flags(given_flags given, std::vector<config_problem>& problems) {
     {"discovery-redis-host", "discovery.redis"},
     {"discovery-redis-port", "discovery.redis"},
     {"discovery-etcd-endpoints", "discovery.etcd"},
+    {"scheduler-endpoints", "gateway.scheduler"},
+    {"scheduling-policy", "scheduler.policy"},
+    {"requests-report-duration", "gateway.scheduler_reports"},
     {"retry-max-count", "gateway.max_placements"}};
   put_extra_args_on_top(gateway_flags(), given);
   auto sets = [&](std::string_view name, std::string_view knob) {

@@ -20,7 +20,6 @@ constexpr std::string_view traffic = "routes to other services";
 constexpr std::string_view fallback = "fallback to other services";
 constexpr std::string_view pd = "prefill and decode instances";
 constexpr std::string_view batch = "batch service";
-constexpr std::string_view remote = "scheduler over HTTP: the gateway schedules by itself";
 
 // clang-format off
 constexpr auto own_flags = std::to_array<reference_flag>({
@@ -29,18 +28,18 @@ constexpr auto own_flags = std::to_array<reference_flag>({
   {serving, "max-queue-size", whole, "512", "requests waiting for an engine; above it 429", knob, "gateway.max_queue"},
   {serving, "wait-queue-threads", whole, "5", "scheduling workers", taken, "requests are placed as they come, without workers"},
   {serving, "wait-queue-interval", duration, "1s", "pause while the queue is full", taken, "a request above --max-queue-size gets 429 at once"},
-  {serving, "service-token", text, "", "authorization towards the scheduler", missing, remote},
+  {serving, "service-token", text, "", "authorization towards the scheduler", knob, "gateway.scheduler_token"},
   {serving, "wait-scheduling-timeout", duration, "5s", "a request without an engine waits this long, then 503", knob, "gateway.wait_for_instance"},
   {serving, "wait-scheduling-retry-interval", duration, "1s", "pause between two tries to place a request", taken, "a request that waits is placed as soon as an engine can take it"},
-  {serving, "forward-tokens", toggle, "true", "tell the scheduler the prompt's tokens", taken, "requests are placed by their size"},
+  {serving, "forward-tokens", toggle, "true", "tell the scheduler the prompt's tokens, where a client gives them", knob, "gateway.scheduler_tokens"},
   {serving, "enable-log-input", toggle, "false", "log request bodies", missing, "log of request bodies"},
   {serving, "enable-pprof", toggle, "false", "profiling listener", missing, "profiling listener"},
   {serving, "extra-args", text, "", "more flags, as in port=80,host=::1; they win over others", works},
 
   {found, "llm-backend-discovery", text, "redis", "where engines are found: redis, etcd, endpoints", works},
   {found, "llm-backend-endpoints", text, "", "the engines, as HOST:PORT,HOST:PORT", works},
-  {found, "scheduler-discovery", text, "endpoints", "where the scheduler is found", missing, remote},
-  {found, "scheduler-endpoints", text, "", "the scheduler", missing, remote},
+  {found, "scheduler-discovery", text, "endpoints", "where the scheduler is found: endpoints", works},
+  {found, "scheduler-endpoints", text, "", "the scheduler, as HOST:PORT; none: the gateway schedules by itself", works},
 
   {tokens, "tokenizer-name", text, "", "a built-in tokenizer", missing, tokenizers},
   {tokens, "tokenizer-path", text, "", "directory or file of a tokenizer", missing, tokenizers},
@@ -61,9 +60,9 @@ constexpr auto own_flags = std::to_array<reference_flag>({
 
   {placing, "pd-disagg-protocol", text, "", "vllm-kvt, vllm-mooncake, sglang-mooncake", missing, pd},
   {placing, "separate-pd-scheduling", toggle, "false", "choose the decode instance after the prefill", missing, pd},
-  {placing, "scheduling-policy", text, "load-balance", "how an engine is chosen: load-balance, flood, round-robin", knob, "scheduler.policy"},
-  {placing, "enable-full-mode-scheduling", toggle, "true", "use loads that engines report", taken, "engines behind HTTP report none, so loads are counted here"},
-  {placing, "requests-report-duration", number, "0", "seconds between reports to the scheduler", taken, "the scheduler is in this process and hears of every request at once"},
+  {placing, "scheduling-policy", text, "load-balance", "how an engine is chosen: load-balance, flood, slo (by a scheduler of its own), round-robin", works},
+  {placing, "enable-full-mode-scheduling", toggle, "true", "use loads that engines report", taken, "a scheduler of its own knows loads; here they are counted, as engines behind HTTP report none"},
+  {placing, "requests-report-duration", number, "0", "seconds between reports to a scheduler in lite mode; 0: none", works},
   {placing, "dispatch-top-k", whole, "1", "how many of the best engines one is drawn from", knob, "scheduler.dispatch_top_k"},
   {placing, "dispatch-neutral-load-metric", text, "all_prefills_tokens_num", "load of an engine: num_requests, or num_tokens for any other name", knob, "scheduler.neutral_load_metric"},
   {placing, "dispatch-neutral-load-threshold", number, "8192", "load from which an engine is passed over", knob, "scheduler.neutral_load_threshold"},

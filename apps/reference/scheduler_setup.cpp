@@ -46,6 +46,7 @@ public:
     config_.node.roles = {"scheduler", "cms", "console"};
     config_.scheduler = scheduler_config_of(values_);
     set("host", "scheduler.http", address(values_, "host", "port"));
+    choose_index();
     for (const auto& flag : scheduler_flags())
       apply(flag);
     if (config_.scheduler.full_mode)
@@ -100,6 +101,18 @@ private:
     set(
       flag.name, flag.word,
       format_duration(milliseconds{static_cast<milliseconds::rep>(std::ceil(count))}));
+  }
+
+  /// Which store the flags name means nothing where they want no lookups.
+  void choose_index() {
+    auto& index = config_.scheduler.kv_index;
+    if (index == "v6d" && config_.scheduler.cache_aware)
+      wrong("kvs-backend", "this build has no v6d KV store; leave the flag out to go on");
+    else if (index == "v6d")
+      effects_.notes.emplace_back(
+        "--kvs-backend: is not used without --enable-cache-aware-scheduling");
+    if (index == "v6d" || !config_.scheduler.cache_aware)
+      index = "own";
   }
 
   void find_engines() {

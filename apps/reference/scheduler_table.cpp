@@ -22,7 +22,6 @@ constexpr std::string_view by_message = "statuses come as messages, when they ch
 constexpr std::string_view rescheduler = "rescheduler in the scheduler";
 constexpr std::string_view not_moving
   = "nothing is moved by this program; llumnix decide plans by it";
-constexpr std::string_view no_prefixes = "no prefix is looked up here; `llumnix decide` goes by it";
 constexpr std::string_view v6d = "v6d KV store";
 
 // clang-format off
@@ -64,23 +63,23 @@ constexpr auto own_flags = std::to_array<reference_flag>({
   {placing, "request-local-account-staleness-seconds", whole, "10", "seconds until an unconfirmed dispatch is forgotten", knob, "scheduler.local_account_staleness_s"},
   {placing, "allow-concurrent-scheduling", toggle, "false", "decide on several requests at once", taken, "a decision takes microseconds, and each sees the one before"},
 
-  {prefixes, "enable-cache-aware-scheduling", toggle, "false", "prefer instances that hold the prompt's beginning", missing, "lookup of prefixes for gateways of other makes"},
-  {prefixes, "cache-aware-scheduling-min-tokens", whole, "1024", "shorter prompts are not looked up", taken, no_prefixes},
-  {prefixes, "dispatch-prefill-cache-locality-metric", text, "cache_aware_all_prefills_tokens_num", "what is compared in front of the load", taken, no_prefixes},
-  {prefixes, "kvs-backend", text, "mooncake", "the KV store: mooncake, v6d", taken, no_prefixes},
+  {prefixes, "enable-cache-aware-scheduling", toggle, "false", "prefer instances that hold the prompt's beginning", knob, "scheduler.cache_aware"},
+  {prefixes, "cache-aware-scheduling-min-tokens", whole, "1024", "shorter prompts are not looked up", knob, "scheduler.cache_aware_min_tokens"},
+  {prefixes, "dispatch-prefill-cache-locality-metric", text, "cache_aware_all_prefills_tokens_num", "what is compared in front of the load", knob, "scheduler.prefill_cache_locality_metric"},
+  {prefixes, "kvs-backend", text, "mooncake", "the KV store: mooncake, v6d", knob, "scheduler.kv_index"},
   {prefixes, "kvs-metadata-service-config-path", text, "", "JSON file of a v6d store", missing, v6d},
   {prefixes, "kvs-metadata-service-redis-cluster-hosts", text, "", "Redis cluster of a v6d store", missing, v6d},
   {prefixes, "kvs-metadata-service-redis-cluster-password", text, "", "its password", missing, v6d},
-  {prefixes, "kvs-metadata-service-http-server-host", text, "0.0.0.0", "host of Mooncake's metadata service", taken, no_prefixes},
-  {prefixes, "kvs-metadata-service-http-server-port", whole, "9003", "its port", taken, no_prefixes},
-  {prefixes, "kvs-hash-algo", text, "sha256_cbor", "of keys: sha256_cbor, sha256_hex, xxhash", taken, no_prefixes},
-  {prefixes, "kvs-chunk-size", whole, "256", "tokens per key", taken, no_prefixes},
-  {prefixes, "kvs-enable-save-unfull-chunk", toggle, "false", "the tail of a prompt has a key too", taken, no_prefixes},
-  {prefixes, "kvs-iris-meta-prefix", text, "iris.", "of xxhash keys", taken, no_prefixes},
-  {prefixes, "kvs-vllm-block-prefix", text, "block.hash.key.", "of xxhash keys, behind the other", taken, no_prefixes},
-  {prefixes, "kvs-retry-times", whole, "5", "attempts of a query", taken, no_prefixes},
-  {prefixes, "kvs-retry-interval-ms", whole, "100", "pause after an attempt that failed", taken, no_prefixes},
-  {prefixes, "kvs-metadata-service-down-duration-s", whole, "30", "a store that failed is left alone for this long, in seconds", taken, no_prefixes},
+  {prefixes, "kvs-metadata-service-http-server-host", text, "0.0.0.0", "host of Mooncake's metadata service", knob, "scheduler.mooncake"},
+  {prefixes, "kvs-metadata-service-http-server-port", whole, "9003", "its port", knob, "scheduler.mooncake"},
+  {prefixes, "kvs-hash-algo", text, "sha256_cbor", "of keys: sha256_cbor, sha256_hex, xxhash", knob, "scheduler.kv_hash"},
+  {prefixes, "kvs-chunk-size", whole, "256", "tokens per key", knob, "scheduler.kv_chunk_tokens"},
+  {prefixes, "kvs-enable-save-unfull-chunk", toggle, "false", "the tail of a prompt has a key too", knob, "scheduler.kv_save_unfull_chunk"},
+  {prefixes, "kvs-iris-meta-prefix", text, "iris.", "of xxhash keys", knob, "scheduler.kv_iris_prefix"},
+  {prefixes, "kvs-vllm-block-prefix", text, "block.hash.key.", "of xxhash keys, behind the other", knob, "scheduler.kv_block_prefix"},
+  {prefixes, "kvs-retry-times", whole, "5", "attempts of a query", knob, "scheduler.kv_attempts"},
+  {prefixes, "kvs-retry-interval-ms", whole, "100", "pause after an attempt that failed", knob, "scheduler.kv_attempt_pause"},
+  {prefixes, "kvs-metadata-service-down-duration-s", whole, "30", "a store that failed is left alone for this long, in seconds", knob, "scheduler.kv_down"},
 
   {latencies, "ttft-profiling-data-path", text, "", "file of measured prefill times", knob, "scheduler.ttft_profile"},
   {latencies, "tpot-profiling-data-path", text, "", "file of measured decode step times", knob, "scheduler.tpot_profile"},

@@ -62,6 +62,7 @@ public:
 
   std::shared_ptr<net::exchange> client;
   time_point asked_at;
+  time_point asked_index_at{};
   scheduling_request wanted;
   bool gone = false; ///< nobody waits for the answer any more
 
@@ -114,8 +115,32 @@ void api_handler::schedule(std::shared_ptr<net::exchange> client, net::http_requ
   if (!asked->read())
     return asked->client->reply(refusal(400, "invalid scheduling req"));
   asked->client->watch(asked.get());
+  auto tokens = asked->wanted.prompt_num_tokens;
+  if (services_.index && !asked->wanted.token_ids.empty() && tokens >= services_.index_min_tokens)
+    look_up(std::move(asked));
+  else
+    decide(std::move(asked), std::nullopt);
+}
+
+/// Whatever the index says, or does not say, the request is placed.
+void api_handler::look_up(std::shared_ptr<question> asked) {
+  asked->asked_index_at = services_.loop.now();
+  auto prompt = read_token_ids(asked->wanted.token_ids);
+  services_.index->find(
+    prompt, asked->wanted.model,
+    [this, asked, &loop = services_.loop](result<prefix_holders> found) mutable {
+      loop.post([this, asked = std::move(asked), found = std::move(found)] {
+        services_.metrics.on_looked_up(services_.loop.now() - asked->asked_index_at);
+        if (!found)
+          log::scheduler.debug("no-prefixes", "{}: {}", asked->wanted.id, to_string(found.error()));
+        decide(asked, found ? std::optional{*found} : std::nullopt);
+      });
+    });
+}
+
+void api_handler::decide(std::shared_ptr<question> asked, std::optional<prefix_holders> holders) {
   services_.desk.schedule(
-    to_query(asked->wanted), asked->wanted.gateway_id,
+    to_query(asked->wanted), std::move(holders), asked->wanted.gateway_id,
     // Moved on, so that it ends on the loop.
     [this, asked, &loop = services_.loop](result<std::vector<chosen_instance>> chosen) mutable {
       loop.post([this, asked = std::move(asked), chosen = std::move(chosen)] {

@@ -7,8 +7,10 @@
 #include "runtime/cluster/discovery.hpp"
 #include "runtime/scheduling/scheduling_desk.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +28,9 @@ struct api_services {
   std::function<const discovered_engine*(const instance_id&)> find_engine;
   std::function<std::string()> metrics_text; ///< appended to /metrics
   std::function<void()> on_tick;
+  /// Who knows of prefixes; null: nobody is asked. It ends before the loop does.
+  kv_index* index = nullptr;
+  std::uint32_t index_min_tokens = 0; ///< shorter prompts are not looked up
 };
 
 /// The scheduler's HTTP API for gateways of other makes (spec/scheduling.md 2), on a port of its
@@ -51,6 +56,8 @@ private:
   void release(net::exchange& client, const net::http_request& request);
   void report(net::exchange& client, const net::http_request& request);
   void keep_alive(net::exchange& client, const net::http_request& request);
+  void look_up(std::shared_ptr<question> asked);
+  void decide(std::shared_ptr<question> asked, std::optional<prefix_holders> holders);
   void on_choice(question& asked, const result<std::vector<chosen_instance>>& chosen);
   bool allowed(const net::http_request& request) const;
 

@@ -174,6 +174,16 @@ std::optional<scheduling_request> read_scheduling_request(std::string_view body)
   return x;
 }
 
+std::vector<token_id> read_token_ids(std::string_view ids) {
+  std::vector<token_id> read;
+  json_cursor at{ids, json_cursor::read_before{}};
+  if (ids.empty() || !at.enter_array())
+    return read;
+  while (at.next_element())
+    read.push_back(static_cast<token_id>(at.read_unsigned(std::numeric_limits<token_id>::max())));
+  return read;
+}
+
 std::optional<std::vector<request_progress>> read_report(std::string_view body) {
   std::vector<request_progress> news;
   json_cursor at{body};

@@ -11,6 +11,8 @@ struct node_counters {
   std::atomic<std::uint64_t> placements{0}; ///< requests sent to an instance
   std::atomic<std::uint64_t> placements_by_view{
     0}; ///< of those: placed by a gateway's own view, without SCHEDULER
+  std::atomic<std::uint64_t> placements_by_remote{
+    0}; ///< of those: placed by a scheduler outside of the cluster
   std::atomic<std::uint64_t> placements_with_hits{
     0};                                     ///< requests sent where some of the prompt was cached
   std::atomic<std::uint64_t> hit_tokens{0}; ///< prompt tokens cached where they were sent

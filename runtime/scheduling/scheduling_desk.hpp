@@ -4,9 +4,11 @@
 #include "runtime/cluster/instance.hpp"
 #include "runtime/cluster/reported_requests.hpp"
 #include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/kv_index.hpp"
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,8 +43,12 @@ using schedule_answer = std::function<void(result<std::vector<chosen_instance>>)
 class scheduling_desk {
 public:
   virtual ~scheduling_desk() = default;
-  /// Chooses instances and books the request there. `answer` is called once, on any thread.
-  virtual void schedule(placement_query query, std::string gateway, schedule_answer answer) = 0;
+  /// Chooses instances and books the request there. `holders`: who holds the beginning of its
+  /// prompt; nothing where nobody was asked. `answer` is called once, on any thread.
+  virtual void schedule(
+    placement_query query, std::optional<prefix_holders> holders, std::string gateway,
+    schedule_answer answer)
+    = 0;
   /// The request has ended: everywhere in full mode, where `at` says so in lite mode.
   virtual void release(std::string request, std::string gateway, std::vector<request_place> at) = 0;
   /// How requests came along. Heard in lite mode only.

@@ -87,6 +87,24 @@ TEST_CASE("the reference's flags set knobs") {
          row{{{"max-queue-size", "7"}}, "gateway.max_queue", "7"},
          row{{{"wait-scheduling-timeout", "1m30s"}}, "gateway.wait_for_instance", "90s"},
          row{{{"scheduling-policy", "round-robin"}}, "scheduler.policy", "round-robin"},
+         row{{{"scheduler-endpoints", "s:1"}}, "gateway.scheduler", "s:1"},
+         row{{{"scheduler-endpoints", "http://s,t:2"}}, "gateway.scheduler", "s:80"},
+         row{{{"scheduler-endpoints", "[::1]"}}, "gateway.scheduler", "[::1]:80"},
+         row{{{"scheduler-endpoints", "[::1]:9"}}, "gateway.scheduler", "[::1]:9"},
+         row{
+           {{"scheduler-endpoints", "s:1"}, {"scheduling-policy", "slo"}},
+           "scheduler.policy",
+           "load-balance"},
+         row{
+           {{"scheduler-endpoints", "s:1"}, {"scheduling-policy", "flood"}},
+           "scheduler.policy",
+           "flood"},
+         row{{{"forward-tokens", "false"}}, "gateway.scheduler_tokens", "false"},
+         row{
+           {{"requests-report-duration", "1.5"}, {"enable-full-mode-scheduling", "false"}},
+           "gateway.scheduler_reports",
+           "1500ms"},
+         row{{{"requests-report-duration", "1.5"}}, "gateway.scheduler_reports", "0ms"},
          row{{{"dispatch-top-k", "3"}}, "scheduler.dispatch_top_k", "3"},
          row{
            {{"dispatch-neutral-load-threshold", "0.5"}}, "scheduler.neutral_load_threshold", "0.5"},
@@ -167,10 +185,9 @@ TEST_CASE("what a flag cannot do is said, with its name") {
            {{"tokenizer-path", "/t"}},
            "--tokenizer-path: this build has no tokenizers: engines tokenize themselves; leave "
            "the flag out to go on"},
+         row{{{"scheduler-discovery", "dns"}}, "--scheduler-discovery: dns is none of endpoints"},
          row{
-           {{"scheduler-endpoints", "s:1"}},
-           "--scheduler-endpoints: this build has no scheduler over HTTP: the gateway schedules "
-           "by itself; leave the flag out to go on"},
+           {{"requests-report-duration", "-1"}}, "--requests-report-duration: -1 is no time in s"},
          row{
            {{"batch-request-timeout", "4m"}},
            "--batch-request-timeout: this build has no batch service; leave the flag out to go on"},
@@ -195,6 +212,16 @@ TEST_CASE("what has no effect is noted") {
            {{"wait-queue-threads", "9"}},
            {"--wait-queue-threads: requests are placed as they come, without workers"}},
          row{{{"wait-queue-interval", "1000ms"}}, {}}, // the default, written otherwise
+         row{
+           {{"scheduler-endpoints", "a:1,b:1"}},
+           {"--scheduler-endpoints: of several the first is asked, a:1"}},
+         row{
+           {{"scheduler-endpoints", "a:1"}, {"scheduling-policy", "round-robin"}},
+           {"--scheduler-endpoints: is not asked: round-robin is what gateways do by themselves"}},
+         row{
+           {{"requests-report-duration", "1"}},
+           {"--requests-report-duration: a scheduler in full mode wants none; "
+            "--enable-full-mode-scheduling=false"}},
          row{
            {{"discovery-etcd-endpoints", "a:1"}},
            {"--discovery-etcd-endpoints: is not used: engines are found by redis"}},

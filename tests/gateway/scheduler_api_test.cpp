@@ -1,4 +1,5 @@
 #include "gateway/scheduler_api/api_handler.hpp"
+#include "runtime/scheduling/kv_index_memory.hpp"
 #include "tests/net/http_testing.hpp"
 
 #include <doctest/doctest.h>
@@ -11,9 +12,12 @@ using net::testing::raw_client;
 
 /// Writes down what it is told, and answers as the test says.
 struct scripted_desk final : scheduling_desk {
-  void schedule(placement_query query, std::string gateway, schedule_answer told) override {
+  void schedule(
+    placement_query query, std::optional<prefix_holders> told_holders, std::string gateway,
+    schedule_answer told) override {
     std::lock_guard guard{mutex};
     queries.push_back(query.request_id + " of " + gateway);
+    holders = std::move(told_holders);
     if (answer)
       told(*answer);
     else
@@ -48,6 +52,7 @@ struct scripted_desk final : scheduling_desk {
   std::optional<result<std::vector<chosen_instance>>> answer;
   std::vector<schedule_answer> waiting;
   std::vector<std::string> queries, released, links;
+  std::optional<prefix_holders> holders; ///< told with the last one
   std::size_t reported = 0;
 };
 
@@ -56,13 +61,13 @@ const chosen_instance chosen{
 
 /// The API on a port, with a script for a scheduler.
 struct api {
-  explicit api(std::string key = {}) {
+  explicit api(std::string key = {}, kv_index* index = nullptr) {
     record.model = "m";
     record.version = 1;
     auto made = net::http_server::make({});
     REQUIRE(made.has_value());
     server = std::move(*made);
-    server->start([this, key](std::uint32_t loop) {
+    server->start([this, key, index](std::uint32_t loop) {
       return std::make_unique<api_handler>(api_services{
         .loop = server->loop(loop),
         .desk = desk,
@@ -71,7 +76,9 @@ struct api {
         .find_engine
         = [this](const instance_id& id) { return id == "pod-1_dp0" ? &record : nullptr; },
         .metrics_text = [] { return std::string{"more 1\n"}; },
-        .on_tick = [] {}});
+        .on_tick = [] {},
+        .index = index,
+        .index_min_tokens = 3});
     });
   }
   ~api() { server.reset(); }
@@ -142,6 +149,43 @@ TEST_CASE("what cannot be understood gets the reference's words") {
   }
   CHECK(there.desk.get(&scripted_desk::queries).empty());
   CHECK(there.desk.get(&scripted_desk::released).empty());
+}
+
+TEST_CASE("prompts are looked up, and placed whatever comes of it") {
+  kv_index_memory index{holder_naming::kv_address};
+  index.put("10.0.0.7", {1, 2, 3});
+  api there{{}, &index};
+  there.desk.answer = std::vector{chosen};
+  struct row {
+    const char* what;
+    std::string ids;
+    int tokens;
+    std::optional<std::uint32_t> held; ///< by the holder; nothing: nobody was asked, or could tell
+  };
+  for (const auto& [what, ids, tokens, held] :
+       {row{"known", "[1,2,3,4]", 4, 3}, row{"with spaces", "[ 1 , 2 ]", 3, 2},
+        row{"unknown", "[7,8,9]", 3, 0}, row{"short", "[1,2]", 2, std::nullopt},
+        row{"without ids", "null", 100, std::nullopt}, row{"broken", "[1,2,3]", 3, std::nullopt}}) {
+    CAPTURE(what);
+    index.fail(
+      what == std::string_view{"broken"} ? std::optional{error{errc::unreachable, "down"}}
+                                         : std::nullopt);
+    auto reply = there.ask(
+      "POST", "/schedule",
+      R"({"id":"r","scheduling_mode":"neutral","prompt_num_tokens":)" + std::to_string(tokens)
+        + R"(,"prompt_token_ids":)" + ids + "}");
+    CHECK(status_of(reply) == 200);
+    auto told = there.desk.get(&scripted_desk::holders);
+    CHECK(told.has_value() == held.has_value());
+    if (told && held) {
+      CHECK(told->named_by == holder_naming::kv_address);
+      CHECK(
+        told->list
+        == (*held == 0 ? std::vector<prefix_holder>{} : std::vector{prefix_holder{"10.0.0.7", *held}}));
+    }
+  }
+  auto page = there.ask("GET", "/metrics", "");
+  CHECK(page.find("\nrequest_query_prefix_cache_hit_duration_milliseconds_count 4\n") != page.npos);
 }
 
 TEST_CASE("what SCHEDULER says is answered, and counted") {

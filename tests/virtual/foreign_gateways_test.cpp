@@ -14,7 +14,8 @@ using answer = std::optional<result<std::vector<chosen_instance>>>;
 
 /// SCHEDULER alone, and what foreign gateways ask it.
 struct scene : stage {
-  explicit scene(bool full_mode) : full{full_mode} {
+  explicit scene(bool full_mode, std::function<void(scheduler_config&)> settings = {})
+    : full{full_mode}, more{std::move(settings)} {
     log::configure({.threshold = log::level::off, .json = false, .node = {}});
     start();
   }
@@ -31,6 +32,8 @@ struct scene : stage {
     settings.knobs.full_mode = full;
     settings.knobs.neutral_load_metric = full ? "all_prefills_tokens_num" : "num_tokens";
     settings.foreign = true;
+    if (more)
+      more(settings.knobs);
     scheduler = system->spawn(make_scheduler, settings);
     desk.attach(scheduler);
     run();
@@ -43,7 +46,7 @@ struct scene : stage {
     view_entry entry;
     entry.metadata.instance_id = id;
     entry.metadata.instance_type = type;
-    entry.metadata.ip = "10.0.0." + std::to_string(++known);
+    entry.metadata.ip = entry.metadata.ip_kvs = "10.0.0." + std::to_string(++known);
     entry.metadata.api_server_port = 8000;
     entry.metadata.data_parallel_size = 1;
     entry.life = life;
@@ -74,7 +77,7 @@ struct scene : stage {
     query.mode = mode;
     query.by = reach::http;
     answer got;
-    desk.schedule(query, gateway, [&got](auto told) { got = std::move(told); });
+    desk.schedule(query, holders, gateway, [&got](auto told) { got = std::move(told); });
     run();
     REQUIRE(got);
     if (!*got)
@@ -94,6 +97,8 @@ struct scene : stage {
   }
 
   bool full;
+  std::function<void(scheduler_config&)> more; ///< settings of the next SCHEDULER
+  std::optional<prefix_holders> holders;       ///< told with each question
   int known = 0;
   scheduler_desk desk;
   deciding_actor scheduler;
@@ -111,7 +116,7 @@ TEST_CASE("a question that dies with SCHEDULER is answered") {
   scene there{true};
   answer got;
   caf::anon_send_exit(there.scheduler, caf::exit_reason::kill);
-  there.desk.schedule({}, "g", [&got](auto told) { got = std::move(told); });
+  there.desk.schedule({}, std::nullopt, "g", [&got](auto told) { got = std::move(told); });
   there.run();
   REQUIRE(got);
   CHECK(got->error().code == errc::draining);
@@ -129,6 +134,19 @@ TEST_CASE("in full mode requests count by their ids alone") {
   CHECK(there.place("r4", 1, "") == "a");
   there.report("r4", "a", 1000); // means nothing here
   CHECK(there.place("r5", 1, "") == "a");
+}
+
+TEST_CASE("requests go where a store holds their beginning, and its hits count in the account") {
+  scene there{true, [](scheduler_config& knobs) { knobs.policy = "cache-aware"; }};
+  there.know("a");
+  there.know("b"); // 10.0.0.2
+  there.holders = prefix_holders{holder_naming::kv_address, {{"10.0.0.2", 900}}};
+  CHECK(there.place("r1", 1000) == "b"); // 100 to compute, not 1000
+  CHECK(there.place("r2", 1000) == "b"); // 200, with those of r1
+  there.holders.reset();
+  CHECK(there.place("r3", 10) == "a"); // 0 against 200
+  there.holders = prefix_holders{holder_naming::kv_address, {{"10.0.0.9", 900}}};
+  CHECK(there.place("r4", 1000) == "a"); // nobody has it: 1010 against 1200
 }
 
 TEST_CASE("while the store cannot be read loads are not known") {

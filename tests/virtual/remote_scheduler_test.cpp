@@ -1,0 +1,189 @@
+#include "tests/virtual/scripted_desk.hpp"
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include <deque>
+
+namespace llumnix::testing {
+
+namespace {
+
+const std::vector<std::string> engines{"127.0.0.1:8001", "127.0.0.1:8002"};
+
+/// A scheduler that answers when the test says so.
+struct scripted_scheduler final : remote_scheduler {
+  bool ready() const override { return is_ready; }
+  void place(remote_question question, answer told) override {
+    asked.push_back(std::move(question));
+    waiting.push_back(std::move(told));
+  }
+  void release(std::string request) override { released.push_back(std::move(request)); }
+  void report(std::vector<remote_progress>) override {}
+  void tell(result<std::string> address) {
+    auto told = std::move(waiting.front());
+    waiting.pop_front();
+    told(std::move(address));
+  }
+
+  bool is_ready = true;
+  std::vector<remote_question> asked;
+  std::deque<answer> waiting;
+  std::vector<std::string> released;
+};
+
+/// A gateway in front of two engines over HTTP whose placements are another scheduler's.
+struct front : virtual_cluster {
+  front() : virtual_cluster{1, lite_mode()} {
+    log::configure({.threshold = log::level::off, .json = false, .node = {}});
+    virtual_node_options head;
+    head.roles = {"gateway", "cms", "console", "scheduler"};
+    head.engines = engines;
+    head.remote = &there;
+    start("head", head);
+    desk.emplace(streams("head"));
+    check(engines[0], true);
+    check(engines[1], true);
+  }
+  ~front() {
+    while (!there.waiting.empty())
+      there.tell(error{errc::cancelled, "the test ends"});
+    run_for(10ms);
+  }
+  void check(const std::string& engine, bool healthy) {
+    instance_status news;
+    news.schedulable = healthy;
+    news.update_id = ++updates_;
+    tell_news("head", engine, news);
+    run_for(5ms);
+  }
+  scripted_desk::relay& open(const std::string& id, std::uint32_t tokens = 100) {
+    auto& x = desk->open(id, {tokens, 0});
+    run_for(5ms);
+    return x;
+  }
+  void tell(result<std::string> address) {
+    there.tell(std::move(address));
+    run_for(5ms);
+  }
+  std::string note_of(const std::string& id) {
+    auto document = nlohmann::json::parse(inspect("head", "why", id));
+    for (const auto& event : document["events"])
+      if (event["kind"] == "placed")
+        return event["reasons"]["note"];
+    return {};
+  }
+
+  scripted_scheduler there;
+  std::optional<scripted_desk> desk;
+
+private:
+  std::int32_t updates_ = 0;
+};
+
+const error gone{errc::unreachable, "gone"};
+const error busy{errc::no_instance, "busy"};
+
+} // namespace
+
+TEST_CASE("requests go where the other scheduler says, and it hears of their end") {
+  front us;
+  auto& x = us.open("r", 40);
+  REQUIRE(us.there.asked.size() == 1);
+  CHECK(us.there.asked[0].request == "r");
+  CHECK(us.there.asked[0].model == "m");
+  CHECK(us.there.asked[0].prompt_tokens == 40);
+  CHECK(x.at().empty());
+  us.tell(engines[1]);
+  CHECK(x.at() == engines[1]);
+  CHECK(us.note_of("r") == "placed by another scheduler: gateway.scheduler");
+  CHECK(us.counters("head").placements_by_remote == 1);
+  CHECK(us.counters("head").placements_by_view == 0);
+  CHECK(us.there.released.empty());
+  us.desk->close(x);
+  us.run_for(50ms);
+  CHECK(us.there.released == std::vector<std::string>{"r"});
+}
+
+TEST_CASE(
+  "without its scheduler a gateway places by what it sent itself, also by what that had chosen") {
+  front us;
+  us.open("r1", 100);
+  us.tell(engines[0]);
+  us.there.is_ready = false;
+  auto& second = us.open("r2", 10);
+  CHECK(second.at() == engines[1]); // the other one has 100
+  CHECK(us.there.asked.size() == 1);
+  us.there.is_ready = true;
+  auto& third = us.open("r3", 10);
+  us.tell(gone);
+  CHECK(third.at() == engines[1]); // 10 there
+  CHECK(us.counters("head").placements_by_view == 2);
+  CHECK(us.note_of("r3").find("its scheduler cannot help") != std::string::npos);
+}
+
+TEST_CASE("a scheduler that is busy is asked again, until the request has waited long enough") {
+  front us;
+  auto& x = us.open("r");
+  us.tell(busy);
+  us.run_for(800ms);
+  CHECK(us.there.asked.size() == 1);
+  us.run_for(400ms);
+  CHECK(us.there.asked.size() == 2);
+  us.tell(engines[0]);
+  CHECK(x.at() == engines[0]);
+
+  auto& y = us.open("late");
+  for (int i = 0; i < 6 && y.failure.code == errc::ok; ++i) {
+    if (!us.there.waiting.empty())
+      us.tell(busy);
+    us.run_for(1100ms);
+  }
+  CHECK(y.failure.code == errc::no_instance); // after gateway.wait_for_instance, 5 s
+}
+
+TEST_CASE("a choice that is of no use is given back, and the gateway chooses") {
+  front us;
+  struct row {
+    const char* what;
+    std::string chosen;
+  };
+  int count = 0;
+  us.check(engines[0], true);
+  for (const auto& [what, chosen] :
+       {row{"nobody knows it", "10.0.0.9:8000"}, row{"no address", "here"}}) {
+    CAPTURE(what);
+    auto id = "r" + std::to_string(++count);
+    auto& x = us.open(id);
+    us.tell(chosen);
+    CHECK_FALSE(x.at().empty());
+    CHECK(std::ranges::count(us.there.released, id) == 1);
+  }
+}
+
+TEST_CASE("a request that lost its engine is asked for anew, and not sent there again") {
+  front us;
+  auto& x = us.open("r");
+  us.tell(engines[0]);
+  us.desk->replay(x, 5, {engines[0]});
+  us.run_for(5ms);
+  CHECK(us.there.released == std::vector<std::string>{"r"});
+  REQUIRE(us.there.asked.size() == 2);
+  CHECK(us.there.asked[1].epoch == 1);
+  CHECK(us.there.asked[1].prompt_tokens == 105);
+  us.tell(engines[0]); // it does not know
+  CHECK(x.at() == engines[1]);
+}
+
+TEST_CASE("a choice for a request that has gone changes nothing") {
+  front us;
+  auto& x = us.open("r");
+  us.desk->withdraw(x);
+  us.desk->close(x, "cancelled");
+  us.run_for(50ms);
+  us.tell(engines[0]);
+  CHECK(us.counters("head").placements == 0);
+  CHECK(us.there.released == std::vector<std::string>{"r"});
+}
+
+} // namespace llumnix::testing
