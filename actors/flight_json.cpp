@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace llumnix {
 
@@ -16,6 +17,25 @@ json number(float value) {
   if (std::isfinite(value))
     return static_cast<double>(value);
   return value > 0 ? "inf" : "-inf";
+}
+
+/// Where there is a value.
+template <class T>
+void add(json& to, const char* name, const std::optional<T>& value) {
+  if (value)
+    to[name] = *value;
+}
+
+json times_json(const flight_times& times) {
+  json out = json::object();
+  add(out, "placed_ms", times.placed_ms);
+  add(out, "ttft_ms", times.ttft_ms);
+  add(out, "tpot_ms", times.tpot_ms);
+  add(out, "predicted_ttft_ms", times.predicted_ttft_ms);
+  add(out, "predicted_tpot_ms", times.predicted_tpot_ms);
+  add(out, "ttft_error_ms", times.ttft_error_ms());
+  add(out, "tpot_error_ms", times.tpot_error_ms());
+  return out;
 }
 
 json drops_json(const filter_drops& drops) {
@@ -68,6 +88,11 @@ json reasons_json(const placement_reasons& reasons, const instance_id& chosen) {
     {"ranking", std::move(ranking)},
     {"metrics", std::move(metrics)},
     {"sentence", sentence(reasons, chosen)}};
+  json predicted = json::object();
+  add(predicted, "ttft_ms", reasons.predicted_ttft_ms);
+  add(predicted, "tpot_ms", reasons.predicted_tpot_ms);
+  if (!predicted.empty())
+    out["predicted"] = std::move(predicted);
   if (reasons.hit_tokens > 0)
     out["hit_tokens"] = reasons.hit_tokens;
   if (auto wishes = wishes_json(reasons.wishes); !wishes.empty())
@@ -96,6 +121,8 @@ std::string flight_json(const std::vector<flight_record>& records) {
         = event.kind == "placed" ? reasons_json(event.reasons, event.instance) : json::object();
       if (!event.note.empty())
         line["note"] = event.note;
+      if (event.kind == "finished")
+        line["times"] = times_json(event.times);
       merged.emplace_back(event.at, std::move(line));
     }
   }

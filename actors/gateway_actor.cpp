@@ -431,7 +431,26 @@ void gateway_state::hear(const stream_end& end) {
       "finished", {{"request", end.text_id},
                    {"outcome", end.outcome},
                    {"output_tokens", std::to_string(end.output_tokens)}});
-  records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note)});
+  records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note), note_times(end)});
+}
+
+/// What was measured of a request beside what was predicted. What moved on is not compared: it was
+/// computed elsewhere, in part.
+flight_times gateway_state::note_times(const stream_end& end) {
+  flight_times times;
+  if (end.times.placed)
+    times.placed_ms = stream_times::to_ms(*end.times.placed);
+  times.ttft_ms = end.times.ttft_ms();
+  times.tpot_ms = end.times.tpot_ms(end.output_tokens);
+  if (const auto* placed = records->placed(end.text_id); placed && end.placements == 1) {
+    times.predicted_ttft_ms = placed->reasons.predicted_ttft_ms;
+    times.predicted_tpot_ms = placed->reasons.predicted_tpot_ms;
+  }
+  if (auto off = times.ttft_error_ms())
+    config.counters->ttft_error.observe(*off);
+  if (auto off = times.tpot_error_ms())
+    config.counters->tpot_error.observe(*off);
+  return times;
 }
 
 void gateway_state::on_peer_up(const peer_up_msg& msg) {

@@ -87,6 +87,7 @@ struct gateway_state {
   void hear(grant_msg& word);
   void hear(holds_msg& word);
   void hear(const stream_end& word);
+  flight_times note_times(const stream_end& end);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_view_change(const view_change_msg& msg);

@@ -43,6 +43,26 @@ public:
   void gauge(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
     add(name, "gauge", help, static_cast<double>(value.load(std::memory_order_relaxed)));
   }
+  /// Nothing where nothing was observed. `labels` without braces; its family is described already.
+  void histogram(const char* name, std::string_view labels, const loop_histogram& observed) {
+    std::uint64_t count = 0;
+    for (std::size_t i = 0; i <= observed.bounds().size(); ++i)
+      count += observed.count(i);
+    if (count == 0)
+      return;
+    count = 0;
+    for (std::size_t i = 0; i < observed.bounds().size(); ++i) {
+      count += observed.count(i);
+      fmt::format_to(
+        std::back_inserter(text_), "{}_bucket{{{},le=\"{}\"}} {}\n", name, labels,
+        observed.bounds()[i], count);
+    }
+    count += observed.count(observed.bounds().size());
+    fmt::format_to(
+      std::back_inserter(text_),
+      "{0}_bucket{{{1},le=\"+Inf\"}} {2}\n{0}_sum{{{1}}} {3}\n{0}_count{{{1}}} {2}\n", name, labels,
+      count, observed.sum());
+  }
   std::string take() && { return std::move(text_); }
 
 private:
@@ -74,6 +94,17 @@ double cpu_seconds() {
     return static_cast<double>(x.tv_sec) + static_cast<double>(x.tv_usec) / 1e6;
   };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+void add_predictions(const node_counters& x, exposition& out) {
+  constexpr auto name = "llumnix_prediction_error_milliseconds";
+  out.describe(
+    name, "histogram",
+    "How far predicted times were off: late, it took longer; early, it took less.");
+  out.histogram(name, R"(kind="ttft",side="late")", x.ttft_error.late);
+  out.histogram(name, R"(kind="ttft",side="early")", x.ttft_error.early);
+  out.histogram(name, R"(kind="tpot",side="late")", x.tpot_error.late);
+  out.histogram(name, R"(kind="tpot",side="early")", x.tpot_error.early);
 }
 
 void add_mirror(const redis_metrics& x, exposition& out) {
@@ -132,6 +163,7 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
   out.counter("llumnix_peers_lost_total", "Node lives that ended while linked.", x.peers_lost);
   out.counter("llumnix_statuses_total", "Instance statuses taken into the view.", x.statuses);
   out.counter("llumnix_actor_restarts_total", "Actors started again after a crash.", x.restarts);
+  add_predictions(x, out);
   if (mirror)
     add_mirror(*mirror, out);
   out.add("process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());

@@ -1,5 +1,7 @@
 #include "gateway/gateway_metrics.hpp"
 
+#include "runtime/base/metric_bounds.hpp"
+
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
@@ -9,17 +11,6 @@
 
 namespace llumnix {
 namespace {
-
-// The bucket sets of spec/observability.md 2.
-constexpr std::array e2e_buckets{0.1, 0.25, 0.5, 1.,   2.,   5.,   10., 20.,
-                                 30., 60.,  90., 120., 180., 240., 300.};
-constexpr std::array ttft_buckets{10.,   20.,   50.,    100.,   200.,   500.,  1000.,
-                                  2000., 5000., 10000., 20000., 30000., 60000.};
-constexpr std::array token_buckets{1.,  2.,  5.,   10.,  15.,  20.,  30.,
-                                   50., 75., 100., 150., 200., 300., 500.};
-constexpr std::array stage_buckets{0.1, 0.2, 0.5, 1., 2., 5., 10., 20., 50., 100.};
-constexpr std::array count_buckets{1.,    4.,    16.,   64.,    128.,   256.,   512.,   1024.,
-                                   2048., 4096., 8192., 16384., 32768., 65536., 131072.};
 
 using loops = std::vector<std::unique_ptr<request_probes>>;
 using prometheus::ClientMetric;
@@ -107,23 +98,14 @@ private:
 
 } // namespace
 
-loop_histogram::loop_histogram(std::span<const double> bounds)
-  : bounds_{bounds}, counts_(bounds.size() + 1) {}
-
-void loop_histogram::observe(double value) {
-  auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), value) - bounds_.begin();
-  counts_[static_cast<std::size_t>(bucket)].add(1);
-  sum_.add(value);
-}
-
 request_probes::request_probes()
-  : e2e_s{e2e_buckets},
-    ttft_ms{ttft_buckets},
-    itl_ms{token_buckets},
-    tpot_ms{token_buckets},
-    preprocess_ms{stage_buckets},
-    input_tokens{count_buckets},
-    output_tokens{count_buckets} {}
+  : e2e_s{metric_bounds::e2e_s},
+    ttft_ms{metric_bounds::ttft_ms},
+    itl_ms{metric_bounds::token_ms},
+    tpot_ms{metric_bounds::token_ms},
+    preprocess_ms{metric_bounds::stage_ms},
+    input_tokens{metric_bounds::tokens},
+    output_tokens{metric_bounds::tokens} {}
 
 void request_probes::on_started(nanoseconds preprocess) {
   current.add(1);

@@ -50,8 +50,8 @@ struct virtual_cluster::life {
     = std::make_shared<std::map<instance_id, llumlet_actor>>();
 };
 
-virtual_cluster::virtual_cluster(std::uint64_t seed, cluster_config config)
-  : config_{std::move(config)}, network_{seed} {}
+virtual_cluster::virtual_cluster(std::uint64_t seed, cluster_config config, latency_profile profile)
+  : config_{std::move(config)}, profile_{std::move(profile)}, network_{seed} {}
 
 /// Streams first, so that nothing is told to clients that are gone; then the actors' handles, then
 /// the actors.
@@ -107,14 +107,15 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
   if (has("cms"))
     node.roles.push_back(cms_role({x.id, config_.cms, {}, x.counters, options.store}));
   if (has("scheduler"))
-    node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}}));
+    node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}, false, profile_}));
   if (has("rescheduler"))
     node.roles.push_back(rescheduler_role({x.id, config_.rescheduler, config_.scheduler, {}}));
   if (has("gateway")) {
     stream_ref self{name, x.id.incarnation, 0, 0};
     auto both = std::make_shared<loop_and_streams>(system, config_.gateway, self, words_);
     x.streams = {both, &both->streams};
-    gateway_actor_config gateway{x.id, config_.gateway, config_.scheduler, {}, x.counters};
+    gateway_actor_config gateway{x.id, config_.gateway, config_.scheduler,
+                                 {},   x.counters,      profile_};
     gateway.loops = {x.streams};
     gateway.index = options.prefix_index;
     gateway.remote = options.remote;

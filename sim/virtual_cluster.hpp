@@ -5,6 +5,7 @@
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/cms_store.hpp"
 #include "runtime/scheduling/kv_index.hpp"
+#include "runtime/scheduling/latency_profile.hpp"
 #include "runtime/scheduling/remote_scheduler.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
 #include "sim/virtual_client.hpp"
@@ -40,7 +41,9 @@ struct virtual_node_options {
 /// handled next is drawn from the seed; the same seed gives the same events (`trace`).
 class virtual_cluster {
 public:
-  explicit virtual_cluster(std::uint64_t seed, cluster_config config = {});
+  /// `profile`: measured times, for placements that predict.
+  explicit virtual_cluster(
+    std::uint64_t seed, cluster_config config = {}, latency_profile profile = {});
   ~virtual_cluster();
 
   /// Starts a node; a name used before comes back under its next incarnation.
@@ -104,6 +107,7 @@ private:
   const life& at(const std::string& name) const;
 
   cluster_config config_;
+  latency_profile profile_;
   byte_tokenizer words_;
   loopback_network kv_network_;
   virtual_network network_;

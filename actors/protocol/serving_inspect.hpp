@@ -115,9 +115,12 @@ typename Inspector::result_type inspect(Inspector& f, relayed_request& x) {
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, stream_end& x) {
+  optional_field<nanoseconds> placed{&x.times.placed};
+  optional_field<nanoseconds> first{&x.times.first_token};
+  optional_field<nanoseconds> last{&x.times.last_token};
   return f(
     caf::meta::type_name("stream_end"), x.stream, x.text_id, x.outcome, x.failure, x.prompt_tokens,
-    x.output_tokens, x.placements);
+    x.output_tokens, x.placements, placed, first, last);
 }
 
 template <class Inspector>

@@ -192,10 +192,12 @@ typename Inspector::result_type inspect(Inspector& f, ranked_candidate& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
+  optional_field<float> ttft{&x.predicted_ttft_ms};
+  optional_field<float> tpot{&x.predicted_tpot_ms};
   return f(
     caf::meta::type_name("placement_reasons"), x.policy, x.stage, x.view_version, x.pass,
     x.considered, x.drops, x.ranked_by[0], x.ranked_by[1], x.ranked_by_count, x.ranking,
-    x.hit_tokens, x.cause, x.wishes, x.note);
+    x.hit_tokens, ttft, tpot, x.cause, x.wishes, x.note);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, prefix_hits::hit& x) {

@@ -97,8 +97,10 @@ void relay_session::place_again() {
 }
 
 void relay_session::on_placed(std::uint32_t epoch, const stream_owner& owner) {
-  if (phase_ == phase::placing && epoch == epoch_)
-    ask(owner);
+  if (phase_ != phase::placing || epoch != epoch_)
+    return;
+  placed_at_ = table_.now();
+  ask(owner);
 }
 
 void relay_session::on_unplaceable(std::uint32_t epoch, const error& why) {
@@ -507,6 +509,14 @@ void relay_session::end(int status, std::string outcome, const error& failure) {
     services.port.withdraw(number_, epoch_);
   auto ref = services.self;
   ref.stream = number_;
+  stream_times times;
+  if (owner_)
+    times.placed = placed_at_ - request_.arrived;
+  if (first_token_) {
+    times.first_token = *first_token_ - request_.arrived;
+    if (request_.wish.choices == 1) // else tokens of several outputs come side by side
+      times.last_token = last_token_ - request_.arrived;
+  }
   services.port.closed(
     {.stream = ref,
      .text_id = request_.id.text(),
@@ -514,15 +524,14 @@ void relay_session::end(int status, std::string outcome, const error& failure) {
      .failure = failure,
      .prompt_tokens = prompt_tokens(),
      .output_tokens = output_tokens(),
-     .placements = placements_});
+     .placements = placements_,
+     .times = times});
   request_outcome told{
     .status = status,
     .input_tokens = prompt_tokens(),
     .output_tokens = output_tokens(),
     .duration = table_.now() - request_.arrived,
-    .first_token = std::nullopt};
-  if (first_token_)
-    told.first_token = *first_token_ - request_.arrived;
+    .first_token = times.first_token};
   services.probes.on_ended(told);
   table_.free_later(*this);
 }

@@ -1,5 +1,7 @@
 #include "gateway/scheduler_api/scheduler_metrics.hpp"
 
+#include "runtime/base/metric_bounds.hpp"
+
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
@@ -11,8 +13,6 @@
 namespace llumnix::scheduler_api {
 
 namespace {
-
-constexpr std::array stage_buckets{0.1, 0.2, 0.5, 1., 2., 5., 10., 20., 50., 100.};
 
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
@@ -47,7 +47,8 @@ std::string_view to_string(failure why) {
 }
 
 scheduler_metrics::scheduler_metrics(time_point started)
-  : started_{started}, duration_ms_{stage_buckets}, lookup_ms_{stage_buckets} {}
+  : started_{started}, duration_ms_{metric_bounds::stage_ms},
+    lookup_ms_{metric_bounds::stage_ms} {}
 
 void scheduler_metrics::on_scheduled(nanoseconds duration) {
   scheduled_.add(1);

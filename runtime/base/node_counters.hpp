@@ -1,9 +1,26 @@
 #pragma once
 
+#include "runtime/base/metric_bounds.hpp"
+#include "runtime/base/probes.hpp"
+
 #include <atomic>
 #include <cstdint>
 
 namespace llumnix {
+
+/// How far predictions were off, ms, by which side the truth lay on.
+struct prediction_errors {
+  explicit prediction_errors(std::span<const double> bounds) : late{bounds}, early{bounds} {}
+  /// `error_ms`: measured less predicted.
+  void observe(double error_ms) {
+    if (error_ms >= 0)
+      late.observe(error_ms);
+    else
+      early.observe(-error_ms);
+  }
+  loop_histogram late;  ///< it took as long as predicted, or longer
+  loop_histogram early; ///< it took less; how much less
+};
 
 /// Numbers of a process that recur: written by its actors, read by `/metrics`. Counters only grow;
 /// gauges say so.
@@ -31,6 +48,9 @@ struct node_counters {
   std::atomic<std::uint64_t> restarts{0};      ///< actors started again
   std::atomic<std::uint32_t> longest_request{
     0}; ///< gauge: tokens the roomiest known instance can hold; 0: unknown
+  // Of requests that stayed where they were sent, where a prediction was made; GATEWAY writes.
+  prediction_errors ttft_error{metric_bounds::ttft_ms};
+  prediction_errors tpot_error{metric_bounds::token_ms};
 };
 
 } // namespace llumnix

@@ -98,21 +98,34 @@ void candidate_table::prepare(const decision_inputs& about) {
       share.miss_tokens = prompt - share.hit_tokens;
     }
     if (about.step)
-      share.predicted_progress = progress(at, about);
+      share.predicted_progress = progress(at, about, share);
     for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
       if (metrics_[slot].of_decision)
         compute(slot, at);
   }
 }
 
-std::int32_t candidate_table::progress(row at, const decision_inputs& about) const {
+float candidate_table::value(
+  const load_metric& metric, row at, const decision_inputs& about) const {
+  decision_share share{.prompt_tokens = count_of(about.prompt_tokens), .now = about.now};
+  if (about.hits && about.hits->asked) {
+    share.hit_tokens = count_of(about.hits->hit_tokens(ids_[at]));
+    share.miss_tokens = share.prompt_tokens - share.hit_tokens;
+  }
+  if (about.step)
+    share.predicted_progress = progress(at, about, share);
+  return value_of(metric, input(at, share));
+}
+
+std::int32_t candidate_table::progress(
+  row at, const decision_inputs& about, const decision_share& without) const {
   auto& known = *views_[at];
   if (!known.has_status)
     return 0;
   static const auto& work = *find_load_metric("all_prefills_tokens_num");
   auto tokens = predicted_progress(
     *about.step, {.elapsed_ms = about.now - known.status.timestamp_ms,
-                  .all_prefills_tokens = value_of(work, input(at)),
+                  .all_prefills_tokens = value_of(work, input(at, without)),
                   .running_prefills = known.status.num_uncomputed_tokens_scheduler_running_prefills,
                   .max_num_batched_tokens = about.max_num_batched_tokens});
   return static_cast<std::int32_t>(
@@ -144,16 +157,16 @@ candidate_table::row candidate_table::first_above(const instance_id& id) const {
   return static_cast<row>(std::ranges::upper_bound(ids_, id) - ids_.begin());
 }
 
-metric_input candidate_table::input(row at) const {
+metric_input candidate_table::input(row at, const decision_share& share) const {
   const given_metrics* given = nullptr;
   if (!given_.empty())
     if (auto found = given_.find(ids_[at]); found != given_.end())
       given = &found->second;
-  return {*views_[at], inflight_[at], shares_[at], profile_, given};
+  return {*views_[at], inflight_[at], share, profile_, given};
 }
 
 void candidate_table::compute(std::size_t slot, row at) {
-  values_[slot][at] = value_of(*metrics_[slot].metric, input(at));
+  values_[slot][at] = value_of(*metrics_[slot].metric, input(at, shares_[at]));
 }
 
 } // namespace llumnix

@@ -84,6 +84,8 @@ public:
   const std::vector<float>& values(std::size_t slot) const { return values_[slot]; }
   const std::vector<location>& locations() const { return locations_; }
   const std::vector<metric_column>& metrics() const { return metrics_; }
+  /// Any metric of one row for a decision, whether or not it has a column.
+  float value(const load_metric& metric, row at, const decision_inputs& about) const;
   /// Of the last `prepare`.
   const decision_share& share(row at) const { return shares_[at]; }
   /// Grows when rows or locations change.
@@ -92,8 +94,9 @@ public:
 private:
   row at_or_above(const instance_id& id) const;
   void insert(row at, const instance_id& id);
-  metric_input input(row at) const;
-  std::int32_t progress(row at, const decision_inputs& about) const;
+  metric_input input(row at, const decision_share& share) const;
+  std::int32_t
+  progress(row at, const decision_inputs& about, const decision_share& without) const;
   void compute(std::size_t slot, row at);
 
   std::vector<metric_column> metrics_;

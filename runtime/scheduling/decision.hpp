@@ -100,6 +100,10 @@ struct placement_reasons {
   std::uint8_t ranked_by_count = 0;
   std::vector<ranked_candidate> ranking; ///< best first, the winner among them; a few
   std::uint32_t hit_tokens = 0;          ///< of the winner, where prefixes were looked up
+  // Of the winner for this request, ms, by the profiles, as far as those reach; infinite values are
+  // left out. TTFT from the decision on, of prefill and neutral; TPOT of decode and neutral.
+  std::optional<float> predicted_ttft_ms;
+  std::optional<float> predicted_tpot_ms;
   choice_cause cause = choice_cause::policy;
   placement_wishes wishes; ///< of the request, also those that the policy does not look at
   std::string note;        ///< what the decision cannot know, for people

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <span>
@@ -185,6 +186,8 @@ struct dispatcher::state {
       outcome.reasons = chooser.reasons(made);
       outcome.reasons.wishes = query.wishes;
     }
+    if (how_much != explain::nothing && made.row)
+      predict(chooser, *made.row, inputs(&query, hits, stage, now), outcome);
     if (how_much == explain::in_full)
       outcome.report = chooser.report(made);
     if (outcome.report)
@@ -192,6 +195,22 @@ struct dispatcher::state {
     if (how_much != explain::nothing)
       name_decision(outcome.reasons, stage);
     return outcome;
+  }
+
+  /// What the profiles, where there are any, say of whoever was chosen.
+  void predict(
+    const role_chooser& chooser, candidate_table::row chosen, const decision_inputs& about,
+    stage_outcome& of) const {
+    static const auto& ttft = *find_load_metric("predicted_ttft");
+    static const auto& tpot = *find_load_metric("predicted_tpot");
+    auto finite = [&](const load_metric& metric) {
+      auto ms = chooser.candidates().value(metric, chosen, about);
+      return std::isfinite(ms) ? std::optional{ms} : std::nullopt;
+    };
+    if (of.stage != infer_type::decode && profile.ttft.size() > 0)
+      of.reasons.predicted_ttft_ms = finite(ttft);
+    if (of.stage != infer_type::prefill && profile.tpot.size() > 0)
+      of.reasons.predicted_tpot_ms = finite(tpot);
   }
 
   void name_decision(placement_reasons& reasons, infer_type stage) const {

@@ -19,6 +19,28 @@ bool is_related(std::string_view text_id, std::string_view id) {
 
 } // namespace
 
+std::optional<double> flight_times::ttft_error_ms() const {
+  if (!ttft_ms || !placed_ms || !predicted_ttft_ms)
+    return std::nullopt;
+  return *ttft_ms - *placed_ms - *predicted_ttft_ms;
+}
+
+std::optional<double> flight_times::tpot_error_ms() const {
+  if (!tpot_ms || !predicted_tpot_ms)
+    return std::nullopt;
+  return *tpot_ms - *predicted_tpot_ms;
+}
+
+const flight_event* flight_recorder::placed(const std::string& text_id) const {
+  auto running = running_.find(text_id);
+  if (running == running_.end())
+    return nullptr;
+  auto& events = running->second.events;
+  auto found = std::find_if(
+    events.rbegin(), events.rend(), [](const flight_event& x) { return x.kind == "placed"; });
+  return found == events.rend() ? nullptr : &*found;
+}
+
 void flight_recorder::note(const std::string& text_id, flight_event event) {
   add(running_[text_id], std::move(event));
 }

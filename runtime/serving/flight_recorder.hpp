@@ -5,11 +5,26 @@
 
 #include <cstddef>
 #include <deque>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 namespace llumnix {
+
+/// How long a request took, ms, and what was predicted when it was placed: of one that stayed where
+/// it was first sent.
+struct flight_times {
+  std::optional<double> placed_ms;         ///< from its arrival until it was sent to an instance
+  std::optional<double> ttft_ms;           ///< from its arrival to its first token
+  std::optional<double> tpot_ms;           ///< for each token after the first
+  std::optional<double> predicted_ttft_ms; ///< from `placed_ms` on
+  std::optional<double> predicted_tpot_ms;
+
+  /// Measured less predicted.
+  std::optional<double> ttft_error_ms() const;
+  std::optional<double> tpot_error_ms() const;
+};
 
 /// Something that happened to a request.
 struct flight_event {
@@ -19,6 +34,7 @@ struct flight_event {
   std::uint32_t epoch = 0;
   placement_reasons reasons; ///< of a placement
   std::string note;          ///< outcome or error, for people
+  flight_times times{};      ///< of what finished
 };
 
 /// What is remembered of one request (of one choice).
@@ -39,6 +55,8 @@ public:
   void note(const std::string& text_id, flight_event event);
   /// The same, of a request that may have ended meanwhile; nothing where none is known.
   void note_late(const std::string& text_id, flight_event event);
+  /// The last `placed` event of a request that has not ended; null: there is none.
+  const flight_event* placed(const std::string& text_id) const;
   /// The last event; from now on the record may be dropped to make room.
   void end(const std::string& text_id, flight_event event);
   /// The latest records of a request: its own and those of its further choices ("ID.1") and

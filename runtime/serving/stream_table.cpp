@@ -22,6 +22,7 @@ struct stream_table::entry {
   std::optional<stream_owner> owner;
   bool news_from_owner = false; ///< a token came under this epoch
   std::uint32_t placements = 0;
+  stream_times times{}; ///< `placed` before the news of it came: when it was asked for
   std::uint32_t consumed = 0;
   std::uint32_t granted = 0;
   std::uint32_t cached_tokens = 0;
@@ -77,6 +78,7 @@ void stream_table::request_placement(
   stream.owner.reset();
   stream.news_from_owner = false;
   stream.last_news = now;
+  stream.times.placed = now - stream.opened;
   stream.granted = stream.options.bounded ? stream.consumed + config_.credit_window
                                           : inference_request::no_limit;
   stream.request.credit = stream.granted;
@@ -210,6 +212,11 @@ void stream_table::accept(
   time_point now) {
   if (delta.cached_tokens > 0)
     stream.cached_tokens = delta.cached_tokens;
+  if (take > 0) {
+    stream.times.last_token = now - stream.opened;
+    if (!stream.times.first_token)
+      stream.times.first_token = stream.times.last_token;
+  }
   auto end = skip + take;
   auto used = skip;
   bool stopped = false;
@@ -263,6 +270,8 @@ void stream_table::on_placed(
   auto& stream = *found->second;
   stream.owner = owner;
   stream.last_news = now;
+  if (!stream.news_from_owner)
+    stream.times.placed = now - stream.opened;
   grant_more(stream);
 }
 
@@ -422,7 +431,8 @@ void stream_table::finish(std::uint64_t number, std::string outcome, const error
      .failure = failure,
      .prompt_tokens = static_cast<std::uint32_t>(stream->request.prompt.size()),
      .output_tokens = stream->delivered(),
-     .placements = stream->placements});
+     .placements = stream->placements,
+     .times = stream->times});
 }
 
 std::vector<stream_info> stream_table::list(time_point now) const {

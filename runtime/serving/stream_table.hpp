@@ -5,6 +5,7 @@
 #include "runtime/base/time.hpp"
 #include "runtime/serving/request.hpp"
 #include "runtime/serving/response_sink.hpp"
+#include "runtime/serving/stream_times.hpp"
 #include "runtime/serving/tokenizer.hpp"
 
 #include <memory>
@@ -38,6 +39,7 @@ struct stream_end {
   std::uint32_t prompt_tokens = 0;
   std::uint32_t output_tokens = 0;
   std::uint32_t placements = 0;
+  stream_times times{};
 };
 
 /// Where a stream stands, for people.

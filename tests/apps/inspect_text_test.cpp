@@ -68,7 +68,7 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
         "fallback":false,"considered":5,"ranking":["engine-2","engine-1"],
         "metrics":{"engine-1":{"load":0.5},"engine-2":{"load":0.25}},
         "dropped":[{"first":"engine-3","count":3,"pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9}],
-        "wishes":{"session":"s","ttft_slo_ms":250},"sentence":"engine-2 chosen by load"}},
+        "predicted":{"tpot_ms":8.25,"ttft_ms":40},"wishes":{"session":"s","ttft_slo_ms":250},"sentence":"engine-2 chosen by load"}},
       {"at_ms":1340,"kind":"replayed","instance":"engine-1","epoch":2,"reasons":{},"note":"engine-2 was lost"},
       {"at_ms":3500,"kind":"finished","reasons":{},"note":"stop, 12 tokens"}]})"),
     false);
@@ -80,10 +80,35 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
        "             -> engine-2  load 0.25\n"
        "                engine-1  load 0.5\n"
        "             not engine-3 and 2 more: filter metric, load 0.95 against 0.9\n"
+       "             predicted tpot_ms 8.25  ttft_ms 40\n"
        "             asked for session s  ttft_slo_ms 250\n"
        "             engine-2 chosen by load\n"
        "    +340ms  replayed on engine-1, epoch 2: engine-2 was lost\n"
        "     +2.5s  finished: stop, 12 tokens\n");
+}
+
+TEST_CASE("why tells what a request took beside what was predicted, as far as either is known") {
+  auto shown = [](const std::string& times) {
+    return why_text(
+      admin_document::parse(
+        R"({"id":"r","events":[{"at_ms":0,"kind":"finished","reasons":{},"times":)" + times
+        + "}]}"),
+      false);
+  };
+  CHECK(
+    shown(
+      R"({"placed_ms":0.25,"ttft_ms":1241,"tpot_ms":8.5,"predicted_ttft_ms":1200,"predicted_tpot_ms":8})")
+    == "Request r\n"
+       "      +0ms  finished\n"
+       "             first token after 1.2s, 0.25ms of it until it was placed; from there on 1.2s "
+       "were predicted\n"
+       "             8.5ms for each token after it; 8ms were predicted\n");
+  CHECK(
+    shown(R"({"placed_ms":2,"ttft_ms":30})")
+    == "Request r\n"
+       "      +0ms  finished\n"
+       "             first token after 30ms, 2ms of it until it was placed\n");
+  CHECK(shown("{}") == "Request r\n      +0ms  finished\n");
 }
 
 TEST_CASE("a document of another shape is no reason to fail") {

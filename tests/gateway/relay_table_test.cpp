@@ -129,6 +129,38 @@ const error draining{errc::draining, "the gateway stops"};
 
 } // namespace
 
+TEST_CASE_FIXTURE(table_rig, "a relay's end says when it was placed and when its tokens came") {
+  auto client = open(true);
+  loop.time += std::chrono::milliseconds{5};
+  place();
+  loop.time += std::chrono::milliseconds{30};
+  say(event);
+  loop.time += std::chrono::milliseconds{9};
+  engine().on_body(event);
+  engine().on_pause();
+  loop.time += std::chrono::milliseconds{90};
+  client->leave();
+  REQUIRE(port.ended.size() == 1);
+  const auto& times = port.ended[0].times;
+  CHECK(times.placed == std::chrono::milliseconds{5});
+  CHECK(times.first_token == std::chrono::milliseconds{35});
+  CHECK(times.last_token == std::chrono::milliseconds{44});
+}
+
+TEST_CASE_FIXTURE(table_rig, "tokens of several outputs side by side are no time per token") {
+  const std::string body = R"({"model":"m","n":2,"stream":true})";
+  auto wish
+    = std::get<relay::relay_request>(relay::request_reader{}.read(openai::endpoint::chat, body));
+  auto client = open(wish, body);
+  place();
+  loop.time += std::chrono::milliseconds{30};
+  say(event);
+  client->leave();
+  REQUIRE(port.ended.size() == 1);
+  CHECK(port.ended[0].times.first_token == std::chrono::milliseconds{30});
+  CHECK(port.ended[0].times.last_token == std::nullopt);
+}
+
 TEST_CASE_FIXTURE(table_rig, "a relay's wishes go with it, to the engine after a lost one too") {
   engines.put("e:2", {.address = "e:2"});
   wishes = {250.f, {}, "s"};

@@ -148,3 +148,81 @@ TEST_CASE("reasons are filled only where asked for, and asking changes no choice
     CHECK(quiet.reasons.ranking.empty());
   }
 }
+
+namespace {
+
+/// T(tokens) = 10 + tokens / 10 from 0 to 1000; P(batch, each) = 5 + batch from 1 to 3, 8 to 2000.
+latency_profile profile() {
+  latency_profile made;
+  made.ttft = interpolation_table{{{0, 0, 10}, {1000, 0, 110}}};
+  made.tpot = interpolation_table{{{1, 8, 6}, {3, 8, 8}, {1, 2000, 6}, {3, 2000, 8}}};
+  return made;
+}
+
+placement_reasons predicted_of(const std::string& policy, latency_profile by, int decodes = 1) {
+  scheduler_config config;
+  config.policy = policy;
+  auto d = *dispatcher::make(config, std::move(by));
+  auto metadata = neutral_instance("a");
+  metadata.max_num_batched_tokens = 2048;
+  d.put(metadata, life_of("a"));
+  auto status = idle_status("a");
+  status.num_uncomputed_tokens_all_waiting_prefills = 200;
+  status.scheduler_running_to_decode_requests_num = decodes;
+  status.scheduler_running_to_decode_tokens_num = 400 * decodes;
+  d.update(status, noon);
+  return d.place(query_for("r", 100), noon, true).reasons;
+}
+
+} // namespace
+
+TEST_CASE("whatever the policy, a placement tells what profiles predict of the one it chose") {
+  for (auto policy : {"load-balance", "flood", "round-robin", "cache-aware"}) {
+    CAPTURE(policy);
+    auto reasons = predicted_of(policy, profile());
+    // T(200 + 100) and a decode step of the one request with 400 tokens beside it: 40 + 6
+    REQUIRE(reasons.predicted_ttft_ms.has_value());
+    CHECK(*reasons.predicted_ttft_ms == 46);
+    // one more: L(2, 500) = P(2, 250)
+    REQUIRE(reasons.predicted_tpot_ms.has_value());
+    CHECK(*reasons.predicted_tpot_ms == 7);
+  }
+}
+
+TEST_CASE("what profiles do not reach is not told as a prediction") {
+  auto none = predicted_of("load-balance", {});
+  CHECK_FALSE(none.predicted_ttft_ms.has_value());
+  CHECK_FALSE(none.predicted_tpot_ms.has_value());
+  auto ttft_alone = profile();
+  ttft_alone.tpot = {};
+  auto idle = predicted_of("load-balance", ttft_alone, 0);
+  CHECK(idle.predicted_ttft_ms == 40.f);
+  CHECK_FALSE(idle.predicted_tpot_ms.has_value());
+  auto beyond = predicted_of("load-balance", profile(), 3); // three decode; four were never seen
+  CHECK(beyond.predicted_ttft_ms == 48.f);
+  CHECK_FALSE(beyond.predicted_tpot_ms.has_value());
+}
+
+TEST_CASE("apart, a prefill predicts its first token and a decode its tokens") {
+  scheduler_config config;
+  config.policy = "slo";
+  auto d = *dispatcher::make(config, profile());
+  for (auto role : {"prefill", "decode"}) {
+    auto metadata = neutral_instance(role);
+    metadata.instance_type = role;
+    metadata.max_num_batched_tokens = 2048;
+    d.put(metadata, life_of(role));
+    d.update(idle_status(role), noon);
+  }
+  auto query = query_for("r", 100);
+  query.mode = serving_mode::pd_batch;
+  auto made = d.schedule(query, nullptr, noon, explain::briefly);
+  REQUIRE(made.placed);
+  CHECK(made.stages[0].reasons.predicted_ttft_ms == 20.f);
+  CHECK_FALSE(made.stages[0].reasons.predicted_tpot_ms.has_value());
+  CHECK_FALSE(made.stages[1].reasons.predicted_ttft_ms.has_value());
+  CHECK(made.stages[1].reasons.predicted_tpot_ms == 6.f);
+  CHECK_FALSE(d.schedule(query, nullptr, noon, explain::nothing)
+                .stages[0]
+                .reasons.predicted_ttft_ms.has_value());
+}

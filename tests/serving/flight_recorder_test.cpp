@@ -35,6 +35,37 @@ TEST_CASE("a recorder keeps what runs and a bounded number of what ended") {
   CHECK(records.size() == 3);
 }
 
+TEST_CASE("where a running request was placed last is known until it ends") {
+  flight_recorder records{2};
+  CHECK(records.placed("r") == nullptr);
+  records.note("r", event("waiting"));
+  CHECK(records.placed("r") == nullptr);
+  for (std::uint32_t epoch : {0u, 1u}) {
+    auto placed = event("placed");
+    placed.epoch = epoch;
+    records.note("r", std::move(placed));
+  }
+  records.note("r", event("replayed"));
+  REQUIRE(records.placed("r") != nullptr);
+  CHECK(records.placed("r")->epoch == 1);
+  records.end("r", event("finished"));
+  CHECK(records.placed("r") == nullptr);
+}
+
+TEST_CASE("a prediction is compared with what came after the placement, where both are known") {
+  using maybe = std::optional<double>;
+  struct row {
+    flight_times times;
+    maybe ttft, tpot;
+  };
+  for (auto& [times, ttft, tpot] :
+       {row{{3, 43, 10, 35, 12}, 5, -2}, row{{0, 20, {}, 30, 12}, -10, {}},
+        row{{{}, 43, 10, 35, {}}, {}, {}}, row{{3, {}, {}, 35, 12}, {}, {}}, row{{}, {}, {}}}) {
+    CHECK(times.ttft_error_ms() == ttft);
+    CHECK(times.tpot_error_ms() == tpot);
+  }
+}
+
 TEST_CASE("an id used again begins a new record, which outlives the old one's turn") {
   flight_recorder records{1};
   records.end("a", event("finished"));

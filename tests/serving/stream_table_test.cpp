@@ -112,6 +112,60 @@ TEST_CASE_FIXTURE(table_rig, "a stream is placed, told its tokens, and closed") 
   CHECK(port.aborted.empty());
 }
 
+TEST_CASE_FIXTURE(table_rig, "a stream's end says when it was placed and when its tokens came") {
+  auto stream = open();
+  now += 3ms;
+  table.on_placed(stream, 0, a, now);
+  now += 40ms;
+  batch(a, stream, 0, 0, {'h'});
+  now += 8ms;
+  batch(a, stream, 0, 1, {'e'});
+  now += 12ms;
+  batch(a, stream, 0, 2, {'y'});
+  now += 5ms;
+  batch(a, stream, 0, 3, {}, finish_reason::stop); // which is no token
+  REQUIRE(port.ended.size() == 1);
+  const auto& times = port.ended[0].times;
+  CHECK(times.placed == 3ms);
+  CHECK(times.first_token == 43ms);
+  CHECK(times.last_token == 63ms);
+  CHECK(times.ttft_ms() == 43);
+  CHECK(times.ttft_of_placement_ms() == 40);
+  CHECK(times.tpot_ms(3) == 10);
+  CHECK(times.tpot_ms(1) == std::nullopt);
+}
+
+TEST_CASE_FIXTURE(table_rig, "times of a stream without a token, and of one placed again") {
+  auto stream = open();
+  now += 3ms;
+  SUBCASE("withdrawn") {
+    table.cancel(stream, now);
+    CHECK(port.ended.at(0).times.first_token == std::nullopt);
+    CHECK(port.ended.at(0).times.ttft_ms() == std::nullopt);
+    CHECK(port.ended.at(0).times.tpot_ms(7) == std::nullopt);
+  }
+  SUBCASE("placed anew before its first token") {
+    table.on_placed(stream, 0, a, now);
+    now += 100ms;
+    table.on_node_lost(a.life, now);
+    now += 7ms;
+    table.on_placed(stream, 1, b, now);
+    now += 20ms;
+    batch(b, stream, 1, 0, {'h'}, finish_reason::length);
+    CHECK(port.ended.at(0).times.placed == 110ms);
+    CHECK(port.ended.at(0).times.ttft_of_placement_ms() == 20);
+    CHECK(port.ended.at(0).placements == 2);
+  }
+  SUBCASE("its first token overtook the news: from when it was asked for") {
+    batch(a, stream, 0, 0, {'h'});
+    now += 1ms;
+    table.on_placed(stream, 0, a, now);
+    table.cancel(stream, now);
+    CHECK(port.ended.at(0).times.placed == 0ms);
+    CHECK(port.ended.at(0).times.first_token == 3ms);
+  }
+}
+
 TEST_CASE_FIXTURE(table_rig, "tokens may overtake the news of their placement") {
   auto stream = open();
   batch(a, stream, 0, 0, {'h'});

@@ -1,3 +1,4 @@
+#include "runtime/engine/latency_model.hpp"
 #include "tests/virtual/scene.hpp"
 
 #include <doctest/doctest.h>
@@ -121,6 +122,77 @@ TEST_CASE("why tells where a request went and how it ended") {
   CHECK(why.find("all_prefills_tokens_num") != std::string::npos);
   CHECK(why.find("\"kind\":\"finished\"") != std::string::npos);
   CHECK(cluster.inspect("head", "why", "unheard-of").empty());
+}
+
+TEST_CASE("the record of a request tells what it took beside what was predicted") {
+  // Any prefill takes 20 ms and any step with one request 2 ms, profiles say.
+  latency_profile profile;
+  profile.ttft = interpolation_table{{{0, 0, 20}, {4096, 0, 20}}};
+  profile.tpot = interpolation_table{{{1, 8, 2}, {2, 8, 2}, {1, 4096, 2}, {2, 4096, 2}}};
+  for (bool by_scheduler : {true, false}) {
+    CAPTURE(by_scheduler);
+    auto config = small_engines();
+    config.gateway.forward_scheduler = by_scheduler;
+    scene cluster{4, 1, config, profile};
+    REQUIRE(cluster.settle());
+    auto& client = cluster.request("head", greedy("r1", 8, std::vector<token_id>(64, 65)));
+    REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
+    cluster.run_for(10ms);
+    auto why = nlohmann::json::parse(cluster.inspect("head", "why", "r1"));
+    const auto& placed = why["events"].front();
+    const auto& finished = why["events"].back();
+    REQUIRE(placed["kind"] == "placed");
+    REQUIRE(finished["kind"] == "finished");
+    CHECK(placed["reasons"]["predicted"] == nlohmann::json{{"ttft_ms", 20}, {"tpot_ms", 2}});
+    const auto& times = finished["times"];
+    auto ms = [&](const char* name) { return times.at(name).get<double>(); };
+    // The engine's own word for it: one prefill of 64 tokens, then 7 decode steps.
+    auto model = *find_latency_model(config.engine.latency);
+    step_load prefill;
+    prefill.add_prefill(64, 0);
+    double decodes = 0;
+    for (std::uint32_t i = 0; i < 7; ++i) {
+      step_load decode;
+      decode.add_decode(64 + i);
+      decodes += model.step_ms(decode) / config.engine.speed;
+    }
+    auto prefill_ms = model.step_ms(prefill) / config.engine.speed;
+    CHECK(ms("ttft_ms") - ms("placed_ms") >= prefill_ms); // and what links take
+    CHECK(ms("ttft_ms") - ms("placed_ms") < prefill_ms + 5);
+    CHECK(ms("tpot_ms") == doctest::Approx(decodes / 7).epsilon(0.2));
+    CHECK(ms("predicted_ttft_ms") == 20);
+    CHECK(ms("predicted_tpot_ms") == 2);
+    CHECK(ms("ttft_error_ms") == doctest::Approx(ms("ttft_ms") - ms("placed_ms") - 20));
+    CHECK(ms("tpot_error_ms") == doctest::Approx(ms("tpot_ms") - 2));
+    const auto& counted = cluster.counters("head");
+    CHECK(counted.ttft_error.early.sum() == doctest::Approx(-ms("ttft_error_ms")));
+    CHECK(counted.ttft_error.late.sum() == 0);
+    CHECK(counted.tpot_error.early.sum() == doctest::Approx(-ms("tpot_error_ms")));
+  }
+}
+
+TEST_CASE("what moved to another engine is not held against its prediction") {
+  latency_profile profile;
+  profile.ttft = interpolation_table{{{0, 0, 20}, {4096, 0, 20}}};
+  profile.tpot = interpolation_table{{{1, 8, 2}, {2, 8, 2}, {1, 4096, 2}, {2, 4096, 2}}};
+  scene cluster{4, 2, small_engines(), profile};
+  REQUIRE(cluster.settle());
+  auto& client = cluster.request("head", greedy("r1", 200));
+  REQUIRE(cluster.run_until([&] { return client.tokens.size() > 20; }, 5s));
+  cluster.kill("engine-0");
+  REQUIRE(cluster.run_until([&] { return client.ended(); }, 30s));
+  cluster.run_for(10ms);
+  auto why = nlohmann::json::parse(cluster.inspect("head", "why", "r1"));
+  const auto& times = why["events"].back()["times"];
+  CHECK(times.contains("ttft_ms"));
+  CHECK_FALSE(times.contains("predicted_ttft_ms"));
+  CHECK_FALSE(times.contains("tpot_error_ms"));
+  const auto& counted = cluster.counters("head");
+  REQUIRE(counted.replays == 1);
+  for (const auto* errors : {&counted.ttft_error, &counted.tpot_error}) {
+    CHECK(errors->late.sum() == 0);
+    CHECK(errors->early.sum() == 0);
+  }
 }
 
 TEST_CASE("a gateway that is told to place by itself misses no scheduler") {

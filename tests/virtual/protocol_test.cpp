@@ -90,6 +90,11 @@ TEST_CASE("every message survives the wire") {
   CHECK(over_the_wire(system, placements_msg{{placed, {}}}).placed[0].owner == owner);
   CHECK(over_the_wire(system, placed).reasons.drops[0].filter == filter_kind::metric);
   CHECK(over_the_wire(system, placed).reasons.drops[0].count == 3);
+  CHECK_FALSE(over_the_wire(system, placed).reasons.predicted_ttft_ms.has_value());
+  placed.reasons.predicted_ttft_ms = 40.5f;
+  placed.reasons.predicted_tpot_ms = 8.25f;
+  CHECK(over_the_wire(system, placed).reasons.predicted_ttft_ms == 40.5f);
+  CHECK(over_the_wire(system, placed).reasons.predicted_tpot_ms == 8.25f);
 
   instance_status status;
   status.instance_id = "i";

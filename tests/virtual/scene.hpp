@@ -61,8 +61,10 @@ inline cluster_config small_engines() {
 
 /// A gateway node with everything and some engine nodes, linked and ready.
 struct scene : virtual_cluster {
-  explicit scene(std::uint64_t seed, std::uint32_t engines, cluster_config config = small_engines())
-    : virtual_cluster{seed, std::move(config)} {
+  explicit scene(
+    std::uint64_t seed, std::uint32_t engines, cluster_config config = small_engines(),
+    latency_profile profile = {})
+    : virtual_cluster{seed, std::move(config), std::move(profile)} {
     log::configure({.threshold = log::level::off, .json = false, .node = {}});
     start("head", head());
     for (std::uint32_t i = 0; i < engines; ++i)
