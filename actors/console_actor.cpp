@@ -2,10 +2,17 @@
 
 #include "actors/ask_all.hpp"
 #include "actors/protocol/caf_error.hpp"
+#include "runtime/base/log.hpp"
+#include "runtime/cluster/dispatch_ledger.hpp"
+#include "runtime/scheduling/latency_observer.hpp"
 
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/chrono.h>
+#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <ctime>
+#include <set>
 
 namespace llumnix {
 
@@ -16,6 +23,9 @@ namespace {
 using nlohmann::json;
 constexpr std::chrono::milliseconds patience{1000};
 
+/// Whoever answers questions of people.
+using inspected_source = caf::typed_actor<caf::replies_to<inspect_msg>::with<inspected_msg>>;
+
 inspected_msg text(const json& document) {
   return {document.dump(-1, ' ', false, json::error_handler_t::replace)};
 }
@@ -24,6 +34,26 @@ inspected_msg text(const json& document) {
 json parsed(const std::string& document) {
   auto made = json::parse(document, nullptr, false);
   return made.is_discarded() ? json() : made;
+}
+
+/// The profiling files that follow from samples of engines; null for a kind nobody saw.
+json profile_of(
+  const std::vector<inspected_msg>& answers, const std::string& role, std::string model,
+  unix_ms now) {
+  latency_observer all;
+  for (const auto& answer : answers)
+    if (!answer.json.empty())
+      if (auto taken = all.add_samples(answer.json); !taken)
+        log::node.warn("odd-samples", "left out of a profile: {}", taken.error().context);
+  auto made = fmt::gmtime(static_cast<std::time_t>(now / 1000));
+  profile_metadata about{
+    std::move(model), fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", made), "seen while serving, " + role};
+  json document{{"role", role}};
+  for (auto [name, kind] : {std::pair{"ttft", profile_kind::ttft}, {"tpot", profile_kind::tpot}}) {
+    document[name] = parsed(all.text(kind, about));
+    document["samples"][name] = all.seen(kind);
+  }
+  return document;
 }
 
 } // namespace
@@ -54,6 +84,8 @@ caf::result<inspected_msg> console_state::on_inspect(const inspect_msg& msg) {
     return why(msg.argument);
   if (msg.subject == "scene")
     return scene(msg.argument);
+  if (msg.subject == "profile")
+    return profile(msg.argument);
   if (msg.subject == "actors")
     return actors();
   if (msg.subject == "local_actors")
@@ -170,6 +202,36 @@ caf::result<inspected_msg> console_state::scene(const std::string& id) {
              "no decision on '" + id
                + "' is kept; scheduler.recorded_scenes says how many of the last are"}));
         });
+    });
+  return promise;
+}
+
+/// What the engines of a role take for prefills and decode steps, as profiling files: ENGINEs tell
+/// of their steps, gateways of what they relayed, SCHEDULER of foreign instances.
+caf::result<inspected_msg> console_state::profile(const std::string& role) {
+  auto wanted = parse_infer_type(role);
+  if (!wanted)
+    return to_caf({errc::invalid_argument, "there is no role '" + role + "'"});
+  std::vector<inspected_source> sources;
+  std::set<std::string> kinds;
+  for (const auto& [name, card] : nodes) {
+    for (const auto& instance : card.instances)
+      if (instance.metadata.instance_type == to_string(*wanted)) {
+        kinds.insert(instance.engine);
+        sources.push_back(caf::actor_cast<inspected_source>(instance.llumlet));
+      }
+    for (const auto& gateway : card.gateway)
+      sources.push_back(caf::actor_cast<inspected_source>(gateway));
+    for (const auto& scheduler : card.scheduler)
+      sources.push_back(caf::actor_cast<inspected_source>(scheduler));
+  }
+  auto promise = self->make_response_promise<inspected_msg>();
+  auto model = fmt::format("{}", fmt::join(kinds, ", "));
+  ask_all<inspected_msg>(
+    self, sources, inspect_msg{"profile", role}, patience,
+    [this, promise, role, model](std::vector<inspected_msg> answers) mutable {
+      auto now = config.wall.at(self->clock().now());
+      promise.deliver(text(profile_of(answers, role, std::move(model), now)));
     });
   return promise;
 }

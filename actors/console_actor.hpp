@@ -36,6 +36,7 @@ struct console_state {
   caf::result<inspected_msg> requests(const std::string& instance);
   caf::result<inspected_msg> why(const std::string& id);
   caf::result<inspected_msg> scene(const std::string& id);
+  caf::result<inspected_msg> profile(const std::string& role);
   caf::result<inspected_msg> actors();
   caf::result<inspected_msg> local_actors();
   caf::result<inspected_msg> events(const std::string& after);

@@ -24,6 +24,7 @@ engine_actor::behavior_type engine_state::make_behavior(
     [this](departure_order_msg& msg) { on_order(msg); },
     [this](arrival_order_msg& msg) { on_order(msg); },
     [this](const list_requests_msg&) { return on_list(); },
+    [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](step_atom, std::uint64_t ended) { on_step(ended); },
     [this](tick_atom) {
       news_pending = false;
@@ -98,6 +99,11 @@ void engine_state::on_watch_kv(const watch_kv_msg& msg) {
   tell_kv(*known, engine->cached_kv());
 }
 
+/// What steps take here, for profiles.
+inspected_msg engine_state::on_inspect(const inspect_msg& msg) const {
+  return {msg.subject == "profile" ? observed.samples() : std::string{}};
+}
+
 void engine_state::on_down(const caf::down_msg& msg) {
   std::erase_if(
     kv_watchers, [&](const kv_watcher& x) { return x.listener.address() == msg.source; });
@@ -144,11 +150,19 @@ void engine_state::on_step(std::uint64_t ended) {
   if (!stepping || ended != generation)
     return;
   stepping = false;
+  observe_step();
   deliver();
   tell_computed();
   carry_out_orders();
   tell_news();
   begin_step();
+}
+
+void engine_state::observe_step() {
+  auto ms = std::chrono::duration<double, std::milli>(running.duration).count();
+  observed.saw_step(running.prefill_tokens, running.decode_tokens, running.decode_context, ms);
+  if (running.prefill_tokens > 0 && ms > 0)
+    profiled = {profiled.number + 1, ms, static_cast<std::int32_t>(running.prefill_tokens), false};
 }
 
 void engine_state::deliver() {
@@ -189,6 +203,11 @@ void engine_state::tell_news() {
     auto status = engine->status();
     status.recent_waiting_requests = engine->take_seen_waiting();
     queue_told = status.waiting_requests.size();
+    if (!std::exchange(profiled.told, true)) {
+      status.profiling_id = profiled.number;
+      status.step_duration = profiled.ms;
+      status.num_scheduled_prefill_tokens = profiled.prefill_tokens;
+    }
     self->send(llumlet, engine_news_msg{std::move(status)});
   } else if (!news_pending) {
     news_pending = true;

@@ -7,6 +7,7 @@
 #include "actors/protocol/serving_messages.hpp"
 #include "runtime/engine/engine.hpp"
 #include "runtime/engine/moving.hpp"
+#include "runtime/scheduling/latency_observer.hpp"
 
 #include <map>
 #include <memory>
@@ -35,6 +36,7 @@ struct engine_state {
   void on_grant(const grant_msg& msg);
   holds_answer_msg on_holds(const holds_msg& msg) const;
   void on_watch_kv(const watch_kv_msg& msg);
+  inspected_msg on_inspect(const inspect_msg& msg) const;
   void on_down(const caf::down_msg& msg);
   void on_step(std::uint64_t generation);
   void on_peer_up(const peer_up_msg& msg);
@@ -54,6 +56,7 @@ struct engine_state {
   void begin_step();
   void deliver();
   void tell_news();
+  void observe_step();
   void tell_kv_of_step();
   stream_hub_actor hub_of(const stream_ref& stream) const;
 
@@ -89,6 +92,15 @@ struct engine_state {
   bool news_pending = false;
   std::size_t queue_told = 0;                     ///< requests waiting as of the last news
   static constexpr std::size_t news_ids_max = 64; ///< told within `news_min_interval`
+  latency_observer observed;                      ///< what steps take
+  /// The last step that computed prompts, for the next status (spec/llumlet.md 6.7).
+  struct profiled_step {
+    std::int32_t number = 0;
+    double ms = 0;
+    std::int32_t prefill_tokens = 0;
+    bool told = true;
+  };
+  profiled_step profiled;
   std::uint64_t steps = 0;
   std::uint64_t tokens = 0;
 };

@@ -91,6 +91,7 @@ void gateway_state::hear(admission& word) {
     }
   }
   if (epoch > 0) {
+    relayed.left(stream);
     release(word.request.text_id); // what the account holds for the placement that failed
     config.counters->replays.fetch_add(1, std::memory_order_relaxed);
     auto from_token = std::to_string(delivered_tokens(word));
@@ -354,8 +355,16 @@ void gateway_state::send_to(
   if (watched())
     tell("placed", {{"request", body.text_id}, {"instance", owner.instance}});
   tell_placed(body.stream, body.epoch, owner);
-  if (!request.admit.relayed)
+  if (request.admit.relayed)
+    relayed.placed(body.stream, owner.instance, role_of(owner.instance));
+  else
     self->send(llumlet_of(owner), submit_msg{std::move(body)});
+}
+
+infer_type gateway_state::role_of(const instance_id& instance) const {
+  const auto* known = own_view->view().find(instance);
+  auto role = known ? parse_infer_type(known->metadata.instance_type) : std::nullopt;
+  return role.value_or(infer_type::neutral);
 }
 
 void gateway_state::tell_placed(
@@ -423,6 +432,7 @@ void gateway_state::hear(const stream_end& end) {
   if (auto at = waiting.find(end.stream); at != waiting.end())
     take_out(at);
   release(end.text_id);
+  relayed.ended(end);
   auto note = end.outcome + ", " + std::to_string(end.output_tokens) + " tokens";
   if (end.failure.code != errc::ok)
     note += ": " + to_string(end.failure);
@@ -662,10 +672,15 @@ void gateway_state::count() {
   config.counters->prefix_gaps.store(known.gaps, std::memory_order_relaxed);
 }
 
-/// Flight records; or a decision as a scene. Nothing where it is not kept.
+/// Flight records; a decision as a scene; what relayed requests took, of a role. Nothing where it
+/// is not kept.
 inspected_msg gateway_state::on_inspect(const inspect_msg& msg) {
-  if (msg.subject != "scene")
+  if (msg.subject == "why")
     return {flight_json(records->find(msg.argument))};
+  if (msg.subject == "profile") {
+    auto role = parse_infer_type(msg.argument);
+    return {role ? relayed.of(*role).samples() : std::string{}};
+  }
   const auto* kept = archive.find(msg.argument);
   return {kept && config.write_scene ? config.write_scene(*kept) : std::string{}};
 }

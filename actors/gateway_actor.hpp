@@ -8,6 +8,7 @@
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
+#include "runtime/scheduling/relayed_latency.hpp"
 #include "runtime/scheduling/remote_scheduler.hpp"
 #include "runtime/serving/flight_recorder.hpp"
 
@@ -119,6 +120,7 @@ struct gateway_state {
   waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
   waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
   bool can_reach(const stream_owner& owner, const admission& request) const;
+  infer_type role_of(const instance_id& instance) const;
   llumlet_actor llumlet_of(const stream_owner& owner) const;
   void tell_loops();
   const stream_hub_actor* hub_of(const stream_ref& stream) const;
@@ -146,6 +148,7 @@ struct gateway_state {
   std::unique_ptr<dispatcher> own_view;
   decision_archive archive; ///< of decisions by `own_view`
   std::unique_ptr<flight_recorder> records;
+  relayed_latency relayed;                           ///< of requests that loops relay
   std::unique_ptr<prefix_watch> prefixes;            ///< null: placements do not look at prefixes
   std::map<std::string, instance_node> nodes;        ///< by name
   std::map<std::string, known_scheduler> schedulers; ///< by node name

@@ -50,6 +50,11 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
     [this](handover::cancelled& msg) { to_either(msg); },
     [this](departed_msg& msg) { on_departed(msg); },
     [this](const arrived_msg& msg) { on_arrived(msg); },
+    [this](inspect_msg& msg) -> caf::result<inspected_msg> {
+      if (!engine)
+        return inspected_msg{};
+      return self->delegate(engine, std::move(msg));
+    },
     [this](engine_news_msg& msg) { on_news(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },

@@ -3,6 +3,8 @@
 #include "actors/view_feed.hpp"
 #include "runtime/base/log.hpp"
 
+#include <algorithm>
+
 namespace llumnix {
 
 static_assert(actor_state<scheduler_state>);
@@ -62,8 +64,11 @@ placed_msg scheduler_state::place(const placement_question& question) {
   return answer;
 }
 
-/// A decision as a scene; nothing if it is not kept.
+/// A decision as a scene; what steps of foreign instances took. Nothing if it is not kept.
 inspected_msg scheduler_state::on_inspect(const inspect_msg& msg) const {
+  if (msg.subject == "profile")
+    return {
+      msg.argument == to_string(infer_type::prefill) ? foreign_prefills.samples() : std::string{}};
   const auto* kept = msg.subject == "scene" ? archive.find(msg.argument) : nullptr;
   return {kept && config.write_scene ? config.write_scene(*kept) : std::string{}};
 }
@@ -173,7 +178,20 @@ void scheduler_state::on_gateways(const gateways_msg& msg) {
   }
 }
 
+/// Prefill instances of others publish what steps took (spec/cms.md 1.2, fields 38 to 40).
+void scheduler_state::observe(const instance_status& status) {
+  const auto* known = decisions->view().find(status.instance_id);
+  if (
+    known && known->foreign() && known->metadata.instance_type == to_string(infer_type::prefill)
+    && brings_sample(known, status))
+    foreign_prefills.saw_prefill(
+      static_cast<std::uint32_t>(std::max(status.num_scheduled_prefill_tokens, 0)),
+      status.step_duration);
+}
+
 void scheduler_state::on_view(const view_change_msg& msg) {
+  for (const auto& status : msg.statuses)
+    observe(status);
   apply(*decisions, msg, now(), config.foreign);
   if (msg.store != store_news::none)
     store = msg.store;

@@ -6,6 +6,7 @@
 #include "actors/protocol/serving_messages.hpp"
 #include "runtime/cluster/reported_requests.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
+#include "runtime/scheduling/latency_observer.hpp"
 
 #include <map>
 #include <memory>
@@ -49,6 +50,7 @@ struct scheduler_state {
   inspected_msg on_inspect(const inspect_msg& msg) const;
   void release(const std::vector<std::string>& request_ids);
   void on_schedule(const schedule_msg& msg);
+  void observe(const instance_status& status);
   void count_reported(const schedule_msg& msg, const scheduled& choice);
   void count_anew(const std::string& request);
   void on_end_request(const end_request_msg& msg);
@@ -68,6 +70,7 @@ struct scheduler_state {
   store_news store = store_news::none;
   /// The requests of foreign gateways, in lite mode.
   reported_requests reported;
+  latency_observer foreign_prefills; ///< what steps of foreign prefill instances took
   std::uint64_t placed = 0;
   std::uint64_t refused = 0;
 };

@@ -1,6 +1,7 @@
 #include "apps/admin_routes.hpp"
 
 #include "apps/admin_orders.hpp"
+#include "runtime/cluster/dispatch_ledger.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -65,8 +66,9 @@ bool is_change(std::string_view path) {
 
 /// Whether a path is one that tells something; `requests_path` has further ones.
 bool is_answer(std::string_view path) {
-  constexpr std::string_view paths[] = {
-    "/metrics", "/admin/v1/cluster", "/admin/v1/requests", "/admin/v1/actors", "/admin/v1/events"};
+  constexpr std::string_view paths[]
+    = {"/metrics",         "/admin/v1/cluster", "/admin/v1/requests",
+       "/admin/v1/actors", "/admin/v1/events",  "/admin/v1/profile"};
   return std::ranges::find(paths, path) != std::ranges::end(paths)
          || !request_in(path, why_suffix).empty() || !request_in(path, scene_suffix).empty();
 }
@@ -175,6 +177,15 @@ void admin_handler::answer_from_console(
     return ask(std::move(client), {"why", why}, "unknown_request");
   if (auto scene = request_in(path, scene_suffix); !scene.empty())
     return ask(std::move(client), {"scene", scene}, "unknown_request");
+  if (path == "/admin/v1/profile") {
+    auto role = net::query_value(request.query, "role");
+    if (role.empty())
+      role = to_string(infer_type::neutral);
+    if (!parse_infer_type(role))
+      return client->reply(
+        refusal(400, "invalid_argument", "role is one of neutral, prefill and decode"));
+    return ask(std::move(client), {"profile", role}, "not_found");
+  }
   if (path == "/admin/v1/requests")
     return ask(
       std::move(client), {"requests", net::query_value(request.query, "instance")}, "not_found");

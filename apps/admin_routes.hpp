@@ -43,7 +43,7 @@ struct admin_services {
 ///
 ///     GET  /livez  /readyz  /metrics                                             every node
 ///     GET  /admin/v1/cluster  /admin/v1/requests  /admin/v1/requests/{id}/why
-///          /admin/v1/actors  /admin/v1/events                                    nodes with role
+///          /admin/v1/actors  /admin/v1/events  /admin/v1/profile[?role=ROLE]     nodes with role
 ///          console
 ///     POST /admin/v1/migrate  /admin/v1/instances/{id}/drain  .../undrain        likewise
 class admin_handler final : public net::http_handler {

@@ -21,6 +21,7 @@ void add_scheduler_command(CLI::App& app, command_action& chosen);
 void add_status_command(CLI::App& app, command_action& chosen);
 void add_actors_command(CLI::App& app, command_action& chosen);
 void add_requests_command(CLI::App& app, command_action& chosen);
+void add_profile_command(CLI::App& app, command_action& chosen);
 void add_why_command(CLI::App& app, command_action& chosen);
 void add_migrate_command(CLI::App& app, command_action& chosen);
 void add_drain_command(CLI::App& app, command_action& chosen);

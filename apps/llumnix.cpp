@@ -59,8 +59,8 @@ int main(int argc, char** argv) {
   for (auto add :
        {add_up_command, add_serve_command, add_gateway_command, add_scheduler_command,
         add_status_command, add_actors_command, add_requests_command, add_why_command,
-        add_migrate_command, add_drain_command, add_undrain_command, add_load_command,
-        add_decide_command, add_config_command})
+        add_profile_command, add_migrate_command, add_drain_command, add_undrain_command,
+        add_load_command, add_decide_command, add_config_command})
     add(app, chosen);
 
   if (argc == 1) {

@@ -214,6 +214,8 @@ using llumlet_actor = caf::typed_actor<
   caf::reacts_to<handover::cancelled>,
   // Its DEPARTUREs and ARRIVALs end.
   caf::reacts_to<departed_msg>, caf::reacts_to<arrived_msg>,
+  // What steps took (`profile`).
+  caf::replies_to<inspect_msg>::with<inspected_msg>,
   // Its engine's load changed: ENGINE's word, or that of whoever checks an engine behind HTTP.
   caf::reacts_to<engine_news_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -225,6 +227,7 @@ using engine_actor = caf::typed_actor<
   // What hand-overs want, done between two steps; what there is to choose from.
   caf::reacts_to<departure_order_msg>, caf::reacts_to<arrival_order_msg>,
   caf::replies_to<list_requests_msg>::with<listed_msg>,
+  caf::replies_to<inspect_msg>::with<inspected_msg>,
   // The running step ends; the news of the load are due.
   caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>, caf::reacts_to<peer_up_msg>,
   caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;

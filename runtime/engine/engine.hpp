@@ -34,6 +34,7 @@ struct step_result {
     outputs; ///< to be delivered at start + duration, unless aborted meanwhile
   std::uint32_t prefill_tokens = 0; ///< prompt tokens computed
   std::uint32_t decode_tokens = 0;  ///< output positions computed
+  std::uint64_t decode_context = 0; ///< tokens that the requests of these held, together
   std::uint32_t preemptions = 0;
 };
 

@@ -30,6 +30,7 @@ void account(const scheduled_request& share, step_load& load, step_result& resul
   if (share.request->decoding()) {
     load.add_decode(share.request->computed);
     result.decode_tokens += share.tokens;
+    result.decode_context += share.request->tokens();
   } else {
     load.add_prefill(share.tokens, share.request->computed);
     result.prefill_tokens += share.tokens;

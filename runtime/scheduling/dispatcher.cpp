@@ -53,13 +53,12 @@ to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_to
   return {query.request_id, stage, tokens, uncomputed, query.wishes.priority};
 }
 
-/// Whether a status brings a profiled step that the one before it did not have.
-bool has_new_sample(const instance_view* before, const instance_status& status) {
+} // namespace
+
+bool brings_sample(const instance_view* before, const instance_status& status) {
   return status.profiling_id != -1
          && (!before || !before->has_status || status.profiling_id > before->status.profiling_id);
 }
-
-} // namespace
 
 struct dispatcher::state {
   state(const scheduler_config& knobs, placement_policy policy, latency_profile measured)
@@ -274,7 +273,7 @@ void dispatcher::update(const instance_status& status, unix_ms now) {
   auto* known = state_->view.find(id);
   bool sampled = state_->predicts_progress() && known
                  && known->metadata.instance_type == to_string(infer_type::prefill)
-                 && has_new_sample(known, status);
+                 && brings_sample(known, status);
   auto effect = state_->view.update(status);
   if (effect == status_effect::ignored)
     return;

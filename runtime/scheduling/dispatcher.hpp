@@ -31,6 +31,9 @@ struct stage_outcome {
   std::optional<stage_report> report; ///< in full
 };
 
+/// Whether a status brings a profiled step that the one before it did not have (spec/cms.md 2.2).
+bool brings_sample(const instance_view* before, const instance_status& status);
+
 /// A decision over all roles of a request.
 struct scheduled {
   bool placed = false;               ///< every role has an instance, and they are booked

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <span>
 
 namespace llumnix {
@@ -150,6 +151,35 @@ bool possible(double ms) {
   return ms > 0 && ms <= longest_ms;
 }
 
+constexpr std::array both_kinds{profile_kind::ttft, profile_kind::tpot};
+
+/// Where a decode step stands, as it is looked up (spec/scheduling.md 9.2).
+profile_point decode_point(std::uint32_t batch, std::uint64_t tokens, double ms) {
+  auto each = std::max(8.0, static_cast<double>(tokens) / batch);
+  return {static_cast<double>(batch), each, ms};
+}
+
+/// `samples` is not empty.
+double mean_ms(const std::vector<profile_point>& samples) {
+  double sum = 0;
+  for (auto& each : samples)
+    sum += each.ms;
+  return sum / static_cast<double>(samples.size());
+}
+
+/// `[row, column, ms]`, as an observer may have seen it.
+std::optional<profile_point> sample_of(profile_kind kind, const json& entry) {
+  constexpr double most = 0x1p53;
+  auto number = [&](std::size_t i) { return entry[i].is_number() ? entry[i].get<double>() : -1; };
+  if (!entry.is_array() || entry.size() != 3)
+    return std::nullopt;
+  profile_point x{number(0), number(1), number(2)};
+  bool column = kind == profile_kind::ttft ? x.column == 0 : x.column >= 8 && x.column <= most;
+  if (!(x.row >= 1 && x.row <= most) || !column || !possible(x.ms))
+    return std::nullopt;
+  return x;
+}
+
 } // namespace
 
 void latency_observer::series::add(const profile_point& sample) {
@@ -160,7 +190,7 @@ void latency_observer::series::add(const profile_point& sample) {
   least = {std::min(least.row, row), std::min(least.column, column), std::min(least.ms, ms)};
   greatest
     = {std::max(greatest.row, row), std::max(greatest.column, column), std::max(greatest.ms, ms)};
-  auto& into = cells[{std::ilogb(row), column > 0 ? std::ilogb(column) : 0}];
+  auto& into = cells[place_of(sample)];
   if (into.seen++ % into.every != 0)
     return;
   if (into.kept.size() == most) {
@@ -172,23 +202,78 @@ void latency_observer::series::add(const profile_point& sample) {
   into.kept.push_back(sample);
 }
 
+std::pair<int, int> latency_observer::series::place_of(const profile_point& sample) {
+  return {std::ilogb(sample.row), sample.column > 0 ? std::ilogb(sample.column) : 0};
+}
+
 bool latency_observer::saw_prefill(std::uint32_t tokens, double ms) {
   if (tokens == 0 || !possible(ms))
     return false;
-  series_[static_cast<std::size_t>(profile_kind::ttft)].add({static_cast<double>(tokens), 0, ms});
+  of(profile_kind::ttft).add({static_cast<double>(tokens), 0, ms});
   return true;
 }
 
 bool latency_observer::saw_decode_step(std::uint32_t batch, std::uint64_t tokens, double ms) {
   if (batch == 0 || tokens == 0 || !possible(ms))
     return false;
-  auto each = std::max(8.0, static_cast<double>(tokens) / batch); // as it is looked up
-  series_[static_cast<std::size_t>(profile_kind::tpot)].add({static_cast<double>(batch), each, ms});
+  of(profile_kind::tpot).add(decode_point(batch, tokens, ms));
   return true;
 }
 
+bool latency_observer::saw_step(
+  std::uint32_t prefill_tokens, std::uint32_t batch, std::uint64_t tokens, double ms) {
+  if (prefill_tokens == 0)
+    return saw_decode_step(batch, tokens, ms);
+  if (batch == 0 || tokens == 0)
+    return saw_prefill(prefill_tokens, ms);
+  auto& alone = of(profile_kind::tpot).cells;
+  auto like = alone.find(series::place_of(decode_point(batch, tokens, ms)));
+  return like != alone.end() && saw_prefill(prefill_tokens, ms - mean_ms(like->second.kept));
+}
+
+std::string latency_observer::samples() const {
+  json all = json::object();
+  for (auto kind : both_kinds) {
+    auto& list = all[fields_of(kind).row] = json::array();
+    for (auto& [place, cell] : of(kind).cells)
+      for (auto& sample : cell.kept)
+        list.push_back({sample.row, sample.column, sample.ms});
+  }
+  return all.dump();
+}
+
+result<void> latency_observer::add_samples(std::string_view text) {
+  const error nonsense{errc::bad_message, "these are no samples of step times"};
+  auto all = json::parse(text, nullptr, false);
+  if (!all.is_object())
+    return nonsense;
+  std::array<std::vector<profile_point>, 2> found;
+  for (auto kind : both_kinds) {
+    auto list = all.find(fields_of(kind).row);
+    if (list == all.end() || !list->is_array())
+      return nonsense;
+    for (auto& entry : *list) {
+      auto sample = sample_of(kind, entry);
+      if (!sample)
+        return nonsense;
+      found[static_cast<std::size_t>(kind)].push_back(*sample);
+    }
+  }
+  for (auto kind : both_kinds)
+    for (auto& sample : found[static_cast<std::size_t>(kind)])
+      of(kind).add(sample);
+  return {};
+}
+
+std::uint64_t latency_observer::seen(profile_kind kind) const {
+  std::uint64_t count = 0;
+  for (auto& [place, cell] : of(kind).cells)
+    count += cell.seen;
+  return count;
+}
+
 std::string latency_observer::text(profile_kind kind, const profile_metadata& about) const {
-  auto& seen = series_[static_cast<std::size_t>(kind)];
+  auto& seen = of(kind);
   std::vector<profile_point> samples;
   for (auto& [place, cell] : seen.cells)
     samples.insert(samples.end(), cell.kept.begin(), cell.kept.end());

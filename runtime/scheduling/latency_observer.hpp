@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -30,6 +31,20 @@ public:
   /// A step of `batch` decoding requests that held `tokens` together. False if it is no sample.
   bool saw_decode_step(std::uint32_t batch, std::uint64_t tokens, double ms);
 
+  /// A step that computed that many tokens of prompts beside `batch` decoding requests that held
+  /// `tokens` together; either may be 0. The share of the decoding requests in a mixed one is what
+  /// a step like theirs took by itself as far as that was seen, and is left out: without, it is no
+  /// sample.
+  bool saw_step(std::uint32_t prefill_tokens, std::uint32_t batch, std::uint64_t tokens, double ms);
+
+  /// All samples it keeps, as text for another observer.
+  std::string samples() const;
+  /// Takes in what another one kept. Fails with `bad_message` for a text that is none, having taken
+  /// in nothing.
+  result<void> add_samples(std::string_view text);
+  /// Samples seen of a kind.
+  std::uint64_t seen(profile_kind kind) const;
+
   /// The text of a profiling file; empty if nothing of that kind was seen.
   ///
   /// Its grid runs from the smallest to the largest seen, by the powers of two between. A sample
@@ -45,10 +60,14 @@ private:
   };
   struct series {
     void add(const profile_point& sample);
+    static std::pair<int, int> place_of(const profile_point& sample);
 
     std::map<std::pair<int, int>, cell> cells; ///< by the powers of two at or below
     profile_point least, greatest;             ///< the smallest and largest of each number seen
   };
+  series& of(profile_kind kind) { return series_[static_cast<std::size_t>(kind)]; }
+  const series& of(profile_kind kind) const { return series_[static_cast<std::size_t>(kind)]; }
+
   std::array<series, 2> series_; ///< by kind
 };
 

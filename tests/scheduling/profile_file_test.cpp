@@ -383,6 +383,58 @@ TEST_CASE("an observer of a long noisy run stays small and true") {
   }
 }
 
+TEST_CASE("a mixed step is a prefill without what the decodes beside it take by themselves") {
+  latency_observer observer;
+  CHECK_FALSE(observer.saw_step(512, 4, 1000, 20)); // nobody knows yet what those take
+  CHECK(observer.saw_step(0, 4, 1000, 7));
+  CHECK(observer.saw_step(0, 4, 1000, 9));
+  CHECK(observer.saw_step(512, 5, 1200, 20)); // alike: 20 less 8
+  CHECK(observer.saw_step(512, 0, 0, 12));
+  CHECK_FALSE(observer.saw_step(512, 4, 1000, 7.5)); // no time is left
+  CHECK_FALSE(observer.saw_step(512, 9, 2000, 20));  // of another size
+  CHECK_FALSE(observer.saw_step(0, 0, 0, 20));
+  CHECK(observer.seen(ttft) == 2);
+  CHECK(observer.seen(tpot) == 2);
+  CHECK(read_back(observer).piece_ms(512) == 12.0);
+}
+
+TEST_CASE("what one observer kept another takes in") {
+  latency_observer first, second, all;
+  for (auto* each : {&first, &all})
+    for (double ms : {10.0, 30.0})
+      each->saw_prefill(512, ms);
+  for (auto* each : {&second, &all}) {
+    each->saw_prefill(512, 20);
+    each->saw_decode_step(4, 256, 7.5);
+  }
+  latency_observer merged;
+  REQUIRE(merged.add_samples(first.samples()).has_value());
+  REQUIRE(merged.add_samples(second.samples()).has_value());
+  REQUIRE(merged.add_samples(latency_observer{}.samples()).has_value());
+  CHECK(merged.text(ttft, about) == all.text(ttft, about));
+  CHECK(merged.text(tpot, about) == all.text(tpot, about));
+  CHECK(merged.seen(ttft) == 3);
+}
+
+TEST_CASE("samples that are none are refused whole") {
+  latency_observer observer;
+  for (const char* text :
+       {"", "7", "[]", "{}", R"({"tokens_num":[]})", R"({"tokens_num":{},"batch_size":[]})",
+        R"({"tokens_num":[[512,0,10],[512,0]],"batch_size":[]})",
+        R"({"tokens_num":[[512,0,10],[0,0,10]],"batch_size":[]})",
+        R"({"tokens_num":[[512,0,10],[512,1,10]],"batch_size":[]})",
+        R"({"tokens_num":[[512,0,10],[512,0,-1]],"batch_size":[]})",
+        R"({"tokens_num":[[512,0,10],[512,0,"7"]],"batch_size":[]})",
+        R"({"tokens_num":[[512,0,10]],"batch_size":[[4,7,10]]})",
+        R"({"tokens_num":[[512,0,10]],"batch_size":[[1e300,8,10]]})"}) {
+    CAPTURE(text);
+    auto taken = observer.add_samples(text);
+    REQUIRE_FALSE(taken.has_value());
+    CHECK(taken.error().code == errc::bad_message);
+  }
+  CHECK(observer.seen(ttft) == 0);
+}
+
 TEST_CASE("a profile is written whole or not at all") {
   scratch_folder folder;
   auto path = folder.file("ttft.json");

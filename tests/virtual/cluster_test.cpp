@@ -1,4 +1,5 @@
 #include "runtime/engine/latency_model.hpp"
+#include "runtime/scheduling/profile_file.hpp"
 #include "tests/virtual/scene.hpp"
 
 #include <doctest/doctest.h>
@@ -193,6 +194,41 @@ TEST_CASE("what moved to another engine is not held against its prediction") {
     CHECK(errors->late.sum() == 0);
     CHECK(errors->early.sum() == 0);
   }
+}
+
+TEST_CASE("what engines took for their steps is a profile, by role") {
+  scene cluster{4, 2};
+  REQUIRE(cluster.settle());
+  auto asked = [&](const char* role) {
+    return nlohmann::json::parse(cluster.inspect("head", "profile", role));
+  };
+  auto nothing = asked("neutral");
+  CHECK(nothing["ttft"].is_null());
+  CHECK(nothing["tpot"].is_null());
+  for (int i : {64, 256}) {
+    auto& client = cluster.request(
+      "head",
+      greedy("r" + std::to_string(i), 8, std::vector<token_id>(i, static_cast<token_id>(i % 200))));
+    REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
+  }
+  auto config = small_engines();
+  auto model = *find_latency_model(config.engine.latency);
+  auto seen = asked("neutral");
+  CHECK(seen["role"] == "neutral");
+  CHECK(seen["samples"]["ttft"] == 2);
+  CHECK(seen["samples"]["tpot"] == 14);
+  auto read = profile_from_results(profile_kind::ttft, seen["ttft"]["results"], "profile");
+  REQUIRE(read.has_value());
+  for (std::uint32_t tokens : {64u, 256u}) {
+    step_load prefill;
+    prefill.add_prefill(tokens, 0);
+    CHECK(
+      read->table.at(tokens, 0).value_or(-1)
+      == doctest::Approx(model.step_ms(prefill) / config.engine.speed).epsilon(0.01));
+  }
+  REQUIRE(profile_from_results(profile_kind::tpot, seen["tpot"]["results"], "profile").has_value());
+  CHECK(asked("prefill")["ttft"].is_null());
+  CHECK(cluster.inspect("head", "profile", "none").empty());
 }
 
 TEST_CASE("a gateway that is told to place by itself misses no scheduler") {

@@ -1,0 +1,121 @@
+"""`llumnix profile` writes what engines took, and placements predict by it: `why`, `/metrics` and policy slo."""
+
+import asyncio
+import json
+import os
+import re
+import tempfile
+import unittest
+import urllib.request
+
+from cluster import Cluster, ClusterTest, Stream, until
+from test_scheduler_api import METADATA, STATUS, Redis, Scheduler, cms_record, status_record
+
+PROMPTS = [16, 64, 200, 700, 1500]  # tokens, which are bytes to the modeled engine
+
+
+class Profile(ClusterTest):
+    def setUp(self):
+        self.folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.sent = 0
+
+    def path(self, kind):
+        return os.path.join(self.folder, f"{kind}_profile.json")
+
+    def send(self, cluster, *lengths, tokens=24):
+        """Sends prompts at once; the flight record of each."""
+        async def run():
+            await asyncio.gather(*(stream.run(60) for stream in streams))
+
+        streams = []
+        for length in lengths:
+            self.sent += 1
+            prompt = (f"{self.sent:06} " + "x" * length)[:length]  # that nobody has cached
+            body = {"model": "modeled", "prompt": prompt, "max_tokens": tokens, "stream": True, "ignore_eos": True}
+            streams.append(Stream(cluster.url, body, "/v1/completions", f"r-{self.sent}"))
+        asyncio.run(run())
+        for stream in streams:
+            self.assertTrue(stream.done, stream.error or stream.broken)
+        ended = [until(lambda: self.finished(cluster, stream.request_id), 5, "its end is recorded") for stream in streams]
+        return ended
+
+    @staticmethod
+    def finished(cluster, request):
+        events = cluster.why(request)["events"]
+        return events if events[-1]["kind"] == "finished" else None
+
+    def write(self):
+        """The files of a cluster under some load."""
+        with Cluster(engines=2, engine__speed=10) as cluster:
+            for length in PROMPTS:
+                self.send(cluster, length)  # alone: prefills and steps of one
+            for _ in range(4):
+                self.send(cluster, *PROMPTS, *PROMPTS)
+            code, said, wrong = cluster.command("profile", "--out", self.folder)
+            self.assertEqual(code, 0, wrong)
+            self.assertIn(self.path("ttft"), said)
+            self.assertIn(self.path("tpot"), said)
+            code, _, wrong = cluster.command("profile", "--out", self.folder, "--role", "prefill")
+            self.assertEqual(code, 1)
+            self.assertIn("no prefill of a prefill instance was seen", wrong)
+
+    def test_files_that_were_written_predict(self):
+        self.write()
+        files = {kind: json.load(open(self.path(kind))) for kind in ("ttft", "tpot")}
+        sizes = [entry["tokens_num"] for entry in files["ttft"]["results"]]
+        self.assertEqual((min(sizes), max(sizes)), (16, 1500))
+        self.assertTrue(files["ttft"]["metadata"]["model"].startswith("modeled "))
+        self.assertGreater(len({entry["batch_size"] for entry in files["tpot"]["results"]}), 1)
+        self.predicts()
+        self.places_by_slo()
+
+    def predicts(self):
+        knobs = {f"scheduler__{kind}_profile": self.path(kind) for kind in ("ttft", "tpot")}
+        with Cluster(engines=1, engine__speed=10, **knobs) as cluster:
+            events = self.send(cluster, 200)[0]
+            placed = next(event for event in events if event["kind"] == "placed")
+            predicted, times = placed["reasons"]["predicted"], events[-1]["times"]
+            self.assertEqual(times["predicted_ttft_ms"], predicted["ttft_ms"])
+            self.assertEqual(times["predicted_tpot_ms"], predicted["tpot_ms"])
+            # The same engine at the same speed: what is left is what this machine adds.
+            self.assertGreater(times["ttft_ms"], 0.6 * predicted["ttft_ms"])
+            self.assertGreater(times["tpot_ms"], 0.6 * predicted["tpot_ms"])
+            self.assertAlmostEqual(
+                times["ttft_error_ms"], times["ttft_ms"] - times["placed_ms"] - predicted["ttft_ms"], places=3)
+            _, said, _ = cluster.command("why", "r-%d" % self.sent)
+            self.assertRegex(said, r"first token after .* were predicted")
+            self.assertRegex(said, r"for each token after it; .* were predicted")
+            with urllib.request.urlopen(cluster.url + "/metrics", timeout=5) as reply:
+                text = reply.read().decode()
+            for kind in ("ttft", "tpot"):
+                counts = re.findall(
+                    rf'llumnix_prediction_error_milliseconds_count{{kind="{kind}",side="(?:late|early)"}} (\d+)', text)
+                self.assertEqual(sum(map(int, counts)), 1, text)
+
+    def places_by_slo(self):
+        with Redis() as redis:
+            for name, role in (("inst-0001", "prefill"), ("inst-0002", "decode")):
+                redis.set(METADATA + name, cms_record("metadata: " + role))
+                redis.set(STATUS + name, status_record(name))
+            flags = ["--cms-redis-host", "127.0.0.1", "--cms-redis-port", str(redis.port),
+                     "--cms-pull-metadata-interval-ms", "200", "--scheduling-policy", "slo",
+                     "--ttft-profiling-data-path", self.path("ttft"), "--tpot-profiling-data-path", self.path("tpot")]
+            with Scheduler(*flags) as scheduler:
+                until(lambda: isinstance(scheduler.place("pd", 100, mode="pd_batch"), list), 15, "both roles are placed")
+                scheduler.release("pd", "", "x")
+                self.assertEqual(scheduler.place("huge", 1_000_000, mode="pd_batch"), 429)  # nobody can say how long it takes
+
+    def test_nothing_seen_is_no_file(self):
+        with Cluster(engines=1) as cluster:
+            code, _, wrong = cluster.command("profile", "--out", self.folder)
+            self.assertEqual(code, 1)
+            self.assertIn("no prefill of a neutral instance was seen; send requests first", wrong)
+            self.assertEqual(os.listdir(self.folder), [])
+            document = cluster.admin_get("/admin/v1/profile")
+            self.assertEqual((document["ttft"], document["tpot"], document["role"]), (None, None, "neutral"))
+            self.assertEqual(cluster.command("profile", "--out", os.path.join(self.folder, "absent"))[0], 2)
+            self.assertEqual(cluster.command("profile", "--role", "none")[0], 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
