@@ -24,6 +24,7 @@ engine_actor::behavior_type engine_state::make_behavior(
     [this](departure_order_msg& msg) { on_order(msg); },
     [this](arrival_order_msg& msg) { on_order(msg); },
     [this](const list_requests_msg&) { return on_list(); },
+    [this](const kv_heard_msg& msg) { on_kv_heard(msg); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](step_atom, std::uint64_t ended) { on_step(ended); },
     [this](tick_atom) {
@@ -96,7 +97,22 @@ void engine_state::on_watch_kv(const watch_kv_msg& msg) {
   }
   *known = {msg.listener, msg.watch};
   engine->note_kv_changes(true);
-  tell_kv(*known, engine->cached_kv());
+  tell_all_kv(*known);
+}
+
+/// One that was behind and has caught up is told all that the cache holds now: what it missed is
+/// kept for nobody.
+void engine_state::on_kv_heard(const kv_heard_msg& msg) {
+  auto known = std::find_if(kv_watchers.begin(), kv_watchers.end(), [&](const kv_watcher& x) {
+    return x.listener == msg.listener && x.watch == msg.watch;
+  });
+  if (known == kv_watchers.end() || msg.heard > known->told)
+    return;
+  known->heard = std::max(known->heard, msg.heard);
+  if (!known->behind || known->unheard() > kv_unheard_max / 2)
+    return;
+  known->behind = false;
+  tell_all_kv(*known);
 }
 
 /// What steps take here, for profiles.
@@ -117,6 +133,11 @@ void engine_state::tell_kv(kv_watcher& watcher, const std::vector<kv_changes>& p
       watcher.listener, kv_changes_msg{config.instance, watcher.watch, watcher.told++, part});
 }
 
+void engine_state::tell_all_kv(kv_watcher& watcher) {
+  tell_kv(watcher, engine->cached_kv());
+  watcher.synced = watcher.told;
+}
+
 /// What the step that begins has made of the prefix cache. It is told at once: who is sent here for
 /// a block is served after it was computed.
 void engine_state::tell_kv_of_step() {
@@ -126,9 +147,17 @@ void engine_state::tell_kv_of_step() {
   if (changes.empty())
     return;
   bool too_many = changes.cleared; // to be told one by one: all of it instead
-  const auto parts = too_many ? engine->cached_kv() : std::vector{std::move(changes)};
-  for (auto& watcher : kv_watchers)
-    tell_kv(watcher, parts);
+  const std::vector parts{std::move(changes)};
+  for (auto& watcher : kv_watchers) {
+    watcher.behind
+      = watcher.behind || watcher.told - std::max(watcher.heard, watcher.synced) >= kv_unheard_max;
+    if (watcher.behind)
+      continue;
+    if (too_many)
+      tell_all_kv(watcher);
+    else
+      tell_kv(watcher, parts);
+  }
 }
 
 void engine_state::begin_step() {

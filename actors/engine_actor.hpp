@@ -36,6 +36,7 @@ struct engine_state {
   void on_grant(const grant_msg& msg);
   holds_answer_msg on_holds(const holds_msg& msg) const;
   void on_watch_kv(const watch_kv_msg& msg);
+  void on_kv_heard(const kv_heard_msg& msg);
   inspected_msg on_inspect(const inspect_msg& msg) const;
   void on_down(const caf::down_msg& msg);
   void on_step(std::uint64_t generation);
@@ -64,9 +65,17 @@ struct engine_state {
   struct kv_watcher {
     kv_listener listener;
     std::uint64_t watch = 0;
-    std::uint64_t told = 0; ///< messages
+    std::uint64_t told = 0;   ///< messages
+    std::uint64_t heard = 0;  ///< of those, as it says itself
+    std::uint64_t synced = 0; ///< of those, when it had been told all that the cache held
+    bool behind = false;      ///< is told nothing until it has caught up, and then all anew
+
+    std::uint64_t unheard() const { return told - heard; }
   };
   void tell_kv(kv_watcher& watcher, const std::vector<kv_changes>& parts);
+  void tell_all_kv(kv_watcher& watcher);
+  /// Messages on steps, beyond those on all that the cache held, that a watcher may not have heard.
+  static constexpr std::uint64_t kv_unheard_max = 64;
 
   pointer self = nullptr;
   engine_actor_config config;

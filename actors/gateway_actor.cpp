@@ -532,8 +532,10 @@ void gateway_state::ask_engines() {
 }
 
 void gateway_state::on_kv_changes(const kv_changes_msg& msg) {
-  if (prefixes)
-    prefixes->hear(msg);
+  if (!prefixes)
+    return;
+  if (auto read = prefixes->hear(msg))
+    self->send(read->to, kv_heard_msg{kv_listener{gateway_actor{self}}, read->watch, read->heard});
 }
 
 /// For the record. What the request weighs is in the status of the instance it went to by now.

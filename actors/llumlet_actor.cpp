@@ -50,6 +50,10 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
     [this](handover::cancelled& msg) { to_either(msg); },
     [this](departed_msg& msg) { on_departed(msg); },
     [this](const arrived_msg& msg) { on_arrived(msg); },
+    [this](kv_heard_msg& msg) {
+      if (engine)
+        self->send(engine, std::move(msg));
+    },
     [this](inspect_msg& msg) -> caf::result<inspected_msg> {
       if (!engine)
         return inspected_msg{};

@@ -65,22 +65,25 @@ std::vector<prefix_watch::question> prefix_watch::due(time_point now) {
   return questions;
 }
 
-void prefix_watch::hear(const kv_changes_msg& msg) {
+std::optional<prefix_watch::receipt> prefix_watch::hear(const kv_changes_msg& msg) {
   auto at = sources_.find(msg.instance);
   if (at == sources_.end() || at->second.watch == 0 || at->second.watch != msg.watch)
-    return; // of a life or a question before
+    return std::nullopt; // of a life or a question before
   auto& it = at->second;
   if (msg.number == it.heard && msg.changes.sound()) {
     ++it.heard;
     apply(msg.instance, msg.changes);
     if (!it.number)
       it.number = index_.number_of(msg.instance);
-    return;
+    if (it.heard % kv_heard_msg::every != 0)
+      return std::nullopt;
+    return receipt{it.llumlet, it.watch, it.heard};
   }
   ++gaps_;
   index_.cleared(msg.instance);
   it.watch = 0;
   anyone_due_ = true;
+  return std::nullopt;
 }
 
 void prefix_watch::apply(const instance_id& instance, const kv_changes& changes) {

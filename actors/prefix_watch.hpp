@@ -34,7 +34,13 @@ public:
   };
   /// Whom to ask now. One whose answer was void is asked again some time after.
   std::vector<question> due(time_point now);
-  void hear(const kv_changes_msg& msg);
+  /// Whom to tell how far it was heard, once in a while.
+  struct receipt {
+    llumlet_actor to;
+    std::uint64_t watch = 0;
+    std::uint64_t heard = 0; ///< messages
+  };
+  std::optional<receipt> hear(const kv_changes_msg& msg);
 
   /// Who holds how much of a prompt's beginning.
   prefix_hits find(std::span<const token_id> prompt);

@@ -28,6 +28,7 @@ struct holds_msg;
 struct inspect_msg;
 struct inspected_msg;
 struct kv_changes_msg;
+struct kv_heard_msg;
 struct list_requests_msg;
 struct listed_msg;
 struct listening_msg;
@@ -198,8 +199,9 @@ using llumlet_actor = caf::typed_actor<
   // Forget it; go on with more credit; is it still here?
   caf::reacts_to<abort_msg>, caf::reacts_to<grant_msg>,
   caf::replies_to<holds_msg>::with<holds_answer_msg>,
-  // Somebody wants to hear what the prefix cache does. (Not of an engine behind HTTP.)
-  caf::reacts_to<watch_kv_msg>,
+  // Somebody wants to hear what the prefix cache does, and how far it has. (Not of an engine behind
+  // HTTP.)
+  caf::reacts_to<watch_kv_msg>, caf::reacts_to<kv_heard_msg>,
   // Let requests go to another instance; answered when each has moved or not.
   caf::replies_to<migrate_msg>::with<moves_msg>,
   // Take no new work, or take it again.
@@ -226,7 +228,7 @@ using engine_actor = caf::typed_actor<
   caf::replies_to<holds_msg>::with<holds_answer_msg>, caf::reacts_to<watch_kv_msg>,
   // What hand-overs want, done between two steps; what there is to choose from.
   caf::reacts_to<departure_order_msg>, caf::reacts_to<arrival_order_msg>,
-  caf::replies_to<list_requests_msg>::with<listed_msg>,
+  caf::replies_to<list_requests_msg>::with<listed_msg>, caf::reacts_to<kv_heard_msg>,
   caf::replies_to<inspect_msg>::with<inspected_msg>,
   // The running step ends; the news of the load are due.
   caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>, caf::reacts_to<peer_up_msg>,

@@ -42,4 +42,17 @@ typename Inspector::result_type inspect(Inspector& f, kv_changes_msg& x) {
   return f(caf::meta::type_name("kv_changes_msg"), x.instance, x.watch, x.number, x.changes);
 }
 
+/// How far a listener has heard an instance (GATEWAY to LLUMLET, LLUMLET to ENGINE), told every
+/// `every` messages. One that is too far behind is told nothing until it has caught up.
+struct kv_heard_msg {
+  kv_listener listener;
+  std::uint64_t watch = 0;
+  std::uint64_t heard = 0; ///< messages of this watch
+  static constexpr std::uint64_t every = 16;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, kv_heard_msg& x) {
+  return f(caf::meta::type_name("kv_heard_msg"), x.listener, x.watch, x.heard);
+}
+
 } // namespace llumnix

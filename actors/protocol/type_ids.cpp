@@ -56,6 +56,7 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<moved_msg>("moved")
     .add_message_type<drain_msg>("drain")
     .add_message_type<draining_msg>("draining")
+    .add_message_type<kv_heard_msg>("kv_heard")
     .add_message_type<watch_msg>("watch")
     .add_message_type<listening_msg>("listening")
     .add_message_type<stop_node_msg>("stop_node")

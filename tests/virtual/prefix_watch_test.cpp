@@ -108,6 +108,20 @@ TEST_CASE_FIXTURE(watched, "a word that is missing or senseless voids the others
   CHECK(watch.due(now).empty());
 }
 
+TEST_CASE_FIXTURE(watched, "an engine is told how far it was heard, every sixteen messages") {
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    CAPTURE(i);
+    auto receipt = watch.hear({"a", of_a, i, prefix(2, true)});
+    REQUIRE(receipt.has_value() == (i == 15 || i == 31));
+    if (!receipt)
+      continue;
+    CHECK(receipt->to == first);
+    CHECK(receipt->watch == of_a);
+    CHECK(receipt->heard == i + 1);
+  }
+  CHECK_FALSE(watch.hear({"a", of_a, 47, prefix(2, true)})); // void
+}
+
 TEST_CASE_FIXTURE(watched, "an instance that is gone or another holds nothing") {
   auto both = [&] {
     watch.hear({"a", of_a, 0, prefix(2, true)});

@@ -137,6 +137,9 @@ TEST_CASE("every message survives the wire") {
       .age_ms
     == 4);
   CHECK(over_the_wire(system, watch_kv_msg{{}, 3}).watch == 3);
+  auto receipt = over_the_wire(system, kv_heard_msg{{}, 3, 16});
+  CHECK(receipt.watch == 3);
+  CHECK(receipt.heard == 16);
   kv_changes_msg cached{"i", 3, 4, {}};
   cached.changes.cleared = true;
   cached.changes.block_tokens = 2;
