@@ -56,12 +56,25 @@ placed_msg scheduler_state::place(const placement_question& question) {
   if (const auto* chosen = decisions->view().find(choice.instance)) {
     ++placed;
     answer.owner = {chosen->life, choice.instance};
+    note_choice(answer.reasons.stage, choice.instance, answer.reasons);
     if (const auto& from = question.stream; from.node != config.life.node)
       booked[{from.node, from.incarnation}].insert(question.query.request_id);
   } else {
     ++refused;
   }
   return answer;
+}
+
+/// What `/metrics` tells of chosen instances: how loaded they are with the request.
+void scheduler_state::note_choice(
+  infer_type stage, const instance_id& chosen, const placement_reasons& reasons) {
+  if (!config.knobs.full_mode)
+    return;
+  auto load = decisions->load(chosen);
+  if (stage != infer_type::decode)
+    config.probes->prefill.observe(load, reasons);
+  if (stage != infer_type::prefill)
+    config.probes->decode.observe(load, reasons);
 }
 
 /// A decision as a scene; what steps of foreign instances took. Nothing if it is not kept.
@@ -94,7 +107,9 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
     hits = find_hits(*msg.holders, msg.query.prompt_tokens, decisions->view());
   if (archive.keeps())
     archive.keep(decisions->snapshot(msg.query, &hits, now()));
-  auto choice = decisions->schedule(msg.query, &hits, now(), explain::nothing);
+  bool predicts = config.profile.ttft.size() + config.profile.tpot.size() > 0;
+  auto choice = decisions->schedule(
+    msg.query, &hits, now(), predicts ? explain::briefly : explain::nothing);
   if (!choice.placed) {
     ++refused;
     log::scheduler.debug("refused", "{} of gateway {}", msg.query.request_id, msg.gateway);
@@ -106,6 +121,7 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
   std::vector<chosen_instance> chosen;
   for (const auto& stage : choice.stages) {
     log::scheduler.debug("placed", "{} on {}", msg.query.request_id, stage.instance);
+    note_choice(stage.stage, stage.instance, stage.reasons);
     chosen.push_back(describe_choice(
       decisions->view().find(stage.instance)->metadata, stage.stage, config.knobs.full_mode));
   }
@@ -189,10 +205,28 @@ void scheduler_state::observe(const instance_status& status) {
       status.step_duration);
 }
 
+/// Brings the gauges of instances up to what changed.
+void scheduler_state::show(const view_change_msg& msg) {
+  for (const auto& id : msg.removed)
+    config.probes->instances.forget(id);
+  if (!config.knobs.full_mode)
+    return;
+  for (const auto& life : msg.lost)
+    for (const auto& [id, known] : decisions->view().instances())
+      if (known.life == life)
+        config.probes->instances.forget(id);
+  std::vector<instance_gauges> changed;
+  for (const auto& status : msg.statuses)
+    if (auto gauges = decisions->gauges(status.instance_id))
+      changed.push_back(std::move(*gauges));
+  config.probes->instances.show(std::move(changed));
+}
+
 void scheduler_state::on_view(const view_change_msg& msg) {
   for (const auto& status : msg.statuses)
     observe(status);
   apply(*decisions, msg, now(), config.foreign);
+  show(msg);
   if (msg.store != store_news::none)
     store = msg.store;
   if (!msg.removed.empty())

@@ -7,6 +7,7 @@
 #include "runtime/cluster/reported_requests.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
 #include "runtime/scheduling/latency_observer.hpp"
+#include "runtime/scheduling/scheduler_probes.hpp"
 
 #include <map>
 #include <memory>
@@ -25,6 +26,7 @@ struct scheduler_actor_config {
   bool foreign = false;
   latency_profile profile{}; ///< measured times, for policies that predict
   scene_writer write_scene{};
+  std::shared_ptr<scheduler_probes> probes = std::make_shared<scheduler_probes>();
 };
 
 /// SCHEDULER as its own process knows it: gateways of other makes ask and tell by way of its
@@ -51,6 +53,8 @@ struct scheduler_state {
   void release(const std::vector<std::string>& request_ids);
   void on_schedule(const schedule_msg& msg);
   void observe(const instance_status& status);
+  void show(const view_change_msg& msg);
+  void note_choice(infer_type stage, const instance_id& chosen, const placement_reasons& reasons);
   void count_reported(const schedule_msg& msg, const scheduled& choice);
   void count_anew(const std::string& request);
   void on_end_request(const end_request_msg& msg);

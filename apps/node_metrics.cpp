@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <dirent.h>
 #include <fstream>
@@ -42,6 +44,9 @@ public:
   }
   void gauge(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
     add(name, "gauge", help, static_cast<double>(value.load(std::memory_order_relaxed)));
+  }
+  void labelled(std::string_view name, std::string_view labels, double value) {
+    fmt::format_to(std::back_inserter(text_), "{}{{{}}} {}\n", name, labels, value);
   }
   /// Nothing where nothing was observed. `labels` without braces; its family is described already.
   void histogram(const char* name, std::string_view labels, const loop_histogram& observed) {
@@ -234,6 +239,53 @@ std::string remote_metrics_text(const scheduler_api::client_counters& counters) 
   total(
     "llumnix_remote_scheduler_release_failures_total",
     "Ends of requests that it could not be told of.", counters.releases_failed);
+  return std::move(out).take();
+}
+
+namespace {
+
+constexpr std::size_t series_max = 1000; // of one name
+
+void add_gauges(const std::vector<instance_gauges>& instances, exposition& out) {
+  if (instances.empty())
+    return;
+  std::vector<std::string> labels;
+  for (const auto& each : instances)
+    labels.push_back(fmt::format(
+      R"(instance_id="{}",infer_type="{}")", escaped(each.instance), escaped(each.role)));
+  for (std::size_t i = 0; i < instance_gauge_names.size(); ++i) {
+    auto name = fmt::format("instance_cms_{}", instance_gauge_names[i]);
+    out.describe(name.c_str(), "gauge", "Of an instance, as of its last status and its account.");
+    for (std::size_t at = 0; at < std::min(instances.size(), series_max); ++at)
+      out.labelled(name, labels[at], instances[at].values[i]);
+    if (instances.size() > series_max)
+      out.labelled(
+        name, R"(instance_id="_overflow",infer_type="_overflow")", instances.back().values[i]);
+  }
+}
+
+struct chosen_family {
+  const char* name;
+  loop_histogram chosen_loads::*observed;
+};
+constexpr std::array chosen_families{
+  chosen_family{"selected_instance_kv_cache_usage_ratio_projected", &chosen_loads::kv_usage},
+  chosen_family{"selected_instance_decode_batch_size", &chosen_loads::decode_batch},
+  chosen_family{"selected_instance_all_prefills_tokens_num", &chosen_loads::prefill_tokens},
+  chosen_family{"selected_instance_all_decodes_tokens_num", &chosen_loads::decode_tokens},
+  chosen_family{"selected_instance_predicted_ttft", &chosen_loads::predicted_ttft},
+  chosen_family{"selected_instance_predicted_tpot", &chosen_loads::predicted_tpot}};
+
+} // namespace
+
+std::string scheduler_metrics_text(const scheduler_probes& probes) {
+  exposition out;
+  add_gauges(probes.instances.all(), out);
+  for (auto [name, observed] : chosen_families) {
+    out.describe(name, "histogram", "Of the instances that were chosen, the request included.");
+    out.histogram(name, R"(infer_type="prefill")", probes.prefill.*observed);
+    out.histogram(name, R"(infer_type="decode")", probes.decode.*observed);
+  }
   return std::move(out).take();
 }
 

@@ -6,6 +6,7 @@
 #include "integrations/vllm/event_index.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/discovery.hpp"
+#include "runtime/scheduling/scheduler_probes.hpp"
 
 #include <string>
 #include <vector>
@@ -17,6 +18,11 @@ namespace llumnix {
 /// seconds since the process began.
 std::string
 node_metrics_text(const node_counters& counters, const redis_metrics* mirror, double uptime_s);
+
+/// What SCHEDULER tells of instances and of those it chose, under the reference's names
+/// (spec/scheduling.md 10, spec/cms.md 11). A series appears when something was first recorded, and
+/// goes with its instance; of more than 1000 instances the rest is one, called `_overflow`.
+std::string scheduler_metrics_text(const scheduler_probes& probes);
 
 /// How the sources of engines fare, as Prometheus text (spec/discovery.md H). `now_s`: Unix
 /// seconds.

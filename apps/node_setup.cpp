@@ -131,6 +131,7 @@ private:
   std::unique_ptr<net::http_server> admin_;
   latency_profile profile_; ///< measured times, for policies that predict
   scheduler_desk scheduler_desk_;
+  std::shared_ptr<scheduler_probes> scheduler_probes_ = std::make_shared<scheduler_probes>();
   scheduler_api::scheduler_metrics scheduler_metrics_{began_};
   std::unique_ptr<net::http_server> scheduler_; ///< for gateways of other makes
   std::unique_ptr<engine_agents> agents_;       ///< with engines behind HTTP for those gateways
@@ -333,7 +334,8 @@ result<void> running_node::add_roles(node_actor_config& node) {
     node.roles.push_back(cms_role({life_, config_.cms, wall_, counters_, store_}));
   if (has("scheduler"))
     node.roles.push_back(scheduler_role(
-      {life_, config_.scheduler, wall_, scheduler_ != nullptr, profile_, scene_text},
+      {life_, config_.scheduler, wall_, scheduler_ != nullptr, profile_, scene_text,
+       scheduler_probes_},
       [this](deciding_actor actor) { scheduler_desk_.attach(std::move(actor)); }));
   if (has("rescheduler"))
     node.roles.push_back(
@@ -483,6 +485,8 @@ std::string running_node::metrics_text() const {
     text += lookup_->metrics_text();
   if (remote_)
     text += remote_metrics_text(remote_->counters());
+  if (has("scheduler"))
+    text += scheduler_metrics_text(*scheduler_probes_);
   return text;
 }
 

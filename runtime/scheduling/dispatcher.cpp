@@ -373,6 +373,18 @@ inflight_load dispatcher::account(const instance_id& id) const {
   return state_->account(id);
 }
 
+instance_load dispatcher::load(const instance_id& id) const {
+  auto* known = state_->view.find(id);
+  return known ? load_of(*known, state_->account(id)) : instance_load{};
+}
+
+std::optional<instance_gauges> dispatcher::gauges(const instance_id& id) const {
+  auto* known = state_->view.find(id);
+  if (!known || !known->has_status)
+    return std::nullopt;
+  return gauges_of(*known, state_->account(id));
+}
+
 void dispatcher::give_account(const instance_id& id, const inflight_load& account) {
   state_->given_accounts[id] = account;
   state_->refresh(id);

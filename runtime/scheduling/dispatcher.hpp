@@ -6,6 +6,7 @@
 #include "runtime/scheduling/adaptive_pd.hpp"
 #include "runtime/scheduling/decision.hpp"
 #include "runtime/scheduling/decision_snapshot.hpp"
+#include "runtime/scheduling/instance_gauges.hpp"
 #include "runtime/scheduling/latency_profile.hpp"
 #include "runtime/scheduling/load_metrics.hpp"
 #include "runtime/scheduling/prefix_hits.hpp"
@@ -86,6 +87,10 @@ public:
   void
   book(const instance_id& id, const dispatched_request& request, unix_ms dispatched, bool found);
   inflight_load account(const instance_id& id) const;
+  /// How loaded an instance is now, without any request in mind; nothing where it is not known.
+  instance_load load(const instance_id& id) const;
+  /// What dashboards show of it; nothing while it has not reported.
+  std::optional<instance_gauges> gauges(const instance_id& id) const;
   /// Puts an account in the place of the one that follows from bookings.
   void give_account(const instance_id& id, const inflight_load& account);
   /// Values of metrics that are not to be computed.

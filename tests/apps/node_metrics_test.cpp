@@ -17,6 +17,12 @@ std::size_t lines_with(const std::string& text, const std::string& what) {
   return count;
 }
 
+instance_gauges gauges(const std::string& id, float first) {
+  instance_gauges x{id, "neutral", {}};
+  x.values[0] = first;
+  return x;
+}
+
 } // namespace
 
 TEST_CASE("errors of predictions are told by what was predicted and by the side they are on") {
@@ -41,6 +47,54 @@ TEST_CASE("errors of predictions are told by what was predicted and by the side 
   CHECK(has(text, name + R"(_bucket{kind="tpot",side="late",le="2"} 0)"));
   CHECK(has(text, name + R"(_bucket{kind="tpot",side="late",le="5"} 1)"));
   CHECK(lines_with(text, R"(kind="tpot",side="early")") == 0);
+}
+
+TEST_CASE("gauges of an instance come with its status and go with it") {
+  scheduler_probes probes;
+  CHECK(scheduler_metrics_text(probes).find("instance_cms_") == std::string::npos);
+  probes.instances.show({gauges("b\"", 7), gauges("a", 5)});
+  probes.instances.show({gauges("a", 6)});
+  auto text = scheduler_metrics_text(probes);
+  CHECK(has(text, "# TYPE instance_cms_used_gpu_tokens gauge"));
+  CHECK(has(text, R"(instance_cms_used_gpu_tokens{instance_id="a",infer_type="neutral"} 6)"));
+  CHECK(has(text, R"(instance_cms_used_gpu_tokens{instance_id="b\"",infer_type="neutral"} 7)"));
+  CHECK(lines_with(text, "\ninstance_cms_") == 2 * 24);
+  probes.instances.forget("a");
+  text = scheduler_metrics_text(probes);
+  CHECK(lines_with(text, R"(instance_id="a")") == 0);
+  CHECK(lines_with(text, "\ninstance_cms_") == 24);
+}
+
+TEST_CASE("beyond a thousand instances the rest is one series") {
+  scheduler_probes probes;
+  std::vector<instance_gauges> many;
+  for (int i = 0; i < 1003; ++i)
+    many.push_back(gauges("i" + std::to_string(10'000 + i), static_cast<float>(i)));
+  probes.instances.show(std::move(many));
+  auto text = scheduler_metrics_text(probes);
+  CHECK(lines_with(text, "\ninstance_cms_used_gpu_tokens{") == 1001);
+  CHECK(has(
+    text, R"(instance_cms_used_gpu_tokens{instance_id="_overflow",infer_type="_overflow"} 1002)"));
+}
+
+TEST_CASE("how loaded chosen instances were is told by the role they were chosen for") {
+  scheduler_probes probes;
+  placement_reasons reasons;
+  reasons.predicted_tpot_ms = 12.f;
+  probes.decode.observe({0.25f, 7, 300, 5000}, reasons);
+  auto text = scheduler_metrics_text(probes);
+  CHECK(has(
+    text,
+    R"(selected_instance_kv_cache_usage_ratio_projected_bucket{infer_type="decode",le="0.2"} 0)"));
+  CHECK(has(
+    text,
+    R"(selected_instance_kv_cache_usage_ratio_projected_bucket{infer_type="decode",le="0.3"} 1)"));
+  CHECK(has(text, R"(selected_instance_decode_batch_size_sum{infer_type="decode"} 7)"));
+  CHECK(has(text, R"(selected_instance_all_prefills_tokens_num_sum{infer_type="decode"} 300)"));
+  CHECK(has(text, R"(selected_instance_all_decodes_tokens_num_sum{infer_type="decode"} 5000)"));
+  CHECK(has(text, R"(selected_instance_predicted_tpot_sum{infer_type="decode"} 12)"));
+  CHECK(lines_with(text, "selected_instance_predicted_ttft_") == 0);
+  CHECK(lines_with(text, R"(infer_type="prefill")") == 0);
 }
 
 } // namespace llumnix

@@ -91,6 +91,8 @@ class Profile(ClusterTest):
                 counts = re.findall(
                     rf'llumnix_prediction_error_milliseconds_count{{kind="{kind}",side="(?:late|early)"}} (\d+)', text)
                 self.assertEqual(sum(map(int, counts)), 1, text)
+            self.assertRegex(text, r'selected_instance_predicted_ttft_count\{infer_type="prefill"\} 1\n')
+            self.assertRegex(text, r'instance_cms_used_gpu_tokens\{instance_id="engine-0",infer_type="neutral"\} \d')
 
     def places_by_slo(self):
         with Redis() as redis:
@@ -104,6 +106,9 @@ class Profile(ClusterTest):
                 until(lambda: isinstance(scheduler.place("pd", 100, mode="pd_batch"), list), 15, "both roles are placed")
                 scheduler.release("pd", "", "x")
                 self.assertEqual(scheduler.place("huge", 1_000_000, mode="pd_batch"), 429)  # nobody can say how long it takes
+                text = scheduler.say(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")[2]
+                self.assertRegex(text, r'selected_instance_predicted_ttft_count\{infer_type="prefill"\} 1\n')
+                self.assertRegex(text, r'selected_instance_predicted_tpot_count\{infer_type="decode"\} 1\n')
 
     def test_nothing_seen_is_no_file(self):
         with Cluster(engines=1) as cluster:

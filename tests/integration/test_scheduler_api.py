@@ -344,6 +344,17 @@ class FullMode(ApiTest):
         known = {item["name"]: item for item in recorded("metrics_scheduler")}
         edges = re.findall(r'request_full_mode_schedule_duration_milliseconds_bucket\{le="([^"]+)"\}', text)
         self.assertEqual(edges, known["request_full_mode_schedule_duration_milliseconds"]["buckets"])
+        shown = [item for name, item in known.items() if name.startswith(("instance_cms_", "selected_instance_"))]
+        self.assertEqual(len(shown), 24 + 4)
+        for item in shown:
+            with self.subTest(item["name"]):
+                self.assertIn(f"# TYPE {item['name']} {item['type']}\n", text)
+                series = re.findall(rf"(?m)^{item['name']}(?:_bucket)?\{{(.*)\}} ", text)
+                labels = {name for name in re.findall(r'(\w+)="', series[0]) if name != "le"}
+                self.assertEqual(labels, set(item["labels"]))
+                if item["type"] == "histogram":
+                    edges = [re.search(r'le="([^"]+)"', one)[1] for one in series if 'infer_type="prefill"' in one]
+                    self.assertEqual(edges, item["buckets"])
 
 
 class LiteMode(ApiTest):

@@ -34,6 +34,7 @@ struct scene : stage {
     settings.foreign = true;
     if (more)
       more(settings.knobs);
+    settings.probes = probes;
     scheduler = system->spawn(make_scheduler, settings);
     desk.attach(scheduler);
     run();
@@ -102,9 +103,43 @@ struct scene : stage {
   int known = 0;
   scheduler_desk desk;
   deciding_actor scheduler;
+  std::shared_ptr<scheduler_probes> probes = std::make_shared<scheduler_probes>();
 };
 
 } // namespace
+
+TEST_CASE("gauges follow statuses, and end with their instance; choices count by role") {
+  scene there{true};
+  there.know("a");
+  there.know("b");
+  auto shown = there.probes->instances.all();
+  REQUIRE(shown.size() == 2);
+  CHECK(shown[0].instance == "a");
+  CHECK(shown[0].role == "neutral");
+  CHECK(there.place("r1", 300) == "a");
+  const auto& prefill = there.probes->prefill;
+  const auto& decode = there.probes->decode;
+  for (const auto* chosen : {&prefill, &decode}) { // neutral: both
+    CHECK(chosen->prefill_tokens.sum() == 300);    // the request included
+    CHECK(chosen->decode_tokens.sum() == 300);
+    CHECK(chosen->decode_batch.sum() == 1);
+    CHECK(chosen->predicted_ttft.sum() == 0);
+  }
+  there.forget("a");
+  shown = there.probes->instances.all();
+  REQUIRE(shown.size() == 1);
+  CHECK(shown[0].instance == "b");
+}
+
+TEST_CASE("in lite mode no loads are known, and none are told") {
+  scene there{false};
+  there.know("a");
+  there.desk.gateway_up("g");
+  there.run();
+  CHECK(there.place("r1", 300) == "a");
+  CHECK(there.probes->instances.all().empty());
+  CHECK(there.probes->prefill.prefill_tokens.sum() == 0);
+}
 
 TEST_CASE("nobody decides: whoever asks is told so") {
   scene there{true};

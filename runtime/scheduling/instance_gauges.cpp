@@ -1,0 +1,51 @@
+#include "runtime/scheduling/instance_gauges.hpp"
+
+#include "runtime/scheduling/load_metrics.hpp"
+
+namespace llumnix {
+
+instance_load load_of(const instance_view& instance, const inflight_load& inflight) {
+  static const auto& kv_usage = *find_load_metric("kv_cache_usage_ratio_projected");
+  static const auto& decode_batch = *find_load_metric("decode_batch_size");
+  static const auto& prefills = *find_load_metric("all_prefills_tokens_num");
+  static const auto& decodes = *find_load_metric("all_decodes_tokens_num");
+  const decision_share nothing_asked;
+  const metric_input of{instance, inflight, nothing_asked};
+  return {
+    kv_usage.compute(of), decode_batch.compute(of), prefills.compute(of), decodes.compute(of)};
+}
+
+instance_gauges gauges_of(const instance_view& instance, const inflight_load& inflight) {
+  const auto& s = instance.status;
+  auto load = load_of(instance, inflight);
+  auto f = [](std::int32_t value) { return static_cast<float>(value); };
+  return {
+    instance.metadata.instance_id,
+    instance.metadata.instance_type,
+    {f(s.num_used_gpu_tokens),
+     f(s.num_waiting_requests),
+     f(s.num_loading_requests),
+     f(s.num_running_requests),
+     f(s.scheduler_waiting_to_decode_requests_num),
+     f(s.scheduler_running_to_decode_requests_num),
+     f(s.hybrid_scheduler_waiting_to_decode_requests_num),
+     f(s.num_uncomputed_tokens_all_waiting_prefills),
+     f(s.num_uncomputed_tokens_scheduler_running_prefills),
+     f(s.num_unallocated_tokens_scheduler_running_prefills),
+     f(s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes),
+     f(s.hybrid_scheduler_waiting_to_decode_tokens_num),
+     f(s.scheduler_waiting_to_decode_tokens_num),
+     f(s.scheduler_running_to_decode_tokens_num),
+     f(s.num_tokens_loading_requests),
+     f(inflight.requests),
+     f(inflight.prefill_requests),
+     f(inflight.decode_requests),
+     f(inflight.prefill_tokens),
+     f(inflight.decode_tokens),
+     load.kv_usage,
+     load.decode_batch,
+     load.prefill_tokens,
+     load.decode_tokens}};
+}
+
+} // namespace llumnix
