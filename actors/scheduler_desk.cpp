@@ -30,15 +30,29 @@ void scheduler_desk::schedule(
       schedule_msg{std::move(query), std::move(holders), std::move(gateway), std::move(once)});
 }
 
-void scheduler_desk::release(
+bool scheduler_desk::release(
   std::string request, std::string gateway, std::vector<request_place> at) {
-  if (auto actor = scheduler())
-    caf::anon_send(actor, end_request_msg{std::move(request), std::move(gateway), std::move(at)});
+  auto actor = scheduler();
+  if (!actor)
+    return true; // which has forgotten it
+  auto share = news_in_waiting::enter(waiting_, at.size() + 1);
+  if (!share)
+    return false;
+  caf::anon_send(
+    actor,
+    end_request_msg{std::move(request), std::move(gateway), std::move(at), std::move(share)});
+  return true;
 }
 
-void scheduler_desk::report(std::vector<request_progress> news) {
-  if (auto actor = scheduler())
-    caf::anon_send(actor, progress_msg{std::move(news)});
+bool scheduler_desk::report(std::vector<request_progress> news) {
+  auto actor = scheduler();
+  if (!actor)
+    return true;
+  auto share = news_in_waiting::enter(waiting_, news.size());
+  if (!share)
+    return false;
+  caf::anon_send(actor, progress_msg{std::move(news), std::move(share)});
+  return true;
 }
 
 // Told with the lock, so that two threads cannot tell in another order than they count.

@@ -19,14 +19,17 @@ public:
   void schedule(
     placement_query query, std::optional<prefix_holders> holders, std::string gateway,
     schedule_answer answer) override;
-  void release(std::string request, std::string gateway, std::vector<request_place> at) override;
-  void report(std::vector<request_progress> news) override;
+  bool release(std::string request, std::string gateway, std::vector<request_place> at) override;
+  bool report(std::vector<request_progress> news) override;
   void gateway_up(const std::string& gateway) override;
   void gateway_down(const std::string& gateway) override;
 
 private:
   deciding_actor scheduler() const;
 
+  /// A few seconds of a SCHEDULER's time, and some ten megabytes.
+  static constexpr std::size_t news_waiting_max = 200'000;
+  std::shared_ptr<news_in_waiting> waiting_ = std::make_shared<news_in_waiting>(news_waiting_max);
   mutable std::mutex mutex_; ///< guards the next two
   deciding_actor scheduler_;
   std::map<std::string, int> connections_; ///< by gateway

@@ -4,6 +4,8 @@
 
 #include <caf/all.hpp>
 
+#include <atomic>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,16 +42,39 @@ struct schedule_msg {
   std::shared_ptr<answer_once> answer;
 };
 
+/// What was told and waits to be heard. From any thread.
+class news_in_waiting {
+public:
+  explicit news_in_waiting(std::size_t most) : most_{most} {}
+  /// The share of news that is waiting, until it is let go of; null where there is no room. What
+  /// is larger than all the room there is gets it if nothing else waits.
+  static std::shared_ptr<const void>
+  enter(const std::shared_ptr<news_in_waiting>& room, std::size_t count) {
+    auto before = room->waiting_.fetch_add(count);
+    if (before > 0 && before + count > room->most_) {
+      room->waiting_.fetch_sub(count);
+      return nullptr;
+    }
+    return {room.get(), [room, count](const void*) { room->waiting_.fetch_sub(count); }};
+  }
+
+private:
+  std::size_t most_;
+  std::atomic<std::size_t> waiting_{0};
+};
+
 /// A request of a foreign gateway has ended.
 struct end_request_msg {
   std::string request;
   std::string gateway;
   std::vector<request_place> at;
+  std::shared_ptr<const void> share; ///< of `news_in_waiting`
 };
 
 /// How requests of foreign gateways came along.
 struct progress_msg {
   std::vector<request_progress> news;
+  std::shared_ptr<const void> share; ///< of `news_in_waiting`
 };
 
 /// Foreign gateways that keep a connection, and those that have lost theirs.

@@ -22,6 +22,13 @@ net::http_reply refusal(int status, std::string_view text) {
     std::string{text} + "\n"};
 }
 
+/// Gateways tell faster than the scheduler hears.
+net::http_reply behind() {
+  auto reply = refusal(503, "scheduler is behind");
+  reply.headers.emplace_back("retry-after", "1");
+  return reply;
+}
+
 /// A page in a browser that comes from somewhere else: it says so, and gateways do not.
 bool from_a_page(const net::http_request& request) {
   auto origin = request.header("origin");
@@ -162,7 +169,8 @@ void api_handler::on_choice(question& asked, const result<std::vector<chosen_ins
     std::vector<request_place> at;
     for (const auto& each : *chosen)
       at.push_back({std::string{to_string(each.role)}, each.instance});
-    return services_.desk.release(asked.wanted.id, asked.wanted.gateway_id, std::move(at));
+    services_.desk.release(asked.wanted.id, asked.wanted.gateway_id, std::move(at));
+    return;
   }
   std::vector<told_instance> told;
   for (const auto& each : *chosen) {
@@ -182,17 +190,17 @@ void api_handler::release(net::exchange& client, const net::http_request& reques
     return client.reply(refusal(400, "invalid release request"));
   if (told->result.empty())
     return client.reply(refusal(400, "ignore, release 0 request."));
-  services_.desk.release(std::move(told->id), std::move(told->gateway_id), std::move(told->result));
-  client.reply(nothing());
+  bool taken = services_.desk.release(
+    std::move(told->id), std::move(told->gateway_id), std::move(told->result));
+  client.reply(taken ? nothing() : behind());
 }
 
 void api_handler::report(net::exchange& client, const net::http_request& request) {
   auto news = read_report(request.body);
   if (!news)
     return client.reply(refusal(400, "invalid report request"));
-  if (!news->empty())
-    services_.desk.report(std::move(*news));
-  client.reply(nothing());
+  bool taken = news->empty() || services_.desk.report(std::move(*news));
+  client.reply(taken ? nothing() : behind());
 }
 
 void api_handler::keep_alive(net::exchange& client, const net::http_request& request) {

@@ -49,10 +49,11 @@ public:
     placement_query query, std::optional<prefix_holders> holders, std::string gateway,
     schedule_answer answer)
     = 0;
-  /// The request has ended: everywhere in full mode, where `at` says so in lite mode.
-  virtual void release(std::string request, std::string gateway, std::vector<request_place> at) = 0;
-  /// How requests came along. Heard in lite mode only.
-  virtual void report(std::vector<request_progress> news) = 0;
+  /// The request has ended: everywhere in full mode, where `at` says so in lite mode. False if it
+  /// was not taken, for too much waits to be heard.
+  virtual bool release(std::string request, std::string gateway, std::vector<request_place> at) = 0;
+  /// How requests came along. Heard in lite mode only. False as above.
+  virtual bool report(std::vector<request_progress> news) = 0;
   /// A gateway keeps a connection, or has lost one. One may have several for a moment.
   virtual void gateway_up(const std::string& gateway) = 0;
   virtual void gateway_down(const std::string& gateway) = 0;

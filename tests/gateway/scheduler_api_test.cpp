@@ -23,16 +23,22 @@ struct scripted_desk final : scheduling_desk {
     else
       waiting.push_back(std::move(told));
   }
-  void release(std::string request, std::string gateway, std::vector<request_place> at) override {
+  bool release(std::string request, std::string gateway, std::vector<request_place> at) override {
     std::lock_guard guard{mutex};
+    if (behind)
+      return false;
     auto line = request + " of " + gateway;
     for (const auto& place : at)
       line += " " + place.store + "@" + place.instance;
     released.push_back(std::move(line));
+    return true;
   }
-  void report(std::vector<request_progress> news) override {
+  bool report(std::vector<request_progress> news) override {
     std::lock_guard guard{mutex};
+    if (behind)
+      return false;
     reported += news.size();
+    return true;
   }
   void gateway_up(const std::string& gateway) override {
     std::lock_guard guard{mutex};
@@ -54,6 +60,7 @@ struct scripted_desk final : scheduling_desk {
   std::vector<std::string> queries, released, links;
   std::optional<prefix_holders> holders; ///< told with the last one
   std::size_t reported = 0;
+  bool behind = false; ///< takes no news
 };
 
 const chosen_instance chosen{
@@ -121,6 +128,26 @@ const std::string upgrade = "GET /keepalive HTTP/1.1\r\nHost: a\r\nUpgrade: "
                             "13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 } // namespace
+
+TEST_CASE("while the scheduler is behind its gateways are told so") {
+  api there;
+  there.desk.behind = true;
+  const std::string release
+    = R"({"id":"r","scheduling_result":[{"id":"pod-1_dp0","infer_type":"neutral"}]})";
+  const std::string report = R"([{"kind":"prefill_done","id":"r","infer_type":"neutral"}])";
+  for (const auto& [path, body] : {std::pair{"/release", release}, {"/report", report}}) {
+    CAPTURE(path);
+    auto reply = there.ask("POST", path, body);
+    CHECK(status_of(reply) == 503);
+    CHECK(body_of(reply) == "scheduler is behind\n");
+    CHECK(has(reply, "retry-after: 1"));
+  }
+  CHECK(status_of(there.ask("POST", "/report", "[]")) == 200); // of nothing
+  there.desk.behind = false;
+  CHECK(status_of(there.ask("POST", "/release", release)) == 200);
+  CHECK(status_of(there.ask("POST", "/report", report)) == 200);
+  CHECK(there.desk.get(&scripted_desk::reported) == 1);
+}
 
 TEST_CASE("what cannot be understood gets the reference's words") {
   api there;

@@ -108,6 +108,27 @@ struct scene : stage {
 
 } // namespace
 
+TEST_CASE("news that SCHEDULER has not heard are bounded, and taken again once it has") {
+  scene there{false};
+  std::vector<request_progress> half(100'000), more(100'001);
+  CHECK(there.desk.report(half));
+  CHECK_FALSE(there.desk.report(more));
+  CHECK(there.desk.release("r", "g", {{"neutral", "i1"}}));
+  CHECK_FALSE(there.desk.report(half)); // 2 more than there is room for
+  half.resize(99'998);
+  CHECK(there.desk.report(half));
+  CHECK_FALSE(there.desk.release("r", "g", {{"neutral", "i1"}}));
+  there.run();
+  CHECK(there.desk.report(more));
+  there.run();
+  more.resize(300'000); // alone, whatever its size
+  CHECK(there.desk.report(std::move(more)));
+  caf::anon_send_exit(there.scheduler, caf::exit_reason::kill);
+  there.run(); // what it did not hear waits no longer
+  there.start();
+  CHECK(there.desk.report(std::vector<request_progress>(200'000)));
+}
+
 TEST_CASE("gauges follow statuses, and end with their instance; choices count by role") {
   scene there{true};
   there.know("a");
