@@ -20,7 +20,11 @@ candidate_table::candidate_table(std::vector<metric_column> metrics, const laten
   : metrics_{std::move(metrics)},
     any_of_decision_{std::ranges::any_of(metrics_, &metric_column::of_decision)},
     profile_{profile},
-    values_(metrics_.size()) {}
+    values_(metrics_.size()) {
+  for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
+    if (metrics_[slot].of_decision)
+      note_quick_column(slot);
+}
 
 void candidate_table::put(const instance_view& instance, const inflight_load& inflight) {
   auto& id = instance.metadata.instance_id;
@@ -40,6 +44,9 @@ void candidate_table::put(const instance_view& instance, const inflight_load& in
   for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
     if (!metrics_[slot].of_decision)
       compute(slot, at);
+  for (auto& column : quick_)
+    if (column.base)
+      column.bases[at] = column.base->compute(metric_input{instance, inflight, {}, profile_});
   roles_[at] = parse_infer_type(told.instance_type).value_or(infer_type::neutral);
   auto& known = locations_[at];
   bool data_parallel = told.data_parallel_size > 1;
@@ -60,6 +67,8 @@ void candidate_table::erase(const instance_id& id) {
     drop(written_);
   drop(roles_), drop(reserved_), drop(locations_), drop(shares_);
   std::ranges::for_each(values_, drop);
+  for (auto& column : quick_)
+    drop(column.bases);
   ++layout_;
 }
 
@@ -78,36 +87,81 @@ void candidate_table::give(const instance_id& id, given_metrics values) {
 void candidate_table::prepare(const decision_inputs& about) {
   if (!any_of_decision_)
     return;
-  auto prompt = count_of(about.prompt_tokens);
-  bool asked = about.hits && about.hits->asked;
-  auto hit
-    = asked ? about.hits->instances.begin() : std::vector<prefix_hits::hit>::const_iterator{};
-  for (row at = 0; at < size(); ++at) {
-    auto& share = shares_[at];
-    share = {
-      .prompt_tokens = prompt,
-      .now = about.now,
-      .priority = about.priority,
-      .adapter = about.adapter};
-    if (asked) {
-      auto end = about.hits->instances.end();
-      while (hit != end && hit->instance < ids_[at])
-        ++hit;
-      if (hit != end && hit->instance == ids_[at])
-        share.hit_tokens = count_of(hit->tokens);
-      share.miss_tokens = prompt - share.hit_tokens;
-    }
-    if (about.step)
-      share.predicted_progress = progress(at, about, share);
-    for (std::size_t slot = 0; slot < metrics_.size(); ++slot)
-      if (metrics_[slot].of_decision)
+  fill_shares(about);
+  bool plain = !about.step && given_.empty();
+  for (std::size_t slot = 0; slot < metrics_.size(); ++slot) {
+    if (!metrics_[slot].of_decision)
+      continue;
+    auto quick = std::ranges::find(quick_, slot, &quick_column::slot);
+    if (plain && quick != quick_.end())
+      fill(*quick);
+    else
+      for (row at = 0; at < size(); ++at)
         compute(slot, at);
   }
 }
 
+void candidate_table::fill_shares(const decision_inputs& about) {
+  auto prompt = count_of(about.prompt_tokens);
+  bool asked = about.hits && about.hits->asked;
+  decision_share plain{
+    .prompt_tokens = prompt,
+    .now = about.now,
+    .priority = about.priority,
+    .adapter = about.adapter};
+  plain.miss_tokens = asked ? prompt : 0;
+  std::ranges::fill(shares_, plain);
+  row at = 0;
+  if (asked)
+    for (auto& hit : about.hits->instances) {
+      while (at < size() && ids_[at] < hit.instance)
+        ++at;
+      if (at == size())
+        break;
+      if (ids_[at] != hit.instance)
+        continue;
+      shares_[at].hit_tokens = count_of(hit.tokens);
+      shares_[at].miss_tokens = prompt - shares_[at].hit_tokens;
+    }
+  if (about.step)
+    for (at = 0; at < size(); ++at)
+      shares_[at].predicted_progress = progress(at, about, shares_[at]);
+}
+
+/// Both numbers are converted before they are added, as in the reference.
+void candidate_table::fill(const quick_column& column) {
+  auto* values = values_[column.slot].data();
+  auto* bases = column.bases.data();
+  if (!column.tokens)
+    std::ranges::copy(column.bases, values);
+  else if (column.base)
+    for (row at = 0; at < size(); ++at)
+      values[at] = static_cast<float>(shares_[at].*column.tokens) + bases[at];
+  else
+    for (row at = 0; at < size(); ++at)
+      values[at] = static_cast<float>(shares_[at].*column.tokens);
+}
+
+void candidate_table::note_quick_column(std::size_t slot) {
+  auto& metric = *metrics_[slot].metric;
+  if (!metric.of_decision)
+    quick_.push_back({slot, &metric, nullptr});
+  else if (metric.name == "kv_cache_hit_len" || metric.name == "hit_tokens")
+    quick_.push_back({slot, nullptr, &decision_share::hit_tokens});
+  else if (metric.name == "miss_tokens")
+    quick_.push_back({slot, nullptr, &decision_share::miss_tokens});
+  else if (metric.name == "cache_aware_all_prefills_tokens_num")
+    quick_.push_back(
+      {slot, find_load_metric("all_prefills_tokens_num"), &decision_share::miss_tokens});
+}
+
 float candidate_table::value(
   const load_metric& metric, row at, const decision_inputs& about) const {
-  decision_share share{.prompt_tokens = count_of(about.prompt_tokens), .now = about.now};
+  decision_share share{
+    .prompt_tokens = count_of(about.prompt_tokens),
+    .now = about.now,
+    .priority = about.priority,
+    .adapter = about.adapter};
   if (about.hits && about.hits->asked) {
     share.hit_tokens = count_of(about.hits->hit_tokens(ids_[at]));
     share.miss_tokens = share.prompt_tokens - share.hit_tokens;
@@ -138,6 +192,8 @@ void candidate_table::insert(row at, const instance_id& id) {
     open(written_);
   open(roles_), open(reserved_), open(locations_), open(shares_);
   std::ranges::for_each(values_, open);
+  for (auto& column : quick_)
+    open(column.bases);
   ids_[at] = id;
   ++layout_;
 }

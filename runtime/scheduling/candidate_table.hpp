@@ -95,8 +95,7 @@ private:
   row at_or_above(const instance_id& id) const;
   void insert(row at, const instance_id& id);
   metric_input input(row at, const decision_share& share) const;
-  std::int32_t
-  progress(row at, const decision_inputs& about, const decision_share& without) const;
+  std::int32_t progress(row at, const decision_inputs& about, const decision_share& without) const;
   void compute(std::size_t slot, row at);
 
   std::vector<metric_column> metrics_;
@@ -117,6 +116,19 @@ private:
   std::vector<location> locations_;
   std::vector<decision_share> shares_;
   std::uint64_t layout_ = 1;
+
+  /// A column of the decision that follows from what is kept here, where no progress is predicted
+  /// and nothing laid down: filled without a look at any status, as those lie far apart.
+  struct quick_column {
+    std::size_t slot = 0;
+    const load_metric* base = nullptr;              ///< kept with each status and booking; null: 0
+    std::int32_t decision_share::*tokens = nullptr; ///< added; null: none
+    std::vector<float> bases{};
+  };
+  void fill_shares(const decision_inputs& about);
+  void note_quick_column(std::size_t slot);
+  void fill(const quick_column& column);
+  std::vector<quick_column> quick_;
 };
 
 } // namespace llumnix

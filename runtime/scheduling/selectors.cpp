@@ -255,7 +255,12 @@ std::span<const row> best_of(
   constexpr std::size_t few = 16; // that many are kept in order while sweeping
   into.clear();
   auto before = [&](row x, row y) { return goes_before(which, among.table, first, x, y); };
+  auto& values = among.table.values(which.slots.front());
+  auto direction = among.table.metrics()[which.slots.front()].metric->direction;
   for (row at = 0; at < among.table.size(); ++at) {
+    bool full = count <= few && count > 0 && into.size() == count;
+    if (full && is_better(direction, values[into.back()], values[at]))
+      continue; // as most are, by the first metric alone
     if (!among.has(at))
       continue;
     if (count > few) {

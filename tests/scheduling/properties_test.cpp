@@ -328,3 +328,34 @@ TEST_CASE("one idle instance more makes no request worse off") {
     CHECK(rescued > 20);
   }
 }
+
+TEST_CASE("numbers kept for decisions are those that are computed for each") {
+  for (auto& policy : all_policies()) {
+    CAPTURE(policy.name);
+    CAPTURE(policy.adaptive_pd);
+    for (unsigned seed = 1; seed <= scenes; ++seed) {
+      CAPTURE(seed);
+      scene_maker make{policy, seed};
+      auto instances = make.instances();
+      auto kept = know(policy, instances);
+      auto computed = know(policy, instances);
+      computed.give(
+        instances[0].id(), {{"freeness", 0.f}}); // no metric of theirs: all is looked up
+      for (int i = 0; i < 3; ++i) {
+        auto query = make.query(instances);
+        auto hits = hits_of(instances, query.prompt_tokens);
+        auto first = kept.schedule(query, &hits, noon, explain::briefly);
+        auto second = computed.schedule(query, &hits, noon, explain::briefly);
+        REQUIRE(tell(first) == tell(second));
+        for (std::size_t s = 0; s < first.stages.size(); ++s) {
+          auto& ranking = first.stages[s].reasons.ranking;
+          REQUIRE(ranking.size() == second.stages[s].reasons.ranking.size());
+          for (std::size_t at = 0; at < ranking.size(); ++at) {
+            REQUIRE(ranking[at].instance == second.stages[s].reasons.ranking[at].instance);
+            REQUIRE(ranking[at].values == second.stages[s].reasons.ranking[at].values);
+          }
+        }
+      }
+    }
+  }
+}
