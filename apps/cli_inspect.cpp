@@ -83,7 +83,7 @@ const admin_document& member(const admin_document& from, const char* name) {
 }
 
 struct profile_options {
-  inspect_options asked;
+  admin_options asked;
   std::string role = "neutral";
   std::string directory = ".";
 };
@@ -114,7 +114,7 @@ int write_profiles(const profile_options& options) {
   auto document
     = admin_get(options.asked.endpoint, "/admin/v1/profile?role=" + options.role, patience);
   if (!document)
-    return explain(options.asked, document.error());
+    return explain(options.asked.endpoint, document.error());
   if (options.asked.json)
     return write_out(document->dump() + "\n");
   for (auto [name, kind] : {std::pair{"ttft", profile_kind::ttft}, {"tpot", profile_kind::tpot}}) {
@@ -144,7 +144,7 @@ void add_profile_command(CLI::App& app, command_action& chosen) {
   command->add_option("--role", options->role, "instances of this role")
     ->check(CLI::IsMember{{"neutral", "prefill", "decode"}})
     ->capture_default_str();
-  add_inspect_options(*command, options->asked);
+  add_admin_options(*command, options->asked);
   command->footer("After some load, and then with what was seen:\n"
                   "  llumnix profile --out profiles\n"
                   "  llumnix up --set scheduler.ttft_profile=profiles/ttft_profile.json \\\n"

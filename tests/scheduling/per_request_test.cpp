@@ -95,16 +95,16 @@ TEST_CASE("a request's own goals take the place of those of config, for itself a
   };
   for (auto& [tokens, wishes, expected] : std::initializer_list<row>{
          {100, {}, "p d"},
-         {100, {50.f, {}, {}}, "p d"}, // 40 ms, below 42.5
-         {100, {47.f, {}, {}}, "- d"}, // not below 39.95
+         {100, {50.f, {}, {}, {}}, "p d"}, // 40 ms, below 42.5
+         {100, {47.f, {}, {}, {}}, "- d"}, // not below 39.95
          {100, {}, "p d"},
-         {100, {{}, 25.f, {}}, "p d"},      // below 21.25
-         {100, {{}, 24.f, {}}, "p -"},      // not below 20.4
-         {100, {50.f, 24.f, {}}, "p -"},    //
-         {850, {}, "- d"},                  // 115 ms, not below 85
-         {850, {200.f, {}, {}}, "p d"},     // below 170: a client more patient than config
-         {100, {1e-30f, {}, {}}, "- d"},    // what nobody can do
-         {850, {1e9f, 1e9f, {}}, "p d"}}) { // the largest that are let in
+         {100, {{}, 25.f, {}, {}}, "p d"},      // below 21.25
+         {100, {{}, 24.f, {}, {}}, "p -"},      // not below 20.4
+         {100, {50.f, 24.f, {}, {}}, "p -"},    //
+         {850, {}, "- d"},                      // 115 ms, not below 85
+         {850, {200.f, {}, {}, {}}, "p d"},     // below 170: a client more patient than config
+         {100, {1e-30f, {}, {}, {}}, "- d"},    // what nobody can do
+         {850, {1e9f, 1e9f, {}, {}}, "p d"}}) { // the largest that are let in
     CAPTURE(tokens);
     CAPTURE(wishes.ttft_slo_ms.value_or(0));
     CAPTURE(wishes.tpot_slo_ms.value_or(0));

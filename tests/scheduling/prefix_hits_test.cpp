@@ -119,7 +119,7 @@ TEST_CASE("where nobody was asked nobody misses anything; an empty prompt has no
   CHECK(none.miss_tokens("a") == 0);
   CHECK(none.hit_tokens("a") == 0);
   CHECK(none.hit_ratio("a") == 0);
-  auto empty = find_hits({holder_naming::instance, {{"a", 5}}}, 0, {});
+  auto empty = find_hits({holder_naming::instance, {{"a", 5}}}, 0, instances_by_address{});
   CHECK(empty.instances.empty());
   CHECK(empty.hit_ratio("a") == 0);
   CHECK(empty.miss_tokens("a") == 0);
@@ -129,7 +129,8 @@ TEST_CASE("an instance named twice has its longest hit") {
   auto by_address = find_hits(
     {holder_naming::kv_address, {{"x", 8}, {"y", 12}}}, 20, {{"x", {"a", "a"}}, {"y", {"a"}}});
   CHECK(by_address.instances == hits{{"a", 12}});
-  auto by_id = find_hits({holder_naming::instance, {{"b", 4}, {"a", 30}, {"b", 6}}}, 20, {});
+  auto by_id = find_hits(
+    {holder_naming::instance, {{"b", 4}, {"a", 30}, {"b", 6}}}, 20, instances_by_address{});
   CHECK(by_id.instances == hits{{"a", 20}, {"b", 6}});
 }
 

@@ -71,7 +71,9 @@ TEST_CASE("a request waits for its index alone, and goes where its beginning is"
   auto& short_one = there.request("head", greedy("short", 4, prompt_of(2)));
   REQUIRE(there.run_until([&] { return short_one.ended(); }, 2s));
   CHECK_FALSE(long_one.ended());
-  CHECK(there.index.asked == std::vector{prompt_of(100)}); // once, though others went on
+  CHECK(
+    there.index.asked
+    == std::vector<std::vector<token_id>>{prompt_of(100)}); // once, though others went on
   there.index.tell(prefix_holders{holder_naming::instance, {{"engine-2", 64}, {"nobody", 96}}});
   REQUIRE(there.run_until([&] { return long_one.ended(); }, 2s));
   CHECK(
