@@ -146,10 +146,11 @@ void relay_setup::on_list(const std::vector<discovered_engine>& list) {
 void relay_setup::add(const discovered_engine& engine) {
   log::gateway.info(
     "engine-found", "{}", engine.id + (engine.id == engine.address ? "" : " at " + engine.address));
+  auto common = std::make_shared<relay::engine_common>();
   for (std::uint32_t i = 0; i < loops_.size(); ++i)
     http_.loop(i).post([part = loops_[i].get(), id = engine.id, address = engine.address,
-                        models = models_of(engine.model, {})] {
-      part->engines.put(id, {.address = address, .models = models});
+                        models = models_of(engine.model, {}), common] {
+      part->engines.put(id, {.address = address, .models = models, .common = common});
     });
   watch_->add(engine.id, engine.address);
   if (lookup_)

@@ -11,11 +11,11 @@ std::vector<instance_id> engine_directory::unsuited(
     bool has_failed = std::find(failed.begin(), failed.end(), id) != failed.end();
     if (!engine.serves(model)) {
       left.push_back(id);
-    } else if (!has_failed && engine.resting(now)) {
-      resting.emplace_back(engine.rest_end(), id);
     } else if (!has_failed) {
-      some_awake = true;
-      engine.backoff.on_offered(now);
+      if (engine.common->trouble.offer(now))
+        some_awake = true;
+      else
+        resting.emplace_back(engine.rest_end(), id);
     }
   }
   if (!some_awake && !resting.empty())

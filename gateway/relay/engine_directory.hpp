@@ -1,7 +1,7 @@
 #pragma once
 
 #include "gateway/relay/engine_pulse.hpp"
-#include "gateway/relay/failure_backoff.hpp"
+#include "gateway/relay/engine_trouble.hpp"
 #include "runtime/base/ids.hpp"
 #include "runtime/base/time.hpp"
 
@@ -16,6 +16,12 @@
 
 namespace llumnix::relay {
 
+/// What the I/O loops of a gateway know of an engine together.
+struct engine_common {
+  engine_trouble trouble;
+  engine_signs signs;
+};
+
 /// How to speak to an engine.
 struct engine_endpoint {
   std::string address;         ///< HOST:PORT
@@ -24,12 +30,10 @@ struct engine_endpoint {
   std::uint32_t context_tokens = 0; ///< that its model can hold; 0: not known
   /// Names of the models it serves; empty: not known, so any.
   std::vector<std::string> models{};
-  time_point resting_until{}; ///< left alone until then: it asked for it (`Retry-After`), or hangs
-  failure_backoff backoff{};  ///< left alone because it fails requests
-  std::shared_ptr<engine_pulse> pulse{}; ///< never null in the directory
+  std::shared_ptr<engine_common> common{}; ///< never null in the directory, nor is the next
+  std::shared_ptr<engine_pulse> pulse{};
 
-  time_point rest_end() const { return std::max(resting_until, backoff.resting_until()); }
-  bool resting(time_point now) const { return rest_end() > now; }
+  time_point rest_end() const { return common->trouble.rest_end(); }
 
   /// `model` empty: any will do.
   bool serves(std::string_view model) const {
@@ -41,32 +45,23 @@ struct engine_endpoint {
 /// The engines behind HTTP as one I/O loop knows them; the loop's thread alone uses it.
 class engine_directory {
 public:
-  /// What is known of its rests and its pulse stays.
+  /// What is known of its troubles and its pulse stays.
   void put(const instance_id& id, engine_endpoint endpoint) {
     auto& known = engines_[id];
-    endpoint.resting_until = known.resting_until;
-    endpoint.backoff = known.backoff;
-    endpoint.pulse = known.pulse ? std::move(known.pulse) : std::make_shared<engine_pulse>();
+    if (known.common)
+      endpoint.common = std::move(known.common);
+    else if (!endpoint.common)
+      endpoint.common = std::make_shared<engine_common>();
+    endpoint.pulse = known.pulse ? std::move(known.pulse)
+                                 : std::make_shared<engine_pulse>(std::shared_ptr<engine_signs>{
+                                   endpoint.common, &endpoint.common->signs});
     known = std::move(endpoint);
   }
   void remove(const instance_id& id) { engines_.erase(id); }
-  void rest(const instance_id& id, time_point until) {
-    if (auto found = engines_.find(id); found != engines_.end())
-      found->second.resting_until = until;
-  }
-  /// Of a request that was asked then: it failed before its first token.
-  void on_failure(const instance_id& id, time_point asked_at, time_point now) {
-    if (auto found = engines_.find(id); found != engines_.end())
-      found->second.backoff.on_failure(asked_at, now);
-  }
-  /// It has its first token, or its whole reply.
-  void on_success(const instance_id& id, time_point asked_at) {
-    if (auto found = engines_.find(id); found != engines_.end())
-      found->second.backoff.on_success(asked_at);
-  }
-  void on_asked(const instance_id& id, time_point now) {
-    if (auto found = engines_.find(id); found != engines_.end())
-      found->second.backoff.on_asked(now);
+  /// For all loops; null for an engine that is not known (any more).
+  engine_trouble* trouble(const instance_id& id) const {
+    const auto* engine = find(id);
+    return engine ? &engine->common->trouble : nullptr;
   }
 
   /// Null for one that is not known (any more).
@@ -92,7 +87,7 @@ public:
     std::optional<time_point> latest;
     for (const auto& [id, engine] : engines_)
       if (engine.pulse.get() != &silent)
-        latest = std::max(latest, engine.pulse->answered_later_than(asked_at));
+        latest = std::max(latest, engine.common->signs.answered_later_than(asked_at));
     return latest;
   }
 

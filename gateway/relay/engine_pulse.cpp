@@ -36,6 +36,22 @@ wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence) {
   return wait.overtaken >= overtakers_min ? wait_verdict::overtaken : wait_verdict::wait;
 }
 
+/// Written rarely, for many loops read it.
+void engine_signs::on_tokens(time_point now) {
+  constexpr std::chrono::milliseconds fine_enough{1};
+  if (now - said_at_.load(std::memory_order_relaxed) >= fine_enough)
+    said_at_.store(now, std::memory_order_relaxed);
+  if (hung_.load(std::memory_order_relaxed))
+    hung_ = false;
+}
+
+void engine_signs::on_first(time_point asked_at, time_point now) {
+  answered_at_ = now;
+  auto newest = newest_answered_.load();
+  while (newest < asked_at && !newest_answered_.compare_exchange_weak(newest, asked_at))
+    continue;
+}
+
 engine_pulse::expected::expected(
   std::shared_ptr<engine_pulse> pulse, std::uint32_t prompt_tokens, time_point now)
   : pulse_{std::move(pulse)}, asked_at_{now}, prompt_tokens_{prompt_tokens} {
@@ -48,8 +64,7 @@ engine_pulse::expected::~expected() {
 }
 
 void engine_pulse::expected::on_tokens(time_point now) {
-  pulse_->said_at_ = now;
-  pulse_->hung_ = false;
+  pulse_->signs_->on_tokens(now);
   if (waits_)
     pulse_->on_first(*this, now);
 }
@@ -57,10 +72,10 @@ void engine_pulse::expected::on_tokens(time_point now) {
 first_wait engine_pulse::expected::wait(time_point now) const {
   first_wait wait;
   wait.waited = now - asked_at_;
-  wait.engine_silent = now - pulse_->said_at_;
+  wait.engine_silent = now - pulse_->signs_->said_at();
   wait.overtaken = overtaken_;
   wait.prompt_tokens = prompt_tokens_;
-  wait.engine_hung = pulse_->hung_;
+  wait.engine_hung = pulse_->signs_->hung();
   return wait;
 }
 
@@ -68,8 +83,7 @@ first_wait engine_pulse::expected::wait(time_point now) const {
 void engine_pulse::on_first(expected& answer, time_point now) {
   waiting_.erase(answer.place_);
   answer.waits_ = false;
-  answered_at_ = now;
-  newest_answered_ = std::max(newest_answered_, answer.asked_at_);
+  signs_->on_first(answer.asked_at_, now);
   auto overtaken = waiting_.upper_bound(answer.asked_at_ - overtaking_gap);
   for (auto each = waiting_.begin(); each != overtaken; ++each)
     each->second->overtaken_ += each->second->prompt_tokens_ <= answer.prompt_tokens_;

@@ -2,6 +2,7 @@
 
 #include "runtime/base/time.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -44,12 +45,39 @@ first_token_patience(const first_wait& wait, std::chrono::milliseconds silence);
 /// the engine hung, its silence since then is proof enough for all. `silence` 0: never.
 wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence);
 
+/// When an engine gave a sign of life, to the requests of all I/O loops. From any thread.
+class engine_signs {
+public:
+  /// It gave tokens. Cheap where it does so all the time.
+  void on_tokens(time_point now);
+  /// It began the answer to what was asked for then.
+  void on_first(time_point asked_at, time_point now);
+  void find_hung() { hung_ = true; }
+
+  time_point said_at() const { return said_at_; }
+  bool hung() const { return hung_; }
+  /// When it last began an answer, if it did with one that was asked for after `asked_at`.
+  std::optional<time_point> answered_later_than(time_point asked_at) const {
+    return newest_answered_.load() > asked_at ? std::optional{answered_at_.load()} : std::nullopt;
+  }
+
+private:
+  std::atomic<time_point> said_at_{};         ///< tokens, to anybody
+  std::atomic<time_point> answered_at_{};     ///< it last began an answer
+  std::atomic<time_point> newest_answered_{}; ///< when the latest it began to answer was asked
+  std::atomic<bool> hung_{false};
+};
+
 /// What an engine says to the requests of one I/O loop. Tokens count, and whole replies: heads,
 /// empty events and refusals come from a server in front of an engine that may well be hung.
 class engine_pulse {
 public:
   /// A request overtakes others that came this much earlier with prompts no longer than its own.
   static constexpr std::chrono::seconds overtaking_gap{1};
+
+  /// `signs`: shared with the pulses of other loops.
+  explicit engine_pulse(std::shared_ptr<engine_signs> signs = std::make_shared<engine_signs>())
+    : signs_{std::move(signs)} {}
 
   /// An answer that is expected of an engine: of a request from the question on until this ends.
   class expected {
@@ -68,7 +96,7 @@ public:
     /// Of the time until the first token; what other engines do is left out.
     first_wait wait(time_point now) const;
     /// Nothing is to be expected of the engine (`wait_verdict::hung`).
-    void find_hung() { pulse_->hung_ = true; }
+    void find_hung() { pulse_->signs_->find_hung(); }
 
   private:
     std::shared_ptr<engine_pulse> pulse_;
@@ -80,19 +108,13 @@ public:
     friend class engine_pulse;
   };
 
-  /// When it last began an answer, if it did with one that was asked for after `asked_at`.
-  std::optional<time_point> answered_later_than(time_point asked_at) const {
-    return newest_answered_ > asked_at ? std::optional{answered_at_} : std::nullopt;
-  }
+  const engine_signs& signs() const { return *signs_; }
 
 private:
   void on_first(expected& answer, time_point now);
 
   std::multimap<time_point, expected*> waiting_; ///< by the time they were asked
-  time_point said_at_{};                         ///< tokens, to anybody
-  time_point answered_at_{};                     ///< it last began an answer
-  time_point newest_answered_{};                 ///< when the latest it began to answer was asked
-  bool hung_ = false;
+  std::shared_ptr<engine_signs> signs_;
 };
 
 } // namespace llumnix::relay

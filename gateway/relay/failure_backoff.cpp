@@ -13,6 +13,13 @@ void failure_backoff::on_failure(time_point asked_at, time_point now) {
   offered_ = false;
 }
 
+void failure_backoff::on_rest(time_point now) {
+  if (failures_ > 0)
+    return;
+  failures_ = 1;
+  failed_at_ = now;
+}
+
 void failure_backoff::on_success(time_point asked_at) {
   if (failures_ > 0 && asked_at >= failed_at_)
     *this = {};

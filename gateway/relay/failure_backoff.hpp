@@ -24,6 +24,8 @@ public:
   /// It failed a request that was asked then. What was under way already when another failed says
   /// nothing new, so that many at once are one failure.
   void on_failure(time_point asked_at, time_point now);
+  /// It is left alone for a reason of its own, after which one request is let through to try.
+  void on_rest(time_point now);
   /// It gave the first token of a request that was asked then, or a whole reply.
   void on_success(time_point asked_at);
   /// A request may be placed at it: where it is on trial nobody else for a moment, in which it is

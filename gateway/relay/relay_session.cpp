@@ -83,7 +83,8 @@ void relay_session::place() {
   head.wishes.priority = request_.wish.priority.value_or(request_.wishes.priority);
   if (table_.services().tells_prompts)
     head.prompt = prompt_ids(*request_.body, request_.wish);
-  auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, table_.now());
+  placed_at_ = table_.now();
+  auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, placed_at_);
   table_.services().port.place_relayed(
     std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
     std::move(exclude));
@@ -149,7 +150,7 @@ void relay_session::ask(const stream_owner& owner) {
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
   question.stream = request_.wish.stream;
   answer_.emplace(engine->pulse, stream_.prompt_tokens(), last_progress_);
-  table_.services().engines.on_asked(owner.instance, last_progress_);
+  engine->common->trouble.on_asked(last_progress_);
   call_ = table_.services().pool.send(std::move(question), *this);
 }
 
@@ -290,7 +291,8 @@ void relay_session::on_whole_reply() {
 /// The engine gave tokens.
 void relay_session::note_success(time_point now) {
   if (!answer_->begun())
-    table_.services().engines.on_success(owner_->instance, answer_->asked_at());
+    if (auto* trouble = table_.services().engines.trouble(owner_->instance))
+      trouble->on_success(answer_->asked_at());
   answer_->on_tokens(now);
 }
 
@@ -299,7 +301,8 @@ void relay_session::note_failure(errc code) {
   bool its_fault
     = code == errc::bad_message || code == errc::disconnected || code == errc::unreachable;
   if (answer_ && !answer_->begun() && its_fault)
-    table_.services().engines.on_failure(owner_->instance, answer_->asked_at(), table_.now());
+    if (auto* trouble = table_.services().engines.trouble(owner_->instance))
+      trouble->on_failure(answer_->asked_at(), table_.now());
   answer_.reset();
 }
 
@@ -313,16 +316,24 @@ void relay_session::on_refusal() {
     return answer_with(
       std::move(reply_), "failed", {errc::invalid_argument, "the engine refused the request"});
   }
-  if (auto pause = retry_after(reply_); pause > 0s)
-    table_.services().engines.rest(owner_->instance, table_.now() + pause);
+  auto* trouble = table_.services().engines.trouble(owner_->instance);
+  if (auto pause = retry_after(reply_); pause > 0s && trouble)
+    trouble->rest(table_.now() + pause, table_.now());
   else if (reply_.status != 408) // which may be the client's
     note_failure(errc::unreachable);
   answer_.reset();
   refusal_ = std::exchange(reply_, {});
-  if (!stream_.begun() && !table_.may_retry())
+  if (!stream_.begun() && !may_retry())
     return answer_with(
       std::move(*refusal_), "failed", {errc::queue_full, why + std::string{budget_spent}});
   lose_engine({errc::unreachable, std::move(why)});
+}
+
+/// Within the retry budget, or not counted in it, as nobody knew of the engine's trouble when the
+/// request was sent there.
+bool relay_session::may_retry() {
+  const auto* trouble = owner_ ? table_.services().engines.trouble(owner_->instance) : nullptr;
+  return (trouble && trouble->surprised(placed_at_)) || table_.may_retry();
 }
 
 /// The engine that was asked is of no use: another one goes on from what the client has.
@@ -338,6 +349,8 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
   log::gateway.info(
     "engine-lost", "{} by {}: {}", request_.id.text(), owner_ ? owner_->instance : "nobody",
     why.context);
+  bool garbage = why.code == errc::bad_message && !stream_.begun();
+  bool over_budget = garbage && !may_retry();
   if (owner_)
     failed_.push_back(owner_->instance);
   owner_.reset();
@@ -352,8 +365,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
     return fail(
       {why.code, "gave up after " + std::to_string(placements_) + " engines: " + why.context});
   }
-  bool garbage = why.code == errc::bad_message && !stream_.begun();
-  if (garbage && !table_.may_retry())
+  if (over_budget)
     return fail({why.code, why.context + std::string{budget_spent}});
   retry_or_give_up(why);
 }
@@ -449,7 +461,8 @@ void relay_session::leave_silent_engine(time_point now) {
       "engine-hung", "{} gives nobody a token, while others do; it gets nothing new for {} ms",
       owner_->instance, silence.count());
   answer_->find_hung();
-  engines.rest(owner_->instance, now + silence);
+  if (auto* trouble = engines.trouble(owner_->instance))
+    trouble->rest(now + silence, now);
   lose_engine(
     {errc::timeout, "the engine was silent before the first token, while others answered"});
 }

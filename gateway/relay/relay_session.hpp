@@ -84,6 +84,7 @@ private:
   void on_refusal();
   void note_success(time_point now);
   void note_failure(errc code);
+  bool may_retry();
   void queue();
   void write_on();
   void leave_silent_engine(time_point now);
@@ -113,6 +114,7 @@ private:
   std::uint32_t epoch_ = 0;
   std::uint32_t placements_ = 0;
   std::optional<stream_owner> owner_;
+  time_point placed_at_{};          ///< an engine was last asked for, by what was known then
   std::vector<instance_id> failed_; ///< not asked again while there are others
   time_point retry_at_{};           ///< of phase `waiting`
   time_point give_up_at_{};         ///< when no engine is left to ask

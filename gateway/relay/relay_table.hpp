@@ -60,7 +60,8 @@ public:
   chunk_reader& chunks() { return chunks_; }
   time_point now() const { return services_.loop.now(); }
   /// An engine refused before the first byte. Whether asking another fits the retry budget; if so
-  /// it is spent. (What lost its engine is not bounded so: an engine's death is no storm.)
+  /// it is spent. (What lost its engine is not bounded so: an engine's death is no storm, and
+  /// neither are those that were under way when its trouble began.)
   bool may_retry();
   void free_later(relay_session& session);
 

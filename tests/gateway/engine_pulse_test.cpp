@@ -125,7 +125,7 @@ TEST_CASE("an engine's pulse is of tokens, and ends what is said of it before") 
   engine_pulse::expected first{pulse, 10, start};
   CHECK(first.wait(start + 5s).waited == 5s);
   CHECK(first.wait(start + 5s).engine_silent >= 1h); // it never said anything
-  CHECK_FALSE(pulse->answered_later_than(start - 1s).has_value());
+  CHECK_FALSE(pulse->signs().answered_later_than(start - 1s).has_value());
   first.find_hung();
   CHECK(first.wait(start).engine_hung);
   {
@@ -135,14 +135,15 @@ TEST_CASE("an engine's pulse is of tokens, and ends what is said of it before") 
     CHECK_FALSE(first.begun());
     CHECK_FALSE(first.wait(start + 5s).engine_hung);
     CHECK(first.wait(start + 5s).engine_silent == 1s);
-    CHECK(pulse->answered_later_than(start) == start + 4s);
-    CHECK_FALSE(pulse->answered_later_than(start + 1s).has_value()); // not later: this one
-    second.on_tokens(start + 7s);                                    // goes on; no new answer
+    CHECK(pulse->signs().answered_later_than(start) == start + 4s);
+    CHECK_FALSE(pulse->signs().answered_later_than(start + 1s).has_value()); // not later: this one
+    second.on_tokens(start + 7s); // goes on; no new answer
     CHECK(first.wait(start + 8s).engine_silent == 1s);
-    CHECK(pulse->answered_later_than(start) == start + 4s);
+    CHECK(pulse->signs().answered_later_than(start) == start + 4s);
   }
   first.on_tokens(start + 9s);
-  CHECK(pulse->answered_later_than(start) == start + 9s); // the second was the latest asked for
+  CHECK(
+    pulse->signs().answered_later_than(start) == start + 9s); // the second was the latest asked for
 }
 
 TEST_CASE("who is overtaken is counted by those that came clearly later and asked no less") {

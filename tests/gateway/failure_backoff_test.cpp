@@ -120,7 +120,7 @@ TEST_CASE("who rests gets nothing while another does not; if all rest, the next 
       engines.put(id, {.address = id, .models = {"m"}});
     engines.put("x", {.address = "x", .models = {"other"}});
     for (auto [id, until] : resting)
-      engines.rest(id, start + until);
+      engines.trouble(id)->rest(start + until, start - 10ms);
     CHECK(engines.unsuited("m", failed, start) == unsuited);
   }
 }
@@ -129,18 +129,106 @@ TEST_CASE("of requests placed at once only one may go to an engine on trial") {
   engine_directory engines;
   for (const auto* id : {"a", "b"})
     engines.put(id, {.address = id});
-  engines.on_failure("a", start, start);
+  auto& a = *engines.trouble("a");
+  a.on_failure(start, start);
   using all = std::vector<instance_id>;
   CHECK(engines.unsuited("", {}, start + 99ms) == all{"a"});
   CHECK(engines.unsuited("", {}, start + 100ms).empty());
   CHECK(engines.unsuited("", {}, start + 100ms) == all{"a"});
-  engines.on_asked("a", start + 101ms);
+  a.on_asked(start + 101ms);
   CHECK(engines.unsuited("", {}, start + 200ms) == all{"a"});
   engines.put("a", {.address = "a"}); // what it can is found out again
   CHECK(engines.unsuited("", {}, start + 200ms) == all{"a"});
-  engines.on_success("a", start + 101ms);
+  a.on_success(start + 101ms);
   CHECK(engines.unsuited("", {}, start + 200ms).empty());
   CHECK(engines.unsuited("", {}, start + 200ms).empty());
+}
+
+TEST_CASE("who was left alone for its own reasons is tried by one request afterwards") {
+  engine_directory engines;
+  for (const auto* id : {"a", "b"})
+    engines.put(id, {.address = id});
+  auto& a = *engines.trouble("a");
+  a.rest(start + 2s, start);
+  using all = std::vector<instance_id>;
+  CHECK(engines.unsuited("", {}, start + 1999ms) == all{"a"});
+  CHECK(engines.unsuited("", {}, start + 2s).empty());
+  CHECK(engines.unsuited("", {}, start + 2s) == all{"a"});
+  a.on_success(start + 2s);
+  CHECK(engines.unsuited("", {}, start + 2s).empty());
+  CHECK(engines.unsuited("", {}, start + 2s).empty());
+}
+
+TEST_CASE("what one loop finds of an engine all loops know, and one request of all tries it") {
+  auto common = std::make_shared<engine_common>();
+  engine_directory here;
+  engine_directory there;
+  for (auto* loop : {&here, &there}) {
+    loop->put("a", {.address = "a", .common = common});
+    loop->put("b", {.address = "b"});
+    loop->put("a", {.address = "a", .token_ids = true}); // what it can is found out
+  }
+  using all = std::vector<instance_id>;
+  here.trouble("a")->on_failure(start, start);
+  CHECK(there.unsuited("", {}, start + 99ms) == all{"a"});
+  CHECK(there.unsuited("", {}, start + 100ms).empty());
+  CHECK(here.unsuited("", {}, start + 100ms) == all{"a"});
+  there.trouble("a")->on_success(start + 100ms);
+  CHECK(here.unsuited("", {}, start + 100ms).empty());
+
+  engine_pulse::expected answer{there.find("b")->pulse, 1, start};
+  auto silent = here.find("a")->pulse;
+  CHECK_FALSE(here.others_answered(*silent, start - 1s));
+  auto signs = there.find("a")->pulse;
+  engine_pulse::expected other{signs, 1, start};
+  other.on_tokens(start + 5s);
+  CHECK(here.others_answered(*here.find("b")->pulse, start - 1s) == start + 5s);
+  other.find_hung();
+  engine_pulse::expected waits{silent, 1, start};
+  CHECK(waits.wait(start + 6s).engine_hung);
+  CHECK(waits.wait(start + 6s).engine_silent == 1s);
+}
+
+TEST_CASE("requests that were sent to an engine before its outage began could not know better") {
+  struct row {
+    const char* what;
+    void (*heard)(engine_trouble&);
+    std::chrono::milliseconds placed; ///< after `start`
+    bool surprised;
+  };
+  for (const auto& [what, heard, placed, surprised] :
+       {row{"no trouble", [](engine_trouble&) {}, 0ms, false},
+        row{"a failure", [](engine_trouble& x) { x.on_failure(start, start + 5ms); }, 5ms, true},
+        row{"known", [](engine_trouble& x) { x.on_failure(start, start + 5ms); }, 6ms, false},
+        row{"a rest", [](engine_trouble& x) { x.rest(start + 1s, start + 5ms); }, 5ms, true},
+        row{
+          "more failures in a row",
+          [](engine_trouble& x) {
+            x.on_failure(start, start + 5ms);
+            x.on_failure(start + 20s, start + 20s);
+          },
+          6ms, false},
+        row{
+          "well between, and again soon",
+          [](engine_trouble& x) {
+            x.on_failure(start, start);
+            x.on_success(start + 1s);
+            x.on_failure(start + 9s, start + 9999ms);
+          },
+          9000ms, false},
+        row{
+          "well between, and again later",
+          [](engine_trouble& x) {
+            x.on_failure(start, start);
+            x.on_success(start + 1s);
+            x.on_failure(start + 9s, start + 10s);
+          },
+          9000ms, true}}) {
+    CAPTURE(what);
+    engine_trouble engine;
+    heard(engine);
+    CHECK(engine.surprised(start + placed) == surprised);
+  }
 }
 
 } // namespace llumnix::relay

@@ -377,9 +377,11 @@ TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend 
     CAPTURE(what);
     for (int i = 1; i < 9; ++i)
       engines.put("e:" + std::to_string(i), {.address = "e"});
-    loop.time += std::chrono::seconds{10}; // the floor is full again
+    loop.time += std::chrono::seconds{10};                      // the floor is full again
+    engines.trouble("e:1")->on_failure(loop.now(), loop.now()); // it is known to fail
     int retries = 0;
     for (int i = 0; i < 10; ++i) {
+      loop.time += std::chrono::microseconds{1};
       auto client = open(true);
       place();
       auto before = port.placed.size();
@@ -390,6 +392,59 @@ TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend 
     }
     CHECK(retries == (bounded ? 3 : 10));
     table.give_up_all(draining);
+  }
+}
+
+TEST_CASE_FIXTURE(
+  table_rig, "all that were under way when an engine began to fail move, whatever the budget") {
+  struct row {
+    const char* what;
+    net::http_reply reply;
+  };
+  config.engine_retries = 0;
+  config.engine_retries_floor = 0;
+  for (const auto& [what, reply] :
+       {row{"500", {500, {}, {}}}, row{"429", {429, {{"retry-after", "1"}}, {}}},
+        row{"garbage", {200, {{"content-type", "text/event-stream"}}, "data: x\n\n"}}}) {
+    CAPTURE(what);
+    loop.time += std::chrono::seconds{100};
+    for (const auto* each : {"e:1", "e:2"}) {
+      engines.remove(each);
+      engines.put(each, {.address = each});
+    }
+    std::vector<std::shared_ptr<fake_exchange>> clients;
+    auto asked = pool.watchers.size();
+    for (int i = 0; i < 200; ++i) {
+      clients.push_back(open(true));
+      place();
+    }
+    auto late = open(true); // placed, but not asked yet
+    auto late_head = port.placed.back();
+    loop.time += std::chrono::milliseconds{1};
+    auto before = port.placed.size();
+    for (int i = 0; i < 200; ++i) {
+      auto& engine = *pool.watchers[asked + i];
+      engine.on_head(reply);
+      if (!reply.body.empty())
+        engine.on_body(reply.body);
+      else
+        engine.on_end({errc::ok, {}});
+    }
+    CHECK(port.placed.size() == before + 200);
+    CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+    table.on_placed(late_head.stream.stream, late_head.epoch, {{"head", 1}, "e:1"}, loop.now());
+    answer(reply);
+    CHECK(port.placed.size() == before + 201);
+    loop.time += std::chrono::milliseconds{1};
+    auto later = open(true); // everybody knows
+    place();
+    answer(reply);
+    CHECK(port.placed.size() == before + 202);
+    CHECK(later->status == (reply.status == 200 ? 502 : reply.status));
+    for (const auto& client : clients)
+      CHECK(client->status == 0);
+    table.give_up_all(draining);
+    loop.run();
   }
 }
 

@@ -194,6 +194,24 @@ class Faults(RelayTest):
                     for stream in streams:
                         self.assert_whole(stream)
 
+    def test_a_burst_at_a_cold_engine_that_fails(self):
+        """Nobody could know: all of them are moved, whatever the retry budget. Then all I/O loops know."""
+        for kind, parameters in (("status", {"status": 500}), ("status", {"status": 503}),
+                                 ("status", {"status": 429, "retry_after": 5}), ("garble", {})):
+            with self.subTest(kind=kind, **parameters), Engines(gateway__io_threads=2) as x:
+                x.engines[0].fault(kind, times=-1, **parameters)
+                streams = [Stream(x.url, chat(f"burst {i}", 10), CHAT, f"burst-{i}") for i in range(120)]
+                self.run_streams(*streams)
+                for stream in streams:
+                    self.assert_whole(stream)
+                before = len(x.engines[0].requests())
+                streams = [Stream(x.url, chat(f"known {i}", 10), CHAT, f"known-{i}") for i in range(120)]
+                self.run_streams(*streams)
+                for stream in streams:
+                    self.assert_whole(stream)
+                # Each trial is of one request, and they are at least 100 ms apart, twice as long each time.
+                self.assertLessEqual(len(x.engines[0].requests()) - before, 8)
+
     def test_after_some_tokens(self):
         with Engines() as x:
             for number, (kind, parameters) in enumerate(self.AFTER):
