@@ -112,7 +112,14 @@ void http_connection::on_end(bool orderly) {
     return orderly ? on_half_closed() : lost();
   if (phase_ != phase::sending || !orderly)
     return close();
-  keep_alive_ = false; // it sends no more, but may well read what it has asked for
+  note_last_input(); // it sends no more, but may well read what it has asked for
+  watch_for_reset();
+}
+
+// What has come already is still answered: when that is done the end is read once more.
+void http_connection::note_last_input() {
+  half_closed_ = true;
+  keep_alive_ = keep_alive_ && !in_.empty();
 }
 
 // The client sends no more: it has left, or it has only said so and still reads. Who has left
@@ -123,8 +130,7 @@ void http_connection::on_end(bool orderly) {
 void http_connection::on_half_closed() {
   if (streaming_ && !event_stream_)
     return lost();
-  keep_alive_ = false;
-  half_closed_ = true;
+  note_last_input();
   connection_ptr keep{this};
   if (streaming_ || !reader_.http_1_0()) {
     loop_.lend(out_);
@@ -134,8 +140,11 @@ void http_connection::on_half_closed() {
       out_ += "HTTP/1.1 100 Continue\r\n\r\n";
     flush();
   }
-  if (phase_ == phase::closed)
-    return;
+  if (phase_ != phase::closed)
+    watch_for_reset();
+}
+
+void http_connection::watch_for_reset() {
   socket_.async_wait(loop_socket::wait_error, [self = connection_ptr{this}](error_code ec) {
     if (!ec && self->half_closed())
       self->lost();

@@ -116,6 +116,8 @@ private:
   void on_data(std::string_view data);
   void on_end(bool orderly);
   void on_half_closed();
+  void note_last_input();
+  void watch_for_reset();
   bool half_closed() const { return half_closed_ && phase_ == phase::answering; }
   void parse(std::string_view& data);
   void on_partial();

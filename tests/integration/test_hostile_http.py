@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 
-from cluster import Stream, resident_kib, until, until_async
+from cluster import Cluster, Stream, resident_kib, until, until_async
 from test_relay import CHAT, COMPLETIONS, Engines, RelayTest, chat, completion, expected, post
 
 
@@ -107,6 +107,43 @@ class Clients(RelayTest):
 
     def requests_seen(self):
         return self.x.engines[0].state()["requests"]
+
+    def test_all_requests_sent_before_a_half_close_get_their_answers(self):
+        with Client(self.url) as client:
+            bodies = [chat(f"pipelined {i}", 10, stream=False) for i in range(5)]
+            client.send(b"".join(request(body, request_id=f"pipelined-{i}") for i, body in enumerate(bodies)))
+            client.socket.shutdown(socket.SHUT_WR)
+            for i, body in enumerate(bodies):
+                status, head_of_it, text = client.reply()
+                self.assertEqual(status, 200, text)
+                self.assertIn(f"x-request-id: pipelined-{i}\r\n".encode(), head_of_it + b"\r\n")
+                self.assertEqual(text_of(text), whole_of(body))
+            self.assertEqual(client.rest(), b"")
+        with Client(self.url) as client:
+            stream = chat("pipelined stream", 10)
+            client.send(request(stream) + request(bodies[0]))
+            client.socket.shutdown(socket.SHUT_WR)
+            said = client.rest()
+            self.assertEqual(said.count(b"data: [DONE]"), 1)
+            self.assertTrue(said.endswith(b"}"), said[-200:])
+            self.assertEqual(text_of(said[said.rindex(b"\r\n\r\n") + 4:]), whole_of(bodies[0]))
+
+    def test_deep_nesting_is_passed_on_or_refused(self):
+        """Both kinds of engines: those behind HTTP, whose requests pass, and our own, whose are read whole."""
+        with Cluster(engines=1) as modeled:
+            for levels in (500, 1000, 1020, 1100, 5000, 200_000):
+                for opening, closing in (("[", "]"), ('{"a":', "}")):
+                    deep = opening * levels + ("1" if opening != "[" else "") + closing * levels
+                    for url, model in ((self.url, "tiny"), (modeled.url, "modeled")):
+                        with self.subTest(levels=levels, opening=opening, model=model):
+                            body = json.dumps(chat("deep", 5, model=model, stream=False))[:-1] + f',"x_deep":{deep}}}'
+                            status, _, text = post(url, CHAT, body.encode())
+                            ours = levels > 1020
+                            if ours or levels <= 500 or model == "modeled":  # Python's own limit is near 1000
+                                self.assertEqual(status, 400 if ours else 200, text[:300])
+                            if status == 400:
+                                self.assertRegex(json.loads(text)["error"]["message"], "too deep" if ours else "recursion")
+                            self.assertEqual(post(url, CHAT, chat("then", 5, model=model, stream=False))[0], 200)
 
     def assert_error(self, raw, status):
         start, _, body = raw.partition(b"\r\n\r\n")

@@ -72,6 +72,27 @@ TEST_CASE("pipelined requests are answered in order, also when one has to wait")
   CHECK(client.reply().ends_with("POST /5 x"));
 }
 
+TEST_CASE("what was pipelined before a client said it sends no more is answered") {
+  held_server host;
+  for (const std::string last : {"", "GET /cut HTTP"}) {
+    CAPTURE(last);
+    raw_client client{*host.server};
+    client.send(get("/1") + get("/hold") + get("/3") + get("/hold2") + get("/5") + last);
+    CHECK(client.reply().ends_with("GET /1 "));
+    host.take("/hold");
+    client.finish_sending();
+    CHECK(client.reply().starts_with("HTTP/1.1 100 ")); // whether it is there
+    host.with("/hold", [](exchange& e) { e.reply({200, {}, "held"}); });
+    CHECK(client.reply().ends_with("held"));
+    CHECK(client.reply().ends_with("GET /3 "));
+    host.take("/hold2");
+    host.with("/hold2", [](exchange& e) { e.reply({200, {}, "held too"}); });
+    CHECK(client.reply().ends_with("held too"));
+    CHECK(client.reply().ends_with("GET /5 "));
+    CHECK(client.rest().empty());
+  }
+}
+
 TEST_CASE("a client that pipelines without end is not read further while its answer waits") {
   held_server host;
   raw_client client{*host.server};
