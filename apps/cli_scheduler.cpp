@@ -52,6 +52,7 @@ int run_scheduler(const scheduler_options& options) {
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   explain_listener(config, problems);
+  name_scheduler_flags(as_given(options.flags), problems);
   if (!problems.empty())
     return report_problems(problems);
   auto wanted = options.log;

@@ -1,6 +1,7 @@
 #include "apps/reference/gateway_flags.hpp"
 
 #include "apps/reference/extra_args.hpp"
+#include "apps/reference/flag_names.hpp"
 #include "config/notation.hpp"
 #include "integrations/discovery/engine_list.hpp"
 
@@ -275,7 +276,7 @@ flag_effects apply_reference_flags(given_flags given, cluster_config& config) {
 
 void name_flags(given_flags given, std::vector<config_problem>& problems) {
   // Those that work by code of their own and set a knob.
-  static const std::pair<std::string_view, std::string_view> own[] = {
+  static constexpr flag_and_knob own[] = {
     {"port", "http.listen"},
     {"host", "http.listen"},
     {"llm-backend-endpoints", "gateway.engines"},
@@ -286,18 +287,7 @@ void name_flags(given_flags given, std::vector<config_problem>& problems) {
     {"scheduling-policy", "scheduler.policy"},
     {"requests-report-duration", "gateway.scheduler_reports"},
     {"retry-max-count", "gateway.max_placements"}};
-  put_extra_args_on_top(gateway_flags(), given);
-  auto sets = [&](std::string_view name, std::string_view knob) {
-    const auto* flag = find_flag(gateway_flags(), name);
-    return (flag && flag->fate == flag_fate::knob && flag->word == knob)
-           || std::ranges::find(own, std::pair{name, knob}) != std::end(own);
-  };
-  for (auto& each : problems)
-    for (const auto& [name, value] : given)
-      if (sets(name, each.path)) {
-        each.path = dashed(name) + " (" + each.path + ")";
-        break;
-      }
+  name_flags(gateway_flags(), own, std::move(given), problems);
 }
 
 } // namespace llumnix

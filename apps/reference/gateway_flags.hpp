@@ -28,8 +28,7 @@ void set_reference_defaults(cluster_config& config);
 /// configuration say otherwise.
 flag_effects apply_reference_flags(given_flags given, cluster_config& config);
 
-/// Whoever writes flags is told of flags: problems with knobs that given ones set, `extra-args`
-/// included, are named "--dispatch-top-k (scheduler.dispatch_top_k)". Others stay as they are.
+/// Names problems by these flags (flag_names.hpp).
 void name_flags(given_flags given, std::vector<config_problem>& problems);
 
 } // namespace llumnix

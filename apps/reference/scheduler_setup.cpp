@@ -1,5 +1,6 @@
 #include "apps/reference/scheduler_setup.hpp"
 
+#include "apps/reference/flag_names.hpp"
 #include "config/notation.hpp"
 #include "integrations/discovery/engine_list.hpp"
 
@@ -130,7 +131,11 @@ private:
 
   void read_endpoints() {
     constexpr auto name = "llm-backend-endpoints";
-    auto list = read_engine_list(values_.text(name));
+    const auto& text = values_.text(name);
+    if (text.find('@') != text.npos)
+      return wrong(
+        name, "takes no options of engines; write them to a file and --set discovery.files=FILE");
+    auto list = read_engine_list(text);
     for (auto& problem : list.problems)
       wrong(name, problem.sentence);
     if (list.engines.empty() && list.problems.empty())
@@ -148,6 +153,20 @@ private:
 
 flag_effects set_up_scheduler(const given_flags& given, cluster_config& config) {
   return setup{read_scheduler_flags(given), config}.run();
+}
+
+void name_scheduler_flags(given_flags given, std::vector<config_problem>& problems) {
+  // Those that work by code of their own and set a knob.
+  static constexpr flag_and_knob own[] = {
+    {"port", "scheduler.http"},
+    {"host", "scheduler.http"},
+    {"cms-redis-host", "redis.address"},
+    {"cms-redis-port", "redis.address"},
+    {"llm-backend-endpoints", "gateway.engines"},
+    {"discovery-redis-host", "discovery.redis"},
+    {"discovery-redis-port", "discovery.redis"},
+    {"discovery-etcd-endpoints", "discovery.etcd"}};
+  name_flags(scheduler_flags(), own, std::move(given), problems);
 }
 
 } // namespace llumnix

@@ -9,4 +9,7 @@ namespace llumnix {
 /// its roles, how it places, and where it finds statuses or engines.
 flag_effects set_up_scheduler(const given_flags& given, cluster_config& config);
 
+/// Names problems by these flags (flag_names.hpp).
+void name_scheduler_flags(given_flags given, std::vector<config_problem>& problems);
+
 } // namespace llumnix

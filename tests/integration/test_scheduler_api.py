@@ -465,6 +465,15 @@ class Start(unittest.TestCase):
         self.assertIn("--colocated-rescheduling-mode: this build has no", self.refused("--host", "127.0.0.1", "--colocated-rescheduling-mode"))
         self.assertIn("--scheduling-policy", self.refused("--host", "127.0.0.1", "--scheduling-policy", "flod"))
 
+    def test_what_is_wrong_is_told_by_the_flag_that_was_given(self):
+        here = ("--host", "127.0.0.1", "--port", "0")
+        lite = (*here, "--enable-full-mode-scheduling=false", "--llm-backend-discovery", "endpoints", "--llm-backend-endpoints")
+        self.assertIn("--llm-backend-endpoints: takes no options of engines", self.refused(*lite, "type=prefill@127.0.0.1:1"))
+        self.assertIn("--llm-backend-endpoints (gateway.engines): http://localhost:1 is the same place as 127.0.0.1:1",
+                      self.refused(*lite, "127.0.0.1:1,localhost:1"))
+        self.assertIn("--dispatch-top-k: 0 is below 1", self.refused(*here, "--dispatch-top-k", "0"))
+        self.assertIn("--enable-adaptive-pd (scheduler.adaptive_pd)", self.refused(*here, "--enable-adaptive-pd"))
+
 
 if __name__ == "__main__":
     unittest.main()
