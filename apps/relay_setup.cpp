@@ -68,7 +68,8 @@ relay_setup::relay_setup(
       metrics.attach(),
       part->engines,
       is_cache_aware(config.scheduler)
-        || (!config.gateway.scheduler.empty() && config.gateway.scheduler_tokens)});
+        || (!config.gateway.scheduler.empty() && config.gateway.scheduler_tokens),
+      wall});
     loops[i]->relays = part->table.get();
     loops_.push_back(std::move(part));
   }

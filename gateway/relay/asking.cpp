@@ -13,13 +13,14 @@ constexpr std::size_t counted_body_max = 1024 * 1024; // above it a copy costs m
 
 asked_body
 begin_with(std::string_view body, const relay_request& request, const engine_endpoint& engine) {
-  auto made = first_body(body, request, engine.token_ids && request.stream);
+  bool asks_ids = engine.token_ids && request.stream;
+  auto made = first_body(body, request, asks_ids);
   bool counts = request.stream && !engine.token_ids && engine.continues_text
                 && !request.continuous_usage && relay_stream::suits_text(request)
                 && body.size() <= counted_body_max;
   if (!counts)
-    return {std::move(made), false};
-  return {{0, counted_body(std::string{body.substr(0, made.kept)} + made.rest)}, true};
+    return {std::move(made), false, asks_ids && !request.wants_token_ids};
+  return {{0, counted_body(std::string{body.substr(0, made.kept)} + made.rest)}, true, false};
 }
 
 } // namespace
@@ -49,12 +50,14 @@ result<asked_body> ask_for(
     return begin_with(body, request, engine);
   if (from.where == resumption::from::ids)
     return asked_body{
-      {0, continuation_body(body, request, from.ids, from.kept, engine.context_tokens)}, false};
+      {0, continuation_body(body, request, from.ids, from.kept, engine.context_tokens)},
+      false,
+      !request.wants_token_ids};
   bool counts = engine.continues_text && !request.continuous_usage;
   auto made = text_continuation_body(body, request, from.text, from.kept, counts);
   if (!made)
     return std::move(made).error();
-  return asked_body{{0, std::move(*made)}, counts};
+  return asked_body{{0, std::move(*made)}, counts, false};
 }
 
 } // namespace llumnix::relay

@@ -15,6 +15,7 @@ namespace llumnix::relay {
 struct asked_body {
   engine_body body;         ///< after `kept` bytes of the client's
   bool hides_usage = false; ///< it counts for the gateway: what it says of usage is not passed on
+  bool hides_ids = false;   ///< it tells token ids to the gateway: they are not passed on
 };
 
 /// Tokens that a whole reply may have, as far as is known before it comes: `max_tokens`, else 4096,

@@ -7,6 +7,8 @@
 namespace llumnix::relay {
 namespace {
 
+const std::string by_id = "token_id:";
+
 /// The arrays of a completion's log-probabilities, as JSON.
 struct columns {
   std::string_view tokens;
@@ -113,7 +115,9 @@ void append_moved_logprobs(
   object.close();
 }
 
-void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top, std::size_t skip) {
+void append_chat_logprobs(
+  std::string& out, json_cursor& at, std::uint32_t top, std::size_t skip,
+  std::span<const token_id> ids) {
   auto told = read_columns(at);
   if (!told.tokens.starts_with('[') || !told.logprobs.starts_with('[')) {
     out += "null";
@@ -127,6 +131,7 @@ void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top, 
     skip_elements(*column, skip);
   }
   std::string text;
+  std::string name;
   out += R"({"content":[)";
   for (bool first = true; tokens.next_element() && logprobs.next_element(); first = false) {
     if (tokens.peek() != '"')
@@ -136,8 +141,13 @@ void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top, 
     text.clear();
     append_unescaped(text, inside_quotes(tokens.skip()));
     object_writer object{out};
-    append_token(object, out, text, logprobs.skip());
-    if (text.starts_with("token_id:"))
+    bool goes_by_id = text.starts_with(by_id);
+    name = text;
+    if (skip < ids.size() && !goes_by_id)
+      name = by_id + std::to_string(ids[skip]);
+    ++skip;
+    append_token(object, out, name, logprobs.skip());
+    if (goes_by_id)
       out += "null";
     else
       append_bytes(out, text);

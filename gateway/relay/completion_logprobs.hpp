@@ -1,9 +1,11 @@
 #pragma once
 
 #include "gateway/relay/json_cursor.hpp"
+#include "runtime/base/ids.hpp"
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 namespace llumnix::relay {
@@ -21,8 +23,11 @@ void append_moved_logprobs(
 
 /// Appends it in the form of a chat, {"content":[{token, logprob, bytes, top_logprobs}…]}, with the
 /// first `top` alternatives of each token: a completion tells one more. Its first `skip` tokens are
-/// left out. Null where it has another form. Of a token that goes by its id
-/// (`return_tokens_as_token_ids`) the bytes are not known: null.
-void append_chat_logprobs(std::string& out, json_cursor& at, std::uint32_t top, std::size_t skip);
+/// left out. Null where it has another form. `ids`: of all its tokens, which are to go by them
+/// (`return_tokens_as_token_ids`); empty where not. Of a token that the engine itself calls by its
+/// id the bytes are not known: null.
+void append_chat_logprobs(
+  std::string& out, json_cursor& at, std::uint32_t top, std::size_t skip,
+  std::span<const token_id> ids);
 
 } // namespace llumnix::relay

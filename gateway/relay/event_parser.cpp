@@ -11,7 +11,8 @@ constexpr std::uint64_t max_count = std::uint64_t{1} << 53; // of tokens
 /// them, each with a comma.
 class member_cuts {
 public:
-  member_cuts(std::vector<chunk_reader::cut>& cuts, const json_cursor& at) : cuts_{cuts}, at_{at} {}
+  member_cuts(std::vector<chunk_reader::part>& cuts, const json_cursor& at)
+    : cuts_{cuts}, at_{at} {}
 
   /// A member was found.
   void begin() {
@@ -32,7 +33,7 @@ public:
   }
 
 private:
-  std::vector<chunk_reader::cut>& cuts_;
+  std::vector<chunk_reader::part>& cuts_;
   const json_cursor& at_;
   std::size_t begin_ = 0; ///< of the member found last
   std::size_t last_end_ = 0;
@@ -57,27 +58,26 @@ bool says_nothing(std::string_view value) {
 
 void event_parser::read() {
   at_.enter_object();
-  member_cuts members{cuts_, at_};
+  member_cuts members{parts_.usages, at_};
   while (at_.next_member()) {
     members.begin();
-    members.end(read_member(at_.key()));
+    bool usage = at_.key() == "usage";
+    read_member(at_.key());
+    members.end(usage);
   }
   facts_.choices.resize(choices_);
   if (at_.finished())
     conclude();
 }
 
-/// True for a member to be left out.
-bool event_parser::read_member(std::string_view key) {
-  bool ids = key == "prompt_token_ids";
-  bool usage = key == "usage";
-  if (ids)
+void event_parser::read_member(std::string_view key) {
+  if (key == "prompt_token_ids")
     read_prompt_ids();
   else if (key == "choices")
     read_choices();
   else if (key == "id")
     read_text(facts_.id);
-  else if (usage)
+  else if (key == "usage")
     read_usage();
   else if (key == "error")
     read_error();
@@ -89,7 +89,6 @@ bool event_parser::read_member(std::string_view key) {
     code_ = at_.skip();
   else
     at_.skip();
-  return ids || (usage && cut_usage_);
 }
 
 void event_parser::read_choices() {
@@ -109,19 +108,15 @@ void event_parser::read_choice(chunk_choice& choice) {
   clear(choice);
   choice_form form;
   at_.enter_object();
-  member_cuts members{cuts_, at_};
-  while (at_.next_member()) {
-    members.begin();
-    members.end(read_choice_member(at_.key(), choice, form));
-  }
+  while (at_.next_member())
+    read_choice_member(at_.key(), choice, form);
   if (!form.index || form.texts != 1)
     at_.fail("no choice of a chunk");
   choice.role_only = form.role && choice.text.empty() && choice.ids.empty()
                      && choice.finish_reason.empty() && !choice.other_delta;
 }
 
-/// True for a member that holds token ids.
-bool event_parser::read_choice_member(
+void event_parser::read_choice_member(
   std::string_view key, chunk_choice& choice, choice_form& form) {
   if (key == "index") {
     choice.index
@@ -137,14 +132,11 @@ bool event_parser::read_choice_member(
     read_text(choice.finish_reason);
   } else if (key == "token_ids") {
     read_ids(choice.ids);
-    return true;
   } else if (key == "prompt_token_ids") {
     read_prompt_ids();
-    return true;
   } else {
     at_.skip();
   }
-  return false;
 }
 
 void event_parser::read_delta(chunk_choice& choice, choice_form& form) {
@@ -253,9 +245,11 @@ void event_parser::read_ids(std::vector<token_id>& ids) {
   ids.clear();
   if (skip_null())
     return;
+  auto begin = at_.offset();
   at_.enter_array();
   while (at_.next_element())
     ids.push_back(static_cast<token_id>(at_.read_unsigned(std::numeric_limits<token_id>::max())));
+  parts_.ids.push_back({begin, at_.offset()});
 }
 
 void event_parser::read_prompt_ids() {

@@ -13,12 +13,10 @@ namespace llumnix::relay {
 /// Reads the object of one event, of either endpoint or an error, in one pass.
 class event_parser {
 public:
-  /// Of `facts` the choices may hold earlier ones: their buffers are used again. `cuts` becomes the
-  /// bytes of the members with token ids, and with `cut_usage` of that with the usage, each with a
-  /// comma.
-  event_parser(
-    json_cursor& at, chunk_facts& facts, std::vector<chunk_reader::cut>& cuts, bool cut_usage)
-    : at_{at}, facts_{facts}, cuts_{cuts}, cut_usage_{cut_usage} {}
+  /// Of `facts` the choices may hold earlier ones: their buffers are used again. `parts` becomes
+  /// the bytes of the arrays of token ids and of the members with a usage.
+  event_parser(json_cursor& at, chunk_facts& facts, chunk_reader::parts& parts)
+    : at_{at}, facts_{facts}, parts_{parts} {}
 
   /// Whether the event is none is told by the cursor's failure.
   void read();
@@ -31,10 +29,10 @@ private:
     int texts = 0; ///< `delta` or `text`
   };
 
-  bool read_member(std::string_view key);
+  void read_member(std::string_view key);
   void read_choices();
   void read_choice(chunk_choice& choice);
-  bool read_choice_member(std::string_view key, chunk_choice& choice, choice_form& form);
+  void read_choice_member(std::string_view key, chunk_choice& choice, choice_form& form);
   void read_delta(chunk_choice& choice, choice_form& form);
   void read_usage();
   void read_prompt_details();
@@ -50,8 +48,7 @@ private:
 
   json_cursor& at_;
   chunk_facts& facts_;
-  std::vector<chunk_reader::cut>& cuts_;
-  bool cut_usage_;
+  chunk_reader::parts& parts_;
   std::size_t choices_ = 0; ///< read so far
   bool has_choices_ = false;
   bool error_ = false;

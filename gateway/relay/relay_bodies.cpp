@@ -52,7 +52,7 @@ constexpr auto replaced = std::to_array<std::string_view>(
 constexpr auto of_chats = std::to_array<std::string_view>(
   {"messages", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call",
    "chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
-   "documents", "max_completion_tokens", "logprobs", "top_logprobs"});
+   "documents", "max_completion_tokens", "logprobs", "top_logprobs", "return_tokens_as_token_ids"});
 
 void add_ids(std::string& out, std::span<const token_id> ids) {
   out += '[';

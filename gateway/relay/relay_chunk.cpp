@@ -33,7 +33,8 @@ result<const chunk_facts*> chunk_reader::read(std::string_view data, bool hide_u
   if (event_.capacity() > kept_capacity)
     *this = chunk_reader{};
   event_ = data;
-  cuts_.clear();
+  parts_.ids.clear();
+  parts_.usages.clear();
   clear(facts_); // but for the choices, whose buffers are used again
   if (trimmed(data) == "[DONE]") {
     facts_.choices.clear();
@@ -41,34 +42,39 @@ result<const chunk_facts*> chunk_reader::read(std::string_view data, bool hide_u
     return &facts_;
   }
   json_cursor at{event_};
-  event_parser{at, facts_, cuts_, hide_usage}.read();
+  event_parser{at, facts_, parts_}.read();
   if (!at.failed()) {
     if (hide_usage)
-      cut_out();
+      cut_usage();
     return &facts_;
   }
   event_.clear();
-  cuts_.clear();
+  parts_.ids.clear();
   return error{
     errc::bad_message, fmt::format("byte {} of an event: {}", at.offset(), at.problem())};
 }
 
-void chunk_reader::cut_out() {
+void chunk_reader::cut_usage() {
   if (facts_.kind != chunk_facts::type::tokens)
-    cuts_.clear();
-  for (auto at = cuts_.rbegin(); at != cuts_.rend(); ++at)
-    event_.erase(at->begin, at->end - at->begin);
-  cuts_.clear();
+    return;
+  for (auto cut = parts_.usages.rbegin(); cut != parts_.usages.rend(); ++cut) {
+    auto length = cut->end - cut->begin;
+    event_.erase(cut->begin, length);
+    for (auto& ids : parts_.ids)
+      if (ids.begin >= cut->end)
+        ids = {ids.begin - length, ids.end - length};
+  }
 }
 
-void chunk_reader::append_as_sent(std::string& out, const relay_request& request) const {
+void chunk_reader::append_as_sent(std::string& out, bool hide_ids) const {
   std::string_view event{event_};
   out += "data: ";
   std::size_t from = 0;
-  if (!request.wants_token_ids)
-    for (const auto& left_out : cuts_) {
-      append_event_text(out, event.substr(from, left_out.begin - from));
-      from = left_out.end;
+  if (hide_ids)
+    for (const auto& ids : parts_.ids) {
+      append_event_text(out, event.substr(from, ids.begin - from));
+      out += "null";
+      from = ids.end;
     }
   append_event_text(out, event.substr(from));
   out += "\n\n";

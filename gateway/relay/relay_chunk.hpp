@@ -42,31 +42,37 @@ struct chunk_facts {
 class chunk_reader {
 public:
   /// Understands one event. `bad_message` for what is no JSON object or no chunk of either
-  /// endpoint. The facts stay valid until the next call. `hide_usage`: the client asked neither for
-  /// the usage on each chunk nor for token ids, so from here on the event is without both; one with
-  /// nothing but a usage stays as it is.
+  /// endpoint. The facts stay valid until the next call. `hide_usage`: it was not the client that
+  /// asked for the usage on each chunk, so from here on the event is without it; one with nothing
+  /// but a usage stays as it is.
   result<const chunk_facts*> read(std::string_view data, bool hide_usage = false);
 
   /// The event last read, as it was sent; empty if it was refused.
   std::string_view event() const { return event_; }
 
   /// Appends the event last read as the client of the engine that began is to see it,
-  /// "data: {…}\n\n": the engine's bytes, without the token ids where the client did not ask for
-  /// them.
-  void append_as_sent(std::string& out, const relay_request& request) const;
+  /// "data: {…}\n\n": the engine's bytes. `hide_ids`: it was not the client that asked for token
+  /// ids, so there is a null in their place, as vLLM has it where nobody asks.
+  void append_as_sent(std::string& out, bool hide_ids) const;
+  const chunk_facts& facts() const { return facts_; }
 
-  /// Bytes of the event to be left out, first and behind the last.
-  struct cut {
+  /// Bytes of the event, first and behind the last.
+  struct part {
     std::size_t begin = 0;
     std::size_t end = 0;
   };
+  /// What may have to be hidden, in order.
+  struct parts {
+    std::vector<part> ids;    ///< arrays
+    std::vector<part> usages; ///< members, each with a comma
+  };
 
 private:
-  void cut_out();
+  void cut_usage();
 
   std::string event_;
   chunk_facts facts_;
-  std::vector<cut> cuts_; ///< the members to be left out, in order
+  parts parts_;
 };
 
 /// Shows the stream of an engine that goes on (chunks of /v1/completions) as the stream that began:
@@ -92,15 +98,16 @@ public:
 private:
   std::string_view as_first(std::string_view key, std::string_view value) const;
   void append_choices(
-    std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-    std::size_t repeated) const;
+    std::string& out, json_cursor& at, const chunk_reader& from, std::string_view text,
+    std::uint64_t text_offset, std::size_t repeated) const;
   void append_choice(
-    std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-    std::size_t repeated) const;
+    std::string& out, json_cursor& at, const chunk_choice& facts, std::string_view text,
+    std::uint64_t text_offset, std::size_t repeated) const;
 
   openai::endpoint kind_;
   bool wants_token_ids_;
   std::uint32_t top_logprobs_;
+  bool tokens_as_ids_;
   /// What is said as the first event said it, as JSON; empty where it did not.
   std::string id_;
   std::string created_;

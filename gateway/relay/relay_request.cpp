@@ -87,6 +87,7 @@ void read_logprobs(request_fields& body, relay_request& request) {
   bool chat = request.kind == openai::endpoint::chat;
   auto top = chat ? body.integer("top_logprobs") : body.integer("logprobs");
   request.logprobs = chat ? body.boolean("logprobs") : top.has_value();
+  request.tokens_as_ids = body.boolean("return_tokens_as_token_ids");
   if (top)
     request.top_logprobs = *top < 0 ? most : clamped(*top);
 }
@@ -107,10 +108,13 @@ bool has_format(std::string_view format) {
 }
 
 /// The first that applies, in the order in which they are told of.
-std::string_view find_single_use(request_fields& body, const prompt_size& size) {
+std::string_view
+find_single_use(request_fields& body, const relay_request& request, const prompt_size& size) {
   auto above = [&](field_name name, std::int64_t least) {
     return body.integer(name).value_or(least) > least;
   };
+  bool named_alternatives = request.kind == openai::endpoint::chat && request.tokens_as_ids
+                            && request.logprobs && request.top_logprobs > 0;
   bool sampled = body.number("temperature", 1) > 0;
   using row = std::pair<bool, std::string_view>;
   const row rows[]{
@@ -137,6 +141,7 @@ std::string_view find_single_use(request_fields& body, const prompt_size& size) 
     {body.holds_something("logits_processors"), "logits_processors"},
     {above("thinking_token_budget", -1), "thinking_token_budget"},
     {body.holds_something("repetition_detection"), "repetition_detection"},
+    {named_alternatives, "return_tokens_as_token_ids"},
     {body.has("kv_transfer_params"), "kv_transfer_params"},
   };
   auto found
@@ -174,7 +179,7 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
   const auto& size = fields.size();
   request.prompt_tokens = size.tokens();
   request.choices = count_choices(fields, size);
-  request.single_use = find_single_use(fields, size);
+  request.single_use = find_single_use(fields, request, size);
   if (fields.failure())
     return std::move(*fields.failure());
   request.layout = fields.layout();

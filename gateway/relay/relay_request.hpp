@@ -40,6 +40,7 @@ struct relay_request {
   std::uint32_t stop_reach = 0;
   bool greedy = false; ///< temperature 0: what is asked for once more is the same
   bool logprobs = false;
+  bool tokens_as_ids = false; ///< `return_tokens_as_token_ids`: log-probabilities name tokens so
   std::uint32_t top_logprobs = 0;  ///< alternatives asked for at each token; all at the highest
   std::uint32_t prompt_tokens = 0; ///< ids given, or an estimate: a quarter of the prompt's bytes
   /// What of it no second engine can go on with once tokens were delivered: "seed" (with
@@ -47,8 +48,9 @@ struct relay_request {
   /// "structured_outputs", "guided_*", "regex", "ebnf", "json_schema", "tools", "functions", "n",
   /// "prompt" (several), "prompt_embeds", "messages" (not only text), "best_of", "echo", "suffix",
   /// "use_beam_search", "prompt_logprobs", "logits_processors", "thinking_token_budget",
-  /// "repetition_detection", "kv_transfer_params": the first of them, in this order. Empty: all
-  /// carries over (guides/vllm.md 6 and 7).
+  /// "repetition_detection", "return_tokens_as_token_ids" (of a chat with alternatives: their ids
+  /// and the token's own text come in no one form), "kv_transfer_params": the first of them, in
+  /// this order. Empty: all carries over (guides/vllm.md 6 and 7).
   std::string_view single_use;
   std::optional<std::int32_t> priority; ///< lower goes first; none where it is not given
   body_layout layout;                   ///< of the body it was read from

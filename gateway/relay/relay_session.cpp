@@ -3,11 +3,11 @@
 #include "gateway/openai/api_error.hpp"
 #include "gateway/relay/asking.hpp"
 #include "gateway/relay/relay_table.hpp"
+#include "gateway/relay/retry_after.hpp"
 #include "gateway/relay/whole_reply.hpp"
 #include "runtime/base/log.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
 namespace llumnix::relay {
@@ -16,8 +16,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto retry_pause = 100ms;              // once every engine has failed
-constexpr std::chrono::seconds longest_rest{60}; // of an engine's own `Retry-After`
+constexpr auto retry_pause = 100ms; // once every engine has failed
 constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
 constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
 constexpr std::size_t reply_max = 64 * 1024 * 1024;
@@ -35,13 +34,6 @@ std::string_view header(const net::http_reply& reply, std::string_view name) {
 /// Another engine may answer it differently.
 bool worth_a_retry(int status) {
   return status == 408 || status == 429 || status >= 500;
-}
-
-std::chrono::seconds retry_after(const net::http_reply& reply) {
-  auto text = header(reply, "retry-after");
-  std::uint32_t seconds = 0;
-  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  return ec == std::errc{} ? std::min(std::chrono::seconds{seconds}, longest_rest) : 0s;
 }
 
 } // namespace
@@ -128,6 +120,7 @@ void relay_session::ask(const stream_owner& owner) {
   if (!asked)
     return fail(std::move(asked.error()).while_doing(why_));
   stream_.hide_usage(asked->hides_usage);
+  stream_.hide_ids(asked->hides_ids);
   phase_ = phase::asking;
   reply_ = {};
   events_.reset();
@@ -259,6 +252,8 @@ void relay_session::on_end(const error& failure) {
   auto code = failure.code == errc::too_long ? errc::bad_message : failure.code; // not the client's
   if (code != errc::ok)
     return lose_engine({code, without_address(failure.context)});
+  if (events_ && stream_.on_end(table_.chunks(), out_))
+    return complete();
   if (events_)
     return lose_engine({errc::disconnected, "the engine ended the stream before its output"});
   on_whole_reply();
@@ -317,8 +312,11 @@ void relay_session::on_refusal() {
       std::move(reply_), "failed", {errc::invalid_argument, "the engine refused the request"});
   }
   auto* trouble = table_.services().engines.trouble(owner_->instance);
-  if (auto pause = retry_after(reply_); pause > 0s && trouble)
-    trouble->rest(table_.now() + pause, table_.now());
+  auto now = table_.now();
+  auto pause = asked_rest(
+    header(reply_, "retry-after"), header(reply_, "date"), table_.services().wall.at(now));
+  if (pause > 0ms && trouble)
+    trouble->rest(now + pause, now);
   else if (reply_.status != 408) // which may be the client's
     note_failure(errc::unreachable);
   answer_.reset();

@@ -84,6 +84,16 @@ relay_stream::on_event(chunk_reader& reader, std::string_view data, std::string&
   return on_tokens(reader, facts, data, out);
 }
 
+bool relay_stream::on_end(chunk_reader& reader, std::string& out) {
+  if (!begun_ || finished_ < request_->choices)
+    return false;
+  show_held_usage(reader, out);
+  if (request_->include_usage && !usage_shown_)
+    return false;
+  openai::chunk_writer::write_done(out);
+  return true;
+}
+
 relay_stream::verdict relay_stream::on_tokens(
   chunk_reader& reader, const chunk_facts& facts, std::string_view data, std::string& out) {
   for (const auto& choice : facts.choices) {
@@ -166,7 +176,7 @@ relay_stream::verdict relay_stream::begin_with(
   }
   for (const auto& choice : facts.choices)
     begun_ |= !choice.role_only || !choice.ids.empty() || !choice.finish_reason.empty();
-  reader.append_as_sent(begun_ ? out += std::exchange(pending_, {}) : pending_, *request_);
+  reader.append_as_sent(begun_ ? out += std::exchange(pending_, {}) : pending_, hides_ids_);
   note_tokens(facts);
   return verdict::go_on;
 }

@@ -52,6 +52,9 @@ public:
   };
   /// Takes an event of the engine that speaks now, and appends what the client is to see.
   verdict on_event(chunk_reader& reader, std::string_view data, std::string& out);
+  /// The engine has ended its answer in order, though without a [DONE]. Whether all was said; then
+  /// that is the client's end too, and `out` has it.
+  bool on_end(chunk_reader& reader, std::string& out);
   const error& failure() const { return failure_; }
   /// As an HTTP status.
   int refusal_status() const { return refusal_status_; }
@@ -64,6 +67,8 @@ public:
   /// The engine asked now is to tell the usage on every chunk, though the client did not ask: it is
   /// not to see it.
   void hide_usage(bool hidden) { hides_usage_ = hidden; }
+  /// The same of token ids.
+  void hide_ids(bool hidden) { hides_ids_ = hidden; }
 
   /// Whether the client has been sent anything.
   bool begun() const { return begun_; }
@@ -119,6 +124,7 @@ private:
   std::string held_usage_; ///< an event with the usage that came before the output's end
   std::optional<translator> translator_; ///< once another engine goes on
   bool hides_usage_ = false;
+  bool hides_ids_ = false;
   bool begun_ = false;
   bool ids_known_ = true;      ///< each token's id was told
   bool counted_ = true;        ///< each text came with the number of tokens so far

@@ -24,6 +24,7 @@ struct relay_services {
   request_probes& probes;
   engine_directory& engines;
   bool tells_prompts = false; ///< whoever places them wants prompts, where they are token ids
+  wall_clock wall{};
 };
 
 /// The relays of one I/O loop: requests whose engines are behind HTTP. Confined to the loop, and

@@ -6,6 +6,7 @@
 #include "gateway/relay/relay_chunk.hpp"
 
 #include <algorithm>
+#include <span>
 
 namespace llumnix::relay {
 namespace {
@@ -56,7 +57,8 @@ void append_usage(std::string& out, json_cursor& at, const openai::usage& counts
 translator::translator(const relay_request& request, std::string_view first)
   : kind_{request.kind},
     wants_token_ids_{request.wants_token_ids},
-    top_logprobs_{request.top_logprobs} {
+    top_logprobs_{request.top_logprobs},
+    tokens_as_ids_{request.tokens_as_ids} {
   json_cursor at{first};
   at.enter_object();
   while (at.next_member()) {
@@ -87,7 +89,7 @@ void translator::append(
     auto key = at.key();
     if (key == "choices" && at.peek() == '[') {
       object.name(key);
-      append_choices(out, at, text, text_offset, repeated);
+      append_choices(out, at, from, text, text_offset, repeated);
     } else if (key == "usage") {
       object.name(key);
       append_usage(out, at, counts);
@@ -116,21 +118,25 @@ std::string_view translator::as_first(std::string_view key, std::string_view val
 }
 
 void translator::append_choices(
-  std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-  std::size_t repeated) const {
+  std::string& out, json_cursor& at, const chunk_reader& from, std::string_view text,
+  std::uint64_t text_offset, std::size_t repeated) const {
   at.enter_array();
   out += '[';
-  for (bool first = true; at.next_element(); first = false) {
-    if (!first)
+  const auto& known = from.facts().choices; // fewer where an event has its choices twice
+  const chunk_choice nothing;
+  for (std::size_t i = 0; at.next_element(); ++i) {
+    if (i > 0)
       out += ',';
-    append_choice(out, at, first ? text : std::string_view{}, text_offset, repeated);
+    append_choice(
+      out, at, i < known.size() ? known[i] : nothing, i == 0 ? text : std::string_view{},
+      text_offset, repeated);
   }
   out += ']';
 }
 
 void translator::append_choice(
-  std::string& out, json_cursor& at, std::string_view text, std::uint64_t text_offset,
-  std::size_t repeated) const {
+  std::string& out, json_cursor& at, const chunk_choice& facts, std::string_view text,
+  std::uint64_t text_offset, std::size_t repeated) const {
   bool chat = kind_ == openai::endpoint::chat;
   object_writer object{out};
   at.enter_object();
@@ -139,7 +145,9 @@ void translator::append_choice(
     if (key == "logprobs" && repeated != all) {
       object.name(key);
       if (chat)
-        append_chat_logprobs(out, at, top_logprobs_, repeated);
+        append_chat_logprobs(
+          out, at, top_logprobs_, repeated,
+          tokens_as_ids_ ? std::span{facts.ids} : std::span<const token_id>{});
       else
         append_moved_logprobs(out, at, text_offset, repeated);
       continue;
@@ -158,10 +166,9 @@ void translator::append_choice(
     } else if (key == "logprobs") {
       object.add(key, "null");
     } else if (key == "token_ids") {
-      if (wants_token_ids_)
-        object.add(key, repeated == all ? "null" : value);
+      object.add(key, wants_token_ids_ && repeated != all ? value : "null");
     } else if (key == "prompt_token_ids") {
-      if (wants_token_ids_ && !chat) // said before, and now only true of this engine's prompt
+      if (!chat) // said before, and now only true of this engine's prompt
         object.add(key, "null");
     } else {
       object.add(key, value);

@@ -40,6 +40,7 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "repetition_detection",
    "response_format",
    "return_token_ids",
+   "return_tokens_as_token_ids",
    "seed",
    "stop",
    "stream",

@@ -51,6 +51,7 @@ TEST_CASE("an engine that begins tells ids, or counts for the gateway, or is jus
     auto asked = ask_for(body, read(openai::endpoint::chat, body), {}, engine(ids, text));
     REQUIRE(asked);
     CHECK(asked->hides_usage == hides_usage);
+    CHECK(asked->hides_ids == asks_ids);
     auto sent = json::parse(text_of(body, *asked));
     CHECK(sent.contains("return_token_ids") == asks_ids);
     if (hides_usage)

@@ -66,7 +66,7 @@ std::string sent(std::string_view data, bool ids = false) {
   chunk_reader reader;
   understood(reader, data);
   std::string out;
-  reader.append_as_sent(out, asked(endpoint::chat, ids));
+  reader.append_as_sent(out, !ids);
   return out;
 }
 
@@ -388,30 +388,31 @@ TEST_CASE("an event is passed on byte by byte, without ids nobody asked for") {
     == event(
       R"({"id":"chatcmpl-r1","object":"chat.completion.chunk","created":1700000000,"model":"tiny",)"
       R"("choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,)"
-      R"("finish_reason":null}],"prompt_text":null})"));
+      R"("finish_reason":null}],"prompt_token_ids":null,"prompt_text":null})"));
   CHECK(
     sent(text_opening)
     == event(
       R"({"id":"cmpl-r2","object":"text_completion","created":1700000009,"model":"tiny-b",)"
-      R"("choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":null,"stop_reason":null}]})"));
+      R"("choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":null,"stop_reason":null,)"
+      R"("prompt_token_ids":null,"token_ids":null}]})"));
   using row = std::pair<std::string_view, std::string_view>;
   for (
     auto [data, kept] :
     {row{
        R"({ "choices" : [ { "token_ids" : [ 1 ] , "index" : 0 , "text" : "\u0061" } ] , "x" : 1e0 })",
-       R"({ "choices" : [ { "index" : 0 , "text" : "\u0061" } ] , "x" : 1e0 })"},
+       R"({ "choices" : [ { "token_ids" : null , "index" : 0 , "text" : "\u0061" } ] , "x" : 1e0 })"},
      row{
        R"({"prompt_token_ids":[1],"token_ids":[9],"choices":[]})",
-       R"({"token_ids":[9],"choices":[]})"},
+       R"({"prompt_token_ids":null,"token_ids":[9],"choices":[]})"},
      row{
        R"({"choices":[{"prompt_token_ids":null,"token_ids":[1],"index":0,"text":"x"}],"prompt_token_ids":[]})",
-       R"({"choices":[{"index":0,"text":"x"}]})"},
+       R"({"choices":[{"prompt_token_ids":null,"token_ids":null,"index":0,"text":"x"}],"prompt_token_ids":null})"},
      row{
        R"({"choices":[{"index":0,"token_ids":[1],"prompt_token_ids":[2],"text":"x"},{"text":"","token_ids":[3],"index":1}]})",
-       R"({"choices":[{"index":0,"text":"x"},{"text":"","index":1}]})"},
+       R"({"choices":[{"index":0,"token_ids":null,"prompt_token_ids":null,"text":"x"},{"text":"","token_ids":null,"index":1}]})"},
      row{
        R"({"choices":[{"index":0,"tok\u0065n_ids":[1],"text":"x","token_ids":[2]}]})",
-       R"({"choices":[{"index":0,"text":"x"}]})"},
+       R"({"choices":[{"index":0,"tok\u0065n_ids":null,"text":"x","token_ids":null}]})"},
      row{
        R"({"choices":[{"index":0,"text":"x","y":{"token_ids":[1]}}],"z":[{"prompt_token_ids":1}]})",
        R"({"choices":[{"index":0,"text":"x","y":{"token_ids":[1]}}],"z":[{"prompt_token_ids":1}]})"}}) {
@@ -438,9 +439,10 @@ TEST_CASE("wherever the ids are, the rest stays as it was") {
     std::shuffle(outer.begin(), outer.end(), random);
     auto data = "{" + outer[0] + " ," + outer[1] + "," + outer[2] + "}";
     auto expected = nlohmann::json::parse(data);
-    expected.erase("prompt_token_ids");
-    expected["choices"][0].erase("token_ids");
-    expected["choices"][0].erase("prompt_token_ids");
+    expected["prompt_token_ids"] = nullptr;
+    for (const auto* name : {"token_ids", "prompt_token_ids"})
+      if (auto& choice = expected["choices"][0]; choice.contains(name))
+        choice[name] = nullptr;
     CAPTURE(data);
     auto out = sent(data);
     REQUIRE(nlohmann::json::parse(data_of(out)) == expected);
@@ -450,7 +452,8 @@ TEST_CASE("wherever the ids are, the rest stays as it was") {
 TEST_CASE("line breaks between tokens stay within the event") {
   CHECK(
     sent("{\"choices\":\n[{\"index\":0,\r\"text\":\"a\\n\",\n\"token_ids\":[1]}]}")
-    == "data: {\"choices\":\ndata: [{\"index\":0,\ndata: \"text\":\"a\\n\"}]}\n\n");
+    == "data: {\"choices\":\ndata: [{\"index\":0,\ndata: \"text\":\"a\\n\",\ndata: "
+       "\"token_ids\":null}]}\n\n");
   auto out = shown(
     asked(endpoint::chat), chat_opening,
     "{\"choices\":[{\"index\":\n0,\"text\":\"a\",\"x\":[1,\n\n2]}],\"y\":{\n}}", "b");
@@ -475,8 +478,10 @@ TEST_CASE("very many ids are read") {
   CHECK(facts.prompt_ids == expected);
   CHECK(facts.choices.at(0).ids == expected);
   std::string out;
-  reader.append_as_sent(out, asked(endpoint::completions));
-  CHECK(out == event(R"({"choices":[{"index":0,"text":""}]})"));
+  reader.append_as_sent(out, true);
+  CHECK(
+    out
+    == event(R"({"prompt_token_ids":null,"choices":[{"index":0,"text":"","token_ids":null}]})"));
   CHECK(understood(reader, chat_token).choices.at(0).ids.size() == 2);
 }
 
@@ -510,7 +515,7 @@ TEST_CASE("garbled events do no harm") {
         continue;
       ++understood_ones;
       std::string out;
-      reader.append_as_sent(out, asked(endpoint::chat));
+      reader.append_as_sent(out, true);
       if (!nlohmann::json::accept(data_of(out)))
         FAIL(garbled << " became " << out);
       for (auto kind : {endpoint::chat, endpoint::completions}) {
@@ -530,13 +535,13 @@ TEST_CASE("a completion's chunk goes on with a chat") {
     == event(
       R"({"id":"chatcmpl-r1","object":"chat.completion.chunk","created":1700000000,"model":"tiny",)"
       R"("choices":[{"index":0,"delta":{"content":"\"é\"\n"},"logprobs":null,"finish_reason":null,)"
-      R"("stop_reason":null}]})"));
+      R"("stop_reason":null,"token_ids":null}]})"));
   CHECK(
     shown(request, chat_opening, text_end, "")
     == event(
       R"({"id":"chatcmpl-r1","object":"chat.completion.chunk","created":1700000000,"model":"tiny",)"
       R"("choices":[{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"length",)"
-      R"("stop_reason":null}],"system_fingerprint":"vllm-0.32.0-5c217ed0"})"));
+      R"("stop_reason":null,"token_ids":null}],"system_fingerprint":"vllm-0.32.0-5c217ed0"})"));
   CHECK(
     shown(asked(endpoint::chat, true), chat_opening, text_opening, "a")
     == event(
@@ -554,7 +559,8 @@ TEST_CASE("a completion's chunk goes on with another's") {
     shown(asked(endpoint::completions), first, text_end, "x")
     == event(
       R"({"id":"cmpl-r1","object":"text_completion","created":17,"model":"tiny",)"
-      R"("choices":[{"index":0,"text":"x","logprobs":null,"finish_reason":"length","stop_reason":null}],)"
+      R"("choices":[{"index":0,"text":"x","logprobs":null,"finish_reason":"length","stop_reason":null,)"
+      R"("prompt_token_ids":null,"token_ids":null}],)"
       R"("system_fingerprint":"fp \u0031"})"));
   CHECK(
     shown(asked(endpoint::completions, true), first, text_opening, "a")
@@ -678,6 +684,27 @@ TEST_CASE("log-probabilities take the form of the stream that began") {
     CHECK(text(same) == event(choice(same)));
 }
 
+TEST_CASE("tokens that go by their ids keep their bytes") {
+  auto request = asked(endpoint::chat);
+  request.tokens_as_ids = true;
+  constexpr std::string_view data
+    = R"({"choices":[{"index":0,"text":"ab","logprobs":{"tokens":["a","é","token_id:9"],)"
+      R"("token_logprobs":[-1,-2,-3]},"token_ids":[68,69,9]}]})";
+  auto content = nlohmann::json::parse(
+    data_of(shown(request, "{}", data, "ab", 1)))["choices"][0]["logprobs"]["content"];
+  REQUIRE(content.size() == 2);
+  CHECK(content[0]["token"] == "token_id:69");
+  CHECK(content[0]["bytes"] == nlohmann::json({195, 169}));
+  CHECK(content[1]["token"] == "token_id:9"); // an engine that does so by itself
+  CHECK(content[1]["bytes"].is_null());
+  // Fewer ids than tokens, and choices that come twice: no harm.
+  for (
+    const auto* odd :
+    {R"({"choices":[{"index":0,"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[-1,-2]},"token_ids":[68]}]})",
+     R"({"choices":[{"index":0,"text":"ab","logprobs":{"tokens":["a"],"token_logprobs":[-1]}}],"choices":[]})"})
+    CHECK(shown(request, "{}", odd, "ab").find("logprobs") != std::string::npos);
+}
+
 TEST_CASE("a usage that the client did not ask for is left out, but not where it is all") {
   using row = std::pair<std::string_view, std::string_view>;
   chunk_reader reader;
@@ -688,10 +715,10 @@ TEST_CASE("a usage that the client did not ask for is left out, but not where it
        R"({"id":"x","choices":[{"index":0,"text":"a"}]})"},
      row{
        R"({"usage": {"completion_tokens":3} , "choices":[{"token_ids":[1],"index":0,"text":"a"}]})",
-       R"({"choices":[{"index":0,"text":"a"}]})"},
+       R"({"choices":[{"token_ids":[1],"index":0,"text":"a"}]})"},
      row{
        R"({"a":1,"usage":null,"prompt_token_ids":[2],"choices":[{"index":0,"delta":{}}],"b":2})",
-       R"({"a":1,"choices":[{"index":0,"delta":{}}],"b":2})"},
+       R"({"a":1,"prompt_token_ids":[2],"choices":[{"index":0,"delta":{}}],"b":2})"},
      row{
        R"({"choices":[],"usage":{"completion_tokens":3}})",
        R"({"choices":[],"usage":{"completion_tokens":3}})"}}) {
@@ -701,7 +728,7 @@ TEST_CASE("a usage that the client did not ask for is left out, but not where it
     CHECK((*read)->usage.has_value() == (data.find("null") == std::string_view::npos));
     CHECK(reader.event() == left);
     std::string out;
-    reader.append_as_sent(out, asked(endpoint::chat));
+    reader.append_as_sent(out, false);
     CHECK(out == event(left));
     out.clear();
     translator{asked(endpoint::completions), "{}"}.append(
@@ -724,7 +751,8 @@ TEST_CASE("tokens shown before are left out") {
     == event(R"({"choices":[{"index":0,"text":"","logprobs":null,"token_ids":null}]})"));
   CHECK(
     shown(asked(endpoint::chat), "{}", data, "", translator::all)
-    == event(R"({"choices":[{"index":0,"delta":{"content":""},"logprobs":null}]})"));
+    == event(
+      R"({"choices":[{"index":0,"delta":{"content":""},"logprobs":null,"token_ids":null}]})"));
 }
 
 } // namespace llumnix::relay

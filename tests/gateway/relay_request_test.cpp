@@ -375,6 +375,11 @@ TEST_CASE("what does not carry over to another engine is named") {
      row{R"({"thinking_token_budget":0})", "thinking_token_budget"},
      row{R"({"thinking_token_budget":-1})", ""},
      row{R"({"repetition_detection":{"max_pattern_size":3}})", "repetition_detection"},
+     row{
+       R"({"return_tokens_as_token_ids":true,"logprobs":true,"top_logprobs":1})",
+       "return_tokens_as_token_ids"},
+     row{R"({"return_tokens_as_token_ids":true,"logprobs":true,"top_logprobs":0})", ""},
+     row{R"({"return_tokens_as_token_ids":true})", ""},
      row{R"({"kv_transfer_params":{"a":1}})", "kv_transfer_params"},
      row{R"({"kv_transfer_params":1,"n":3,"presence_penalty":1,"seed":4})", "seed"},
      row{

@@ -311,6 +311,33 @@ TEST_CASE("a usage is told once the output has ended, and by the engine that end
   }
 }
 
+TEST_CASE("an end without [DONE] is one where all was said") {
+  chunk_reader reader;
+  for (bool chat : {false, true})
+    for (bool include_usage : {false, true})
+      for (bool usage_told : {false, true}) {
+        CAPTURE(include_usage);
+        CAPTURE(usage_told);
+        toy_engine engine;
+        engine.chat = chat;
+        engine.usage_at_end = usage_told;
+        auto request = request_of(engine, 8, false);
+        request.include_usage = include_usage;
+        auto events = engine.run(engine.prompt, 0, 8, "r", !chat);
+        REQUIRE(events.back() == "[DONE]");
+        for (std::size_t said = 0; said < events.size(); ++said) {
+          relay_stream stream{request};
+          std::string out;
+          REQUIRE(feed(stream, reader, events, said, out) == verdict::go_on);
+          auto all = events.size() - 1; // the output's end, and the usage behind it
+          bool whole
+            = include_usage ? usage_told && said == all : said + (usage_told ? 1 : 0) >= all;
+          CHECK(stream.on_end(reader, out) == whole);
+          CHECK(out.ends_with("data: [DONE]\n\n") == whole);
+        }
+      }
+}
+
 TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one") {
   chunk_reader reader;
   for (bool chat : {false, true})
@@ -332,6 +359,7 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
             client_view expected;
             {
               relay_stream stream{request};
+              stream.hide_ids(!wants_ids);
               std::string out;
               REQUIRE(feed(stream, reader, whole, whole.size(), out) == verdict::complete);
               expected.take(out);
@@ -339,10 +367,12 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
             for (std::size_t cut = 0; cut < whole.size(); ++cut)
               for (std::size_t second : {std::size_t{1000}, std::size_t{0}, std::size_t{4}}) {
                 relay_stream stream{request};
+                stream.hide_ids(!wants_ids);
                 std::string out;
                 auto last = feed(stream, reader, whole, cut, out);
                 for (auto limit : {second, std::size_t{1000}}) { // the second engine dies too
                   auto next = stream.resume();
+                  stream.hide_ids(!wants_ids);
                   if (last != verdict::go_on || !next)
                     break;
                   auto events

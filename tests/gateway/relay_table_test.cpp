@@ -1,4 +1,5 @@
 #include "gateway/relay/relay_table.hpp"
+#include "gateway/relay/retry_after.hpp"
 #include "gateway_rig.hpp"
 
 #include <doctest/doctest.h>
@@ -479,6 +480,16 @@ TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first t
           },
           2000},
         row{
+          "503 and until when", true,
+          [&] {
+            answer(
+              {503,
+               {{"Date", "Sun, 06 Nov 1994 08:49:37 GMT"},
+                {"Retry-After", "Sun, 06 Nov 1994 08:49:40 GMT"}},
+               {}});
+          },
+          3000},
+        row{
           "408", true,
           [&] {
             answer({408, {}, {}});
@@ -548,6 +559,26 @@ TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first t
     }
     table.give_up_all(draining);
     loop.run();
+  }
+}
+
+TEST_CASE("how long a reply asks to be left alone") {
+  struct row {
+    const char* retry_after;
+    const char* date;
+    std::int64_t ms;
+  };
+  constexpr unix_ms now = 784111777'000; // Sun, 06 Nov 1994 08:49:37 GMT
+  for (auto [retry_after, date, ms] :
+       {row{"", "", 0}, row{"2", "", 2000}, row{"0", "", 0}, row{"1.5", "", 1000},
+        row{"3600", "", 60'000}, row{"99999999999999999999", "", 60'000}, row{"-1", "", 0},
+        row{"2 s", "", 0}, row{"soon", "", 0}, row{"Sun, 06 Nov 1994 08:49:42 GMT", "", 5000},
+        row{"Sun, 06 Nov 1994 08:49:36 GMT", "", 0},
+        row{"Mon, 07 Nov 1994 08:49:37 GMT", "", 60'000},
+        row{"Sun, 06 Nov 1994 09:49:42 GMT", "Sun, 06 Nov 1994 09:49:40 GMT", 2000},
+        row{"Sun, 06 Nov 1994 08:49:42 GMT", "yesterday", 5000}}) {
+    CAPTURE(retry_after);
+    CHECK(relay::asked_rest(retry_after, date, now) == std::chrono::milliseconds{ms});
   }
 }
 

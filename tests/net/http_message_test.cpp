@@ -1,4 +1,5 @@
 #include "net/http_client.hpp"
+#include "net/http_date.hpp"
 #include "net/http_message.hpp"
 #include "net/http_writer.hpp"
 
@@ -114,4 +115,21 @@ TEST_CASE("a list of tokens lists each of them, in any case, and nothing else") 
     CAPTURE(value);
     CHECK(lists_token(value, token) == listed);
   }
+}
+
+TEST_CASE("dates are read in the three forms there are") {
+  using row = std::pair<const char*, std::optional<std::int64_t>>;
+  for (auto [text, seconds] : // the example of RFC 9110 5.6.7; 784111777 by `date -u +%s`
+       {row{"Sun, 06 Nov 1994 08:49:37 GMT", 784111777},
+        row{"Sunday, 06-Nov-94 08:49:37 GMT", 784111777},
+        row{"Sun Nov  6 08:49:37 1994", 784111777}, row{"Thu, 01 Jan 1970 00:00:00 GMT", 0},
+        row{"Sun, 06 Nov 1994 08:49:37 GMT ", std::nullopt},
+        row{"Sun, 06 Nov 1994 08:49:37 CET", std::nullopt},
+        row{"Sun, 06 Nov 1994 25:49:37 GMT", std::nullopt}, row{"", std::nullopt},
+        row{"120", std::nullopt}, row{"tomorrow", std::nullopt}}) {
+    CAPTURE(text);
+    CHECK(parse_http_date(text) == seconds);
+  }
+  CHECK_FALSE(parse_http_date(std::string(1'000'000, ' ')));
+  CHECK_FALSE(parse_http_date(std::string_view{"Sun, 06 Nov 1994 08:49:37 GMT\0", 30}));
 }
