@@ -421,6 +421,9 @@ void running_node::start_http() {
       .unix_seconds = [this] { return wall_.at(steady::now()) / 1000; },
       .relays = relays_ ? &relays_->table(loop) : nullptr,
       .models = [this] { return relays_->models(); },
+      .ask_models
+      = [this,
+         loop](std::function<void()> answered) { relays_->ask_models(loop, std::move(answered)); },
       .on_tick =
         [this, loop] {
           if (relays_ && loop == 0)

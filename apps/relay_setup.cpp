@@ -107,6 +107,7 @@ std::vector<discovery_health> relay_setup::sources() const {
 void relay_setup::tick() {
   discovery_->tick();
   watch_->tick();
+  follow_models();
   auto now = http_.loop(0).now();
   if (now - followed_ < std::chrono::seconds{1})
     return;
@@ -115,6 +116,29 @@ void relay_setup::tick() {
   auto sources = discovery_->parts();
   std::lock_guard guard{mutex_};
   sources_ = std::move(sources);
+}
+
+void relay_setup::ask_models(std::uint32_t loop, std::function<void()> answered) {
+  http_.loop(0).post([this, loop, answered = std::move(answered)]() mutable {
+    to_be_asked_.emplace_back(loop, std::move(answered));
+    follow_models();
+  });
+}
+
+/// Those who came while engines were being asked wait for the next time: what they want may have
+/// been loaded since.
+void relay_setup::follow_models() {
+  constexpr std::chrono::seconds apart{1};
+  constexpr std::chrono::seconds enough{3};
+  auto now = http_.loop(0).now();
+  if (!being_asked_.empty() && (!watch_->asks_models() || now - models_asked_at_ >= enough))
+    for (auto& [loop, answered] : std::exchange(being_asked_, {}))
+      http_.loop(loop).post(std::move(answered));
+  if (!being_asked_.empty() || to_be_asked_.empty() || now - models_asked_at_ < apart)
+    return;
+  being_asked_ = std::exchange(to_be_asked_, {});
+  models_asked_at_ = now;
+  watch_->ask_models();
 }
 
 // --- which engines there are

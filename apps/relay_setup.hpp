@@ -11,10 +11,13 @@
 #include "runtime/cluster/engine_roster.hpp"
 
 #include <atomic>
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llumnix {
@@ -41,6 +44,9 @@ public:
   relay::relay_table& table(std::uint32_t loop) { return *loops_[loop]->table; }
   /// The models of the engines that answered. From any thread.
   std::shared_ptr<const served_models> models() const;
+  /// Asks all engines for their models, at most once a second, and posts `answered` to the loop
+  /// when they have answered or had time enough. From any thread.
+  void ask_models(std::uint32_t loop, std::function<void()> answered);
   /// How the sources of engines fare. From any thread.
   std::vector<discovery_health> sources() const;
   /// Looks for engines and after them; about ten times a second, on the first loop.
@@ -82,6 +88,7 @@ private:
   void on_report(const engine_report& report);
   void tell_loops(const engine_report& report, const std::vector<std::string>& models);
   void gather_models();
+  void follow_models();
 
   net::http_server& http_;
   llumlet_config llumlet_knobs_;
@@ -99,6 +106,10 @@ private:
   std::map<instance_id, std::shared_ptr<departed>> departed_; ///< by the name they are watched by
   std::uint64_t departures_ = 0;
   bool told_of_too_many_ = false;
+  using waiting_loops = std::vector<std::pair<std::uint32_t, std::function<void()>>>;
+  waiting_loops to_be_asked_; ///< for models, in a moment
+  waiting_loops being_asked_;
+  time_point models_asked_at_{};
   time_point followed_{};
 
   mutable std::mutex mutex_; ///< guards the next three

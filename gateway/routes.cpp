@@ -171,12 +171,46 @@ void openai_handler::serve(call& x, checked_request&& wanted) {
   started.start(std::move(wanted.prompts), seeds_());
 }
 
-/// The body stays as it is: what the gateway does not act on is for the engine to judge.
 void openai_handler::pass_on(call& x, relayable_request&& wanted) {
+  if (is_served(wanted.wish.model))
+    relay(x, std::move(wanted));
+  else if (!services_.ask_models || waits_.full())
+    refuse(x, unknown_model(wanted.wish.model));
+  else
+    wait_for_model(x, std::move(wanted));
+}
+
+/// As far as engines have told: where none has, anything may be.
+bool openai_handler::is_served(const std::string& model) const {
+  auto known = services_.models();
+  return known->entries.empty() || model.empty() || known->entries.contains(model);
+}
+
+/// An engine may have loaded it since it was asked last.
+void openai_handler::wait_for_model(call& x, relayable_request&& wanted) {
+  auto number = waits_.add(std::move(x), std::move(wanted));
+  services_.ask_models([weak = std::weak_ptr{self_}, number] {
+    if (auto self = weak.lock())
+      (*self)->on_models_asked(number);
+  });
+}
+
+void openai_handler::on_models_asked(std::uint64_t number) {
+  auto waited = waits_.take(number);
+  if (!waited)
+    return; // the client left, or was answered
+  auto& [x, wanted] = *waited;
+  if (!services_.ready())
+    refuse(x, {503, "draining", "This gateway takes no new requests now.", {}});
+  else if (!is_served(wanted.wish.model))
+    refuse(x, unknown_model(wanted.wish.model));
+  else
+    relay(x, std::move(wanted));
+}
+
+/// The body stays as it is: what the gateway does not act on is for the engine to judge.
+void openai_handler::relay(call& x, relayable_request&& wanted) {
   auto& wish = wanted.wish;
-  if (auto known = services_.models();
-      !known->entries.empty() && !wish.model.empty() && !known->entries.contains(wish.model))
-    return refuse(x, unknown_model(wish.model));
   net::header_list passed;
   const std::string connection{x.request.header("connection")};
   for (auto& [name, value] : x.request.headers)
@@ -289,6 +323,8 @@ void openai_handler::give_up_all(const error& why) {
   if (large_bodies_)
     for (auto& x : large_bodies_->take_all())
       refuse(x, openai::to_api_error(why));
+  for (auto& x : waits_.take_all())
+    refuse(x, openai::to_api_error(why));
   if (services_.relays)
     services_.relays->give_up_all(why);
 }

@@ -5,6 +5,7 @@
 #include "gateway/gateway_metrics.hpp"
 #include "gateway/http_session.hpp"
 #include "gateway/large_bodies.hpp"
+#include "gateway/model_waits.hpp"
 #include "gateway/parse_pool.hpp"
 #include "gateway/relay/relay_table.hpp"
 #include "gateway/request_ids.hpp"
@@ -47,6 +48,8 @@ struct gateway_services {
   /// tokens.
   relay::relay_table* relays = nullptr;
   std::function<std::shared_ptr<const served_models>()> models = {}; ///< of those engines
+  /// Asks those engines for their models anew, and says so on this loop when they have answered.
+  std::function<void(std::function<void()> answered)> ask_models = {};
   std::function<void()> on_tick = [] {}; ///< about ten times a second, on the loop
   parse_pool* pool = nullptr;            ///< reads large bodies; null: the loop does that itself
 };
@@ -93,6 +96,10 @@ private:
   void on_content(call& x, body_content&& content);
   void serve(call& x, checked_request&& wanted);
   void pass_on(call& x, relayable_request&& wanted);
+  bool is_served(const std::string& model) const;
+  void wait_for_model(call& x, relayable_request&& wanted);
+  void on_models_asked(std::uint64_t number);
+  void relay(call& x, relayable_request&& wanted);
   void answer_models(call& x, std::string_view wanted);
   void models(call& x);
   void model(call& x);
@@ -111,6 +118,7 @@ private:
   std::mt19937_64 seeds_;
   std::mt19937_64 uuids_;
   session_services shared_;
+  model_waits waits_;
   std::optional<large_bodies> large_bodies_; ///< with a pool, until the loop's end
   std::unordered_map<http_session*, std::unique_ptr<http_session>> sessions_;
   std::vector<http_session*> ended_;

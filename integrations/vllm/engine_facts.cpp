@@ -5,13 +5,12 @@
 #include <charconv>
 #include <limits>
 #include <optional>
+#include <set>
 #include <simdjson.h>
 
 namespace llumnix {
 namespace {
 
-constexpr std::size_t models_max = 64;
-constexpr std::size_t entries_looked_at_max = 256;
 constexpr std::size_t id_bytes_max = 512;
 constexpr std::size_t version_bytes_max = 64;
 
@@ -26,12 +25,7 @@ slice_entries(const simdjson::padded_string& body, bool& cut) {
     || document["data"].get_array().get(data) != simdjson::SUCCESS)
     return std::nullopt;
   std::vector<std::string> slices;
-  std::size_t seen = 0;
   for (auto element : data) {
-    if (++seen > entries_looked_at_max) {
-      cut = true;
-      break;
-    }
     simdjson::ondemand::object object;
     std::string_view raw;
     if (
@@ -89,14 +83,14 @@ result<model_list> read_models(std::string_view body) {
   auto slices = document.is_object() ? slice_entries(padded, list.cut) : std::nullopt;
   if (!slices)
     return {errc::bad_message, "the list of models has no array 'data'"};
+  std::set<std::string> seen;
   for (auto& slice : *slices) {
     simdjson::dom::element entry;
     if (parser.parse(slice).get(entry) != simdjson::SUCCESS)
       return {errc::bad_message, "a model's entry is not JSON"};
     auto id = text_of(entry, "id");
-    bool usable = !id.empty() && id.size() <= id_bytes_max
-                  && std::find(list.ids.begin(), list.ids.end(), id) == list.ids.end();
-    if (!usable || list.ids.size() == models_max) {
+    bool usable = !id.empty() && id.size() <= id_bytes_max && seen.insert(id).second;
+    if (!usable) {
       list.cut = true;
       continue;
     }

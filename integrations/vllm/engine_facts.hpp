@@ -16,10 +16,11 @@ struct model_list {
   std::vector<std::string> ids;     ///< of `entries`, in the same order, each once
   std::string owned_by;             ///< of the first entry: "vllm", "sglang", ...
   std::uint32_t max_model_len = 0;  ///< tokens, of the first entry that tells; 0: none does
-  bool cut = false; ///< some were left out: beyond the 64th, named twice, or without a usable id
+  bool cut = false;                 ///< some were left out: named twice, or without a usable id
 };
 
-/// `bad_message` for what is not JSON, or not an object with an array `data`.
+/// As many as `body` holds, which its reader bounds. `bad_message` for what is not JSON, or not an
+/// object with an array `data`.
 result<model_list> read_models(std::string_view body);
 
 /// The version in the answer to /version; `bad_message` if there is none that could be shown.

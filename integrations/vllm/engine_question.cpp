@@ -1,6 +1,5 @@
 #include "integrations/vllm/engine_question.hpp"
 
-#include <string_view>
 #include <utility>
 
 namespace llumnix {
@@ -8,6 +7,8 @@ namespace {
 
 constexpr std::size_t metrics_bytes_max = 4 * 1024 * 1024;
 constexpr std::size_t answer_bytes_max = 1024 * 1024;
+
+} // namespace
 
 std::string_view path_of(topic about) {
   switch (about) {
@@ -20,10 +21,8 @@ std::string_view path_of(topic about) {
   return {};
 }
 
-} // namespace
-
-net::upstream_request
-ask_engine(topic about, std::string address, std::chrono::milliseconds patience) {
+net::upstream_request ask_engine(
+  topic about, std::string address, std::chrono::milliseconds patience, const std::string& key) {
   net::upstream_request request;
   request.address = std::move(address);
   request.method = "GET";
@@ -31,6 +30,8 @@ ask_engine(topic about, std::string address, std::chrono::milliseconds patience)
   request.silence = patience;
   request.max_body_bytes = about == topic::metrics ? metrics_bytes_max : answer_bytes_max;
   request.headers = {{"accept", about == topic::metrics ? "text/plain" : "application/json"}};
+  if (!key.empty())
+    request.headers.emplace_back("authorization", "Bearer " + key);
   if (about == topic::aborts) { // of nobody: only whether it can
     request.method = "POST";
     request.headers.emplace_back("content-type", "application/json");

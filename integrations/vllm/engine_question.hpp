@@ -6,16 +6,20 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace llumnix {
 
 /// What an engine behind HTTP can be asked about itself.
 enum class topic : std::uint8_t { health, metrics, models, version, aborts };
 
+/// Where it is asked.
+std::string_view path_of(topic about);
+
 /// The request that asks for it. Answers are bounded to 1 MiB, /metrics to 4 MiB. `patience`: the
-/// longest silence.
-net::upstream_request
-ask_engine(topic about, std::string address, std::chrono::milliseconds patience);
+/// longest silence. `key`: the engine's; empty: it has none.
+net::upstream_request ask_engine(
+  topic about, std::string address, std::chrono::milliseconds patience, const std::string& key);
 
 /// What came of a question.
 struct engine_answer {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -19,6 +20,8 @@ namespace {
 constexpr std::chrono::milliseconds suspicions_apart{100};
 constexpr int silences_to_leave = 2; // in a row: a busy engine is not a dead one
 constexpr int tries_per_fact = 3;
+
+constexpr std::string_view key_hint = "see gateway.engine_key";
 
 constexpr topic facts[] = {topic::models, topic::version, topic::aborts}; // in this order
 
@@ -32,12 +35,14 @@ struct fact {
 auto parts(const engine_report& report) {
   return std::tie(
     report.id, report.ready, report.lost, report.kind, report.token_ids, report.continues_text,
-    report.aborts, report.max_model_len, report.models, report.model_ids, report.status);
+    report.wants_key, report.aborts, report.max_model_len, report.models, report.model_ids,
+    report.status);
 }
 
 std::string trouble_of(const engine_answer& what) {
   if (what.whole())
-    return "answers " + std::to_string(what.status);
+    return "answers " + std::to_string(what.status)
+           + (what.status == 401 ? ", " + std::string{key_hint} : "");
   return what.outcome == errc::timeout ? "does not answer" : "cannot be reached";
 }
 
@@ -60,7 +65,8 @@ std::string describe_engine(const engine_report& report) {
   if (report.kind.empty())
     return {};
   return report.kind + (report.token_ids ? " (token ids" : " (text only")
-         + (report.aborts ? ", abort)" : ")");
+         + (report.aborts ? ", abort" : "")
+         + (report.wants_key ? "; answers 401, " + std::string{key_hint} + ")" : ")");
 }
 
 /// Gathers one answer for an engine. Given up when destroyed.
@@ -109,6 +115,8 @@ struct engine_watch::engine {
   void tick();
   void suspect();
   void rename(const instance_id& id);
+  void want_models();
+  bool wants_models() const { return models_wanted_at_ && report_.ready; }
 
   // Called by the question.
   void hear();
@@ -132,6 +140,8 @@ private:
   void take_fact(topic about, const engine_answer& what);
   void take_models(const engine_answer& what);
   void take_version(const engine_answer& what);
+  bool models_due() const;
+  void note_key(topic about, const engine_answer& what);
   void describe();
   void note_nonsense(const error& what);
 
@@ -155,6 +165,10 @@ private:
   int timeouts_ = 0;                   // of what decides, in a row
 
   fact facts_[std::size(facts)];
+  std::optional<time_point> models_asked_at_;  // last
+  std::optional<time_point> models_wanted_at_; // out of turn
+  std::set<topic> locked_;                     // those it answered with 401 last
+  bool key_noted_ = false;                     // in this life
   std::string owned_by_;
   std::string version_;
   bool nonsense_noted_ = false; // in this life
@@ -205,6 +219,11 @@ void engine_watch::engine::suspect() {
     due_ = std::min(due_, *started_ + suspicions_apart);
 }
 
+void engine_watch::engine::want_models() {
+  models_wanted_at_ = now();
+  suspect();
+}
+
 void engine_watch::engine::rename(const instance_id& id) {
   report_.id = id;
   if (told_)
@@ -221,7 +240,9 @@ void engine_watch::engine::begin_look() {
 void engine_watch::engine::ask(topic about) {
   const auto& options = watch_.options_;
   question_ = std::make_unique<question>(*this, about, now() + options.patience);
-  question_->send(watch_.pool_, ask_engine(about, address_, options.patience));
+  if (about == topic::models)
+    models_asked_at_ = now();
+  question_->send(watch_.pool_, ask_engine(about, address_, options.patience, options.key));
 }
 
 void engine_watch::engine::hear() {
@@ -244,6 +265,7 @@ void engine_watch::engine::on_answer() {
 }
 
 void engine_watch::engine::take(topic about, const engine_answer& what) {
+  note_key(about, what);
   if (about == topic::health && what.whole() && what.status == 404) {
     models_decide_ = true;
     return ask(topic::models);
@@ -268,7 +290,17 @@ void engine_watch::engine::ask_next() {
   for (std::size_t i = 0; i < std::size(facts); ++i)
     if (facts_[i].open() && std::find(asked_.begin(), asked_.end(), facts[i]) == asked_.end())
       return ask(facts[i]);
+  if (models_due())
+    return ask(topic::models);
   end_look(true);
+}
+
+/// An engine may load more of them at any time.
+bool engine_watch::engine::models_due() const {
+  if (!models_asked_at_ || std::find(asked_.begin(), asked_.end(), topic::models) != asked_.end())
+    return false;
+  return (models_wanted_at_ && *models_wanted_at_ >= *models_asked_at_)
+         || now() - *models_asked_at_ >= watch_.options_.models_every;
 }
 
 /// Well, or in doubt for the first time: the next look comes in its time. Else ever later, but none
@@ -317,7 +349,8 @@ void engine_watch::engine::begin_life() {
   std::fill(std::begin(facts_), std::end(facts_), fact{});
   owned_by_.clear();
   version_.clear();
-  nonsense_noted_ = false;
+  locked_.clear();
+  nonsense_noted_ = key_noted_ = false;
 }
 
 /// When it is lost if it stays silent; the end of time for one that never answered.
@@ -351,6 +384,8 @@ void engine_watch::engine::take_metrics(const engine_answer& what) {
 
 void engine_watch::engine::take_fact(topic about, const engine_answer& what) {
   asked_.push_back(about);
+  if (about == topic::models && models_wanted_at_ && *models_asked_at_ >= *models_wanted_at_)
+    models_wanted_at_.reset();
   auto& found = facts_[std::find(std::begin(facts), std::end(facts), about) - std::begin(facts)];
   ++found.tries;
   if (what.may_change())
@@ -384,6 +419,24 @@ void engine_watch::engine::take_version(const engine_answer& what) {
     version_ = std::move(*version);
   else
     note_nonsense(version.error());
+}
+
+/// It has a key that we do not have, or another one.
+void engine_watch::engine::note_key(topic about, const engine_answer& what) {
+  if (!what.whole())
+    return;
+  constexpr int unauthorized = 401;
+  if (what.status == unauthorized)
+    locked_.insert(about);
+  else
+    locked_.erase(about);
+  report_.wants_key = !locked_.empty();
+  if (report_.wants_key && !std::exchange(key_noted_, true))
+    log::engine.warn(
+      "engine-key", "{} answers 401 to {}: {}; what needs the answer does without it", report_.id,
+      path_of(about),
+      watch_.options_.key.empty() ? "it wants a key; set gateway.engine_key"
+                                  : "its key is another than gateway.engine_key");
 }
 
 void engine_watch::engine::describe() {
@@ -440,6 +493,16 @@ void engine_watch::rename(const instance_id& from, const instance_id& to) {
 void engine_watch::tick() {
   for (auto& [id, each] : engines_)
     each->tick();
+}
+
+void engine_watch::ask_models() {
+  for (auto& [id, each] : engines_)
+    each->want_models();
+}
+
+bool engine_watch::asks_models() const {
+  return std::any_of(
+    engines_.begin(), engines_.end(), [](const auto& each) { return each.second->wants_models(); });
 }
 
 void engine_watch::suspect(const instance_id& id) {

@@ -27,6 +27,7 @@ struct engine_report {
   bool token_ids
     = false; ///< tells token ids when asked (`return_token_ids`) and takes them as a prompt
   bool continues_text = false; ///< goes on with a text when told to, and counts its tokens by chunk
+  bool wants_key = false;      ///< answers 401 to some of what it is asked
   bool aborts = false;         ///< has an API to abort requests (`/inference/v1/abort_requests`)
   std::uint32_t max_model_len = 0; ///< tokens; 0: not told
   /// The entries of its /v1/models, as sent ({"id":…}).
@@ -36,16 +37,19 @@ struct engine_report {
   instance_status status;
 };
 
-/// What an engine is and can, for people: "vLLM 0.32.0 (token ids, abort)", "SGLang (text only)";
-/// empty while it is not known.
+/// What an engine is and can, for people: "vLLM 0.32.0 (token ids, abort)", "SGLang (text only)",
+/// "OpenAI-compatible (text only; answers 401, see gateway.engine_key)"; empty while it is not
+/// known.
 std::string describe_engine(const engine_report& report);
 
 struct engine_watch_options {
   std::chrono::milliseconds interval{1000}; ///< between two looks at an engine that is well
   std::chrono::milliseconds longest_interval{
-    5000};                                     ///< at one that is not: doubles up to this, for ever
-  std::chrono::milliseconds patience{2000};    ///< for one answer
-  std::chrono::milliseconds hung_after{30000}; ///< 0: never
+    5000};                                  ///< at one that is not: doubles up to this, for ever
+  std::chrono::milliseconds patience{2000}; ///< for one answer
+  std::chrono::milliseconds models_every{10000}; ///< between two looks at an engine's models
+  std::chrono::milliseconds hung_after{30000};   ///< 0: never
+  std::string key{};                             ///< bearer key of all of them; empty: none
 };
 
 /// Looks after engines behind HTTP, from one I/O loop: whether each answers, what it is and can,
@@ -71,6 +75,10 @@ public:
   void tick();
   /// Somebody had trouble with it: looks at it now (at most ten times a second).
   void suspect(const instance_id& id);
+  /// Asks all engines that take work for their models, now.
+  void ask_models();
+  /// Whether some of them have not answered that yet.
+  bool asks_models() const;
 
 private:
   struct engine;

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,30 @@ class Bytes(RelayTest):
             self.assertEqual(models["data"][0]["owned_by"], "vllm")
 
 
+    def test_streams_are_kept_byte_by_byte(self):
+        """The same asked directly: vLLM's bytes as recorded (test_scripted_engine.py), with a null where nobody asks for ids."""
+        def streamed(url, path, body, number):
+            body = {**body, "stream": True}
+            text = post(url, path, body, {"x-request-id": f"bytes-{number}"}.items())[2]
+            text = re.sub(r'"created":\d+', '"created":0', text)
+            # The engine tells it with its last event, and that is another where the gateway wants to know the usage.
+            return text if not asks_usage else re.sub(r',"system_fingerprint":"[^"]*"', "", text)
+        bodies = [(CHAT, chat("plain", 12)), (COMPLETIONS, completion("plain", 12)),
+                  (CHAT, chat("ids", 12, return_token_ids=True)), (COMPLETIONS, completion("ids", 12, return_token_ids=True)),
+                  (CHAT, chat("null", 12, return_token_ids=None)), (CHAT, chat("n", 12, n=3, temperature=0.5, seed=3)),
+                  (CHAT, chat("names", 12, logprobs=True, top_logprobs=2, x_choice_extra={"k": [1.50]})),
+                  (COMPLETIONS, completion(["a", "b"], 12, logprobs=1, x_reply_extra="\u20ac")),
+                  (CHAT, chat("usage", 12, stream_options={"include_usage": True})),
+                  (COMPLETIONS, completion("usage", 12, stream_options={"include_usage": True, "continuous_usage_stats": True}))]
+        for options, asks_usage in (((), False), (("--owned-by", "sglang"), True), (("--owned-by", "x"), False)):
+            with Engines(count=1, options=(*options, "--token-ms", 1)) as x:
+                for number, (path, body) in enumerate(bodies):
+                    with self.subTest(options=options, number=number):
+                        direct = streamed(x.engines[0].url, path, body, number)
+                        self.assertIn("[DONE]", direct)
+                        self.assertEqual(streamed(x.url, path, body, number), direct)
+
+
 class Faults(RelayTest):
     """Each way in which an engine can fail, before and after the first token: the client does not notice."""
 
@@ -264,6 +289,61 @@ class Faults(RelayTest):
                 self.assertIn("no engine can go on", stream.error["message"])
                 until(lambda: x.cluster.why(f"lost-{number}")["events"][-1]["kind"] == "finished", 5, "its record")
 
+    def test_tokens_that_go_by_their_ids(self):
+        def named(url):
+            body = chat("by id", 20, logprobs=True, return_tokens_as_token_ids=True)
+            text = post(url, CHAT, body)[2]
+            self.assertIn("[DONE]", text)
+            events = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: {")]
+            return [token for event in events for token in (event["choices"][0].get("logprobs") or {}).get("content", ())]
+        with Engines(options=("--token-ms", 2)) as x:
+            for engine in x.engines:
+                engine.fault("cut", after_tokens=6, times=1)
+            through = named(x.url)
+            self.assertEqual(len(through), 20)
+            self.assertEqual(through, named(x.engines[0].url))
+            for engine in x.engines:
+                engine.call("/control/fault", method="DELETE")
+                engine.fault("cut", after_tokens=6, times=1)
+            stream = Stream(x.url, chat("others by id", 20, logprobs=True, top_logprobs=2, return_tokens_as_token_ids=True), CHAT)
+            self.run_streams(stream)
+            self.assertFalse(stream.done)
+            self.assertIn("return_tokens_as_token_ids", stream.error["message"])
+
+    def test_an_end_without_done(self):
+        """All that was asked for was said: that is an end. Less is not."""
+        usage = {"stream_options": {"include_usage": True}}
+        for options in ((), ("--owned-by", "sglang")):
+            with Engines(options=(*options, "--token-ms", 1)) as x:
+                for number, (faults, fields) in enumerate((
+                        ([{}, {}], {}), ([{}, {}], usage), ([{"usage": False}, {"usage": False}], {}), ([{"usage": False}], usage))):
+                    for engine in x.engines:
+                        engine.call("/control/fault", method="DELETE")
+                    for engine, parameters in zip(x.engines, faults):
+                        engine.fault("unsaid_done", times=-1, **parameters)
+                    streams = [Stream(x.url, make(f"unsaid {number} {i}", 12, **fields), path)
+                               for i in range(2) for path, make in ((CHAT, chat), (COMPLETIONS, completion))]
+                    self.run_streams(*streams)
+                    for stream in streams:
+                        with self.subTest(options=options, number=number, path=stream.path):
+                            self.assert_whole(stream)
+                            self.assertEqual(stream.usage and stream.usage["completion_tokens"], 12 if fields else None)
+                for kind, parameters, fields in (("no_done", {}, {}), ("unsaid_done", {"usage": False}, usage), ("early_eof", {}, usage)):
+                    for engine in x.engines:
+                        engine.call("/control/fault", method="DELETE")
+                        engine.fault(kind, after_tokens=5, times=-1, **parameters)
+                    for path, make in ((CHAT, chat), (COMPLETIONS, completion)):
+                        with self.subTest(options=options, kind=kind, path=path):
+                            stream = Stream(x.url, make(f"less {kind}", 12, **fields), path)
+                            self.run_streams(stream)
+                            whole = stream.done and stream.error is None
+                            if whole:  # engine after engine gave a piece
+                                self.assert_whole(stream)
+                                self.assertEqual(stream.usage and stream.usage["completion_tokens"], 12 if fields else None)
+                            else:
+                                self.assertFalse(stream.done)
+                                self.assertTrue(stream.error["message"])
+
     def test_all_refuse(self):
         with Engines() as x:
             for engine in x.engines:
@@ -273,6 +353,45 @@ class Faults(RelayTest):
             self.assertLess(time.monotonic() - started, 3)
             self.assertEqual(status, 429, text)
             self.assertEqual({k.lower(): v for k, v in headers.items()}["retry-after"], "7")
+
+
+class Keys(RelayTest):
+    """Engines with a key of their own."""
+
+    def test_the_clients_have_the_key(self):
+        with Engines(options=("--api-key", "its-own")) as x:
+            shown = "OpenAI-compatible 0.32.0 (text only; answers 401, see gateway.engine_key)"
+            until(lambda: [each["engine"] for each in x.cluster.instances().values()] == [shown] * 2, 10, shown)
+            self.assertIn("answers 401 to /v1/models: it wants a key; set gateway.engine_key", x.cluster.stderr())
+            self.assertIn("answers 401", x.cluster.command("status")[1])
+            body = chat("own key", 5, stream=False)
+            self.assertEqual(post(x.url, CHAT, body)[0], 401)
+            self.assertEqual(post(x.url, CHAT, body, {"authorization": "Bearer its-own"}.items())[0], 200)
+
+
+class Models(RelayTest):
+    def test_adapters_that_are_loaded_meanwhile(self):
+        with Engines() as x:
+            def listed():
+                with urllib.request.urlopen(x.url + "/v1/models") as reply:
+                    return [each["id"] for each in json.load(reply)["data"]]
+            loaded = [f"lora-{i}" for i in range(200)]
+            for name in loaded:
+                x.engines[1].call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": "/" + name})
+            body = chat("adapted", 5, stream=False, model="lora-150")
+            for _ in range(4):  # the first of them asks the engines anew
+                status, _, text = post(x.url, CHAT, body)
+                self.assertEqual(status, 200, text)
+            self.assertEqual(json.loads(text)["model"], "lora-150")
+            self.assertEqual(listed(), sorted(["tiny", *loaded]))
+            self.assertNotIn(CHAT, [each["path"] for each in x.engines[0].requests()])
+            started = time.monotonic()
+            self.assertEqual([post(x.url, CHAT, {**body, "model": f"none-{i}"})[0] for i in range(3)], [404] * 3)
+            self.assertLess(time.monotonic() - started, 8)
+            for name in loaded:
+                x.engines[1].call("/v1/unload_lora_adapter", {"lora_name": name})
+            until(lambda: listed() == ["tiny"], 15, "they are gone")
+            self.assertEqual(post(x.url, CHAT, body)[0], 404)
 
 
 class Texts(RelayTest):

@@ -472,7 +472,6 @@ class Start(unittest.TestCase):
         self.assertIn("--llm-backend-endpoints (gateway.engines): http://localhost:1 is the same place as 127.0.0.1:1",
                       self.refused(*lite, "127.0.0.1:1,localhost:1"))
         self.assertIn("--dispatch-top-k: 0 is below 1", self.refused(*here, "--dispatch-top-k", "0"))
-        self.assertIn("--enable-adaptive-pd (scheduler.adaptive_pd)", self.refused(*here, "--enable-adaptive-pd"))
 
 
 if __name__ == "__main__":

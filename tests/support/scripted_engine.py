@@ -21,7 +21,7 @@ a request as it stands. scripted_faults.py lists the faults. Over HTTP, never fr
     POST   /control/settings  {"token_ms", "step_tokens", "prefill_ms", "max_num_seqs"}: from now on
     GET    /control/state     counts: see state()
     GET    /control/requests  the last 100 POST requests, oldest first; ?method=GET: the last 100 GET requests
-    POST   /control/reset     counts, records and faults as at the start
+    POST   /control/reset     counts, records, faults and LoRA adapters as at the start
 
 Of a request is recorded: method, path, headers (pairs), body (as text, at most 256 KiB), body_bytes, id, outcome,
 status, tokens, gone ("eof" or "reset" of a client that went), fault, received_at, ended_at (time.monotonic()).
@@ -72,6 +72,7 @@ class Settings:
     load_seconds: float = 0.0  # 503 so long
     keep_alive_s: float = 5.0  # an idle connection is closed then, as vLLM's server does
     enable_scale_out: bool = False  # /inference/v1/*
+    api_key: str = ""  # wanted on /v1/* and /inference/*, as vLLM's --api-key
     owned_by: str = "vllm"  # anything else, "sglang" say, is an engine that tells no version and no token ids
 
 
@@ -87,6 +88,7 @@ class ScriptedEngine:
     def reset(self):
         self.batch.reset()
         self.clear_faults()
+        self.adapters = {}
         self.request_count = self.disconnect_count = 0
         self.aborts = deque(maxlen=ABORTS)
         self.records = {"POST": deque(maxlen=RECORDS), "GET": deque(maxlen=RECORDS)}
@@ -176,6 +178,8 @@ class ScriptedEngine:
         method, handler = self._routes.get(request.path, (None, None))
         if not self.ready:
             return await reply.document(503, error("the model is loading", "ServiceUnavailableError", 503))
+        if not self._is_authorized(request):
+            return await reply.document(401, {"error": "Unauthorized"})
         if handler is None:
             return await reply.document(404, error("Not Found", "Not Found", 404))
         if method != request.method:
@@ -186,6 +190,11 @@ class ScriptedEngine:
         except Refused as refusal:
             await reply.document(refusal.status,
                                  error(refusal.message, refusal.kind, refusal.status, refusal.param))
+
+    def _is_authorized(self, request):
+        guarded = request.path.startswith(("/v1", "/v2", "/inference", "/cohere"))
+        scheme, _, key = request.header("authorization", "").partition(" ")
+        return not (self.settings.api_key and guarded) or (scheme.lower(), key) == ("bearer", self.settings.api_key)
 
     async def _health(self, request, reply, record):
         await reply.start(200, length=0)
@@ -200,7 +209,17 @@ class ScriptedEngine:
 
     async def _models(self, request, reply, record):
         await reply.document(200, models(self.settings.model, self.settings.max_model_len,
-                                         self.settings.owned_by))
+                                         self.settings.owned_by, self.adapters.items()))
+
+    async def _load_adapter(self, request, reply, record):
+        asked = _json_of(request)
+        self.adapters[asked["lora_name"]] = asked["lora_path"]
+        await reply.document(200, f"Success: LoRA adapter '{asked['lora_name']}' added successfully.")
+
+    async def _unload_adapter(self, request, reply, record):
+        name = _json_of(request)["lora_name"]
+        self.adapters.pop(name, None)
+        await reply.document(200, f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _metrics(self, request, reply, record):
         page = self.batch.page().encode()
@@ -235,8 +254,9 @@ class ScriptedEngine:
     async def _generate(self, request, reply, record):
         if request.path == GENERATE:
             self._check_scale_out()
-        job = understand(request.path, _json_of(request), self.settings.model, self.settings.max_model_len,
-                         request.header("x-request-id"))
+        body = _json_of(request)
+        model = body["model"] if body.get("model") in self.adapters else self.settings.model
+        job = understand(request.path, body, model, self.settings.max_model_len, request.header("x-request-id"))
         job.return_ids = job.return_ids and self.settings.owned_by == "vllm"
         self.request_count += 1
         running, fault = Running(job, record), self._next_fault()
@@ -281,7 +301,7 @@ class ScriptedEngine:
 
         try:
             await self.batch.produce(running, reply, fault, tell)
-            for chunk in job.closing():
+            for chunk in () if reply.unsaid_usage else job.closing():
                 await reply.event(chunk)
         except Failed as failure:
             await reply.event(failure.document)
@@ -292,7 +312,8 @@ class ScriptedEngine:
         except Truncated:
             await reply.finish()
             raise
-        await reply.event(b"[DONE]")
+        if not reply.unsaid_done:
+            await reply.event(b"[DONE]")
         await reply.finish()
 
     async def _whole(self, running, reply, fault):
@@ -353,6 +374,7 @@ class ScriptedEngine:
     _routes = {
         "/health": ("GET", _health), "/version": ("GET", _version), "/load": ("GET", _load),
         "/v1/models": ("GET", _models), "/metrics": ("GET", _metrics),
+        "/v1/load_lora_adapter": ("POST", _load_adapter), "/v1/unload_lora_adapter": ("POST", _unload_adapter),
         "/tokenize": ("POST", _tokenize), "/detokenize": ("POST", _detokenize), ABORT: ("POST", _abort),
         **dict.fromkeys(JOBS, ("POST", _generate)),
     }

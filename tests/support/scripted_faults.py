@@ -11,6 +11,7 @@ spoils an event spoils the document.
   garble        the next event is no JSON; then on
   half_event    the next event is cut in its middle, and so is the connection
   no_done       the stream ends in order, without finish_reason, usage and [DONE]
+  unsaid_done   the stream ends in order after its output, but without [DONE]     usage=true (false: nor the usage)
   wrong_id      the id of the chunks changes            id="cmpl-someone-else"
   endless       an event that never ends                bytes=67108864, then cut
   gzip          content-encoding: gzip, from the start
@@ -40,7 +41,7 @@ KINDS = {
     "error_event": {"status", "message", "type", "done"},
     "cut": {"reset", "before_head"}, "hang": {"before_head"}, "exit": {"before_head"}, "freeze": {"ms", "before_head"},
     "wrong_id": {"id"}, "endless": {"bytes"}, "slow_head": {"ms"}, "token_ids": {"ids"},
-    "raw": {"start", "text", "bytes", "then", "before_head"},
+    "raw": {"start", "text", "bytes", "then", "before_head"}, "unsaid_done": {"usage"},
     **dict.fromkeys(("garble", "half_event", "no_done", "gzip", "early_eof", "bad_chunk", "duplicate", "http10",
                      "stop_aborted"), set()),
 }
@@ -80,6 +81,8 @@ class Fault:
         """Turns what has to be turned before the head."""
         reply.old = reply.old or self.kind == "http10"
         reply.compressed = self.kind == "gzip"
+        reply.unsaid_done = self.kind == "unsaid_done"
+        reply.unsaid_usage = reply.unsaid_done and not self.parameters.get("usage", True)
         reply.short = self.kind == "early_eof"
         if self.kind == "slow_head":
             reply.slow_head_s = self.parameters.get("ms", 200) / 1000

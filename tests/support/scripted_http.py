@@ -156,6 +156,7 @@ class Reply:
         self._chunked = False
         self.compressed = False  # gzip, asked for or not
         self.slow_head_s = 0.0  # over which the head is stretched
+        self.unsaid_done = self.unsaid_usage = False  # the stream ends without
         self.short = False  # ends before the length it said, or without the last chunk
         self.alter = None  # called with each chunk's document before it is written
         self.spoil = None  # what befalls the next event, or the whole document: garble, half_event or duplicate

@@ -391,14 +391,16 @@ def expected(path, body, max_model_len=MAX_MODEL_LEN):
 
 # --- the smaller routes
 
-def models(model, max_model_len, owned_by="vllm"):
+def models(model, max_model_len, owned_by="vllm", adapters=()):
+    """The model, and the LoRA adapters loaded for it: pairs of name and path."""
+    served = [(model, model, None, max_model_len)] + [(name, path, model, None) for name, path in adapters]
     return {"object": "list", "data": [{
-        "id": model, "object": "model", "created": int(time.time()), "owned_by": owned_by, "root": model, "parent": None,
-        "max_model_len": max_model_len, "permission": [{
+        "id": name, "object": "model", "created": int(time.time()), "owned_by": owned_by, "root": root, "parent": parent,
+        "max_model_len": longest, "permission": [{
             "id": f"modelperm-{uuid.uuid4().hex}", "object": "model_permission", "created": int(time.time()),
             "allow_create_engine": False, "allow_sampling": True, "allow_logprobs": True, "allow_search_indices": False,
             "allow_view": True, "allow_fine_tuning": False, "organization": "*", "group": None,
-            "is_blocking": False}]}]}
+            "is_blocking": False}]} for name, root, parent, longest in served]}
 
 
 def tokenize(body, max_model_len):

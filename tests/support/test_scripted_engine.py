@@ -536,6 +536,27 @@ class ScaleOutTest(EngineTest):
         self.assertEqual((self.engine.state()["peak"], self.engine.state()["requests"]), (2, 4))
 
 
+class AdapterTest(EngineTest):
+    async def test_adapters_are_models(self):
+        await self.ask("POST", "/v1/load_lora_adapter", {"lora_name": "lora", "lora_path": "/l"})
+        models = (await self.ask("GET", "/v1/models")).json()["data"]
+        self.assertEqual([(each["id"], each["root"], each["parent"], each["max_model_len"]) for each in models],
+                         [("tiny", "tiny", None, 4096), ("lora", "/l", "tiny", None)])
+        self.assertEqual((await self.ask("POST", COMPLETIONS, completion(model="lora", stream=False))).json()["model"], "lora")
+        await self.ask("POST", "/v1/unload_lora_adapter", {"lora_name": "lora"})
+        self.assertEqual((await self.ask("POST", COMPLETIONS, completion(model="lora"))).status, 404)
+
+
+class KeyTest(EngineTest):
+    settings = {"token_ms": 1, "api_key": "its-own"}
+
+    async def test_the_api_wants_a_key(self):
+        for path, status in (("/health", 200), ("/metrics", 200), ("/version", 200), ("/v1/models", 401), ("/inference/v1/x", 401)):
+            self.assertEqual((await self.ask("GET", path)).status, status, path)
+        answer = await self.ask("POST", COMPLETIONS, completion())
+        self.assertEqual((answer.status, answer.json()), (401, {"error": "Unauthorized"}))
+
+
 class FaultTest(EngineTest):
     """Every kind, streamed after 3 tokens and whole."""
 
@@ -615,6 +636,14 @@ class FaultTest(EngineTest):
         self.assertEqual((answer.ended, len(answer.ids()), answer.body.endswith(b"\n\n")), ("cut", 3, False))
         answer = await self.whole("half_event")
         self.assertEqual((answer.status, answer.ended, answer.body[-1:] == b"}"), (200, "cut", False))
+
+    async def test_unsaid_done(self):
+        for fields, usages in (({}, 1), ({"usage": False}, 0)):
+            answer = await self.faulty("unsaid_done", request=completion(stream_options={"include_usage": True}), **fields)
+            self.assertEqual((answer.ended, len(answer.ids()), answer.choices()[-1]["finish_reason"]), ("whole", 12, "length"))
+            self.assertNotIn("[DONE]", answer.events())
+            self.assertEqual(sum("usage" in event for event in answer.events()), usages)
+        self.assertEqual((await self.whole("unsaid_done")).json()["choices"][0]["finish_reason"], "length")
 
     async def test_no_done(self):
         answer = await self.faulty("no_done")

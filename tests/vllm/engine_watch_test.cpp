@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace llumnix::testing {
 namespace {
 
@@ -155,6 +158,78 @@ TEST_CASE("what an engine is and can is said in a few words") {
   report.kind = "vLLM 0.32.0";
   report.token_ids = true;
   CHECK(describe_engine(report) == "vLLM 0.32.0 (token ids, abort)");
+  report.wants_key = true;
+  CHECK(
+    describe_engine(report)
+    == "vLLM 0.32.0 (token ids, abort; answers 401, see gateway.engine_key)");
+}
+
+TEST_CASE("an engine's key goes with every question") {
+  watch_rig rig{{.key = "its-own"}};
+  rig.pass(100ms);
+  REQUIRE(rig.pool.questions.size() == 5);
+  for (const auto& question : rig.pool.questions)
+    CHECK(
+      std::ranges::count(
+        question.headers, std::pair<std::string, std::string>{"authorization", "Bearer its-own"})
+      == 1);
+}
+
+TEST_CASE("an engine that wants a key is said to, and what it tells without one stands") {
+  watch_rig rig;
+  auto models = std::exchange(rig.engine().answers["/v1/models"], {401, "{}"});
+  rig.pass(100ms);
+  CHECK(rig.last().ready);
+  CHECK(rig.last().wants_key);
+  CHECK(rig.last().kind == "OpenAI-compatible 0.32.0");
+  CHECK_FALSE(rig.last().token_ids);
+  CHECK(rig.last().status.num_running_requests == 3);
+  rig.engine().answers["/v1/models"] = models; // it was started anew, without
+  CHECK(rig.pass_until([&] { return rig.last().token_ids; }, 11s));
+  CHECK_FALSE(rig.last().wants_key);
+  rig.engine().answers["/health"] = {401, "{}"};
+  rig.pass(2s);
+  CHECK_FALSE(rig.last().ready);
+  CHECK(rig.last().trouble == "answers 401, see gateway.engine_key");
+}
+
+TEST_CASE("models are asked for again and again, and at once when somebody misses one") {
+  watch_rig rig;
+  rig.pass(100ms);
+  rig.engine().answers["/v1/models"].body
+    = R"({"data":[{"id":"tiny","owned_by":"vllm","max_model_len":4096},{"id":"lora"}]})";
+  rig.pass(9s);
+  CHECK(rig.count("/v1/models") == 1);
+  rig.pass(2s);
+  CHECK(rig.count("/v1/models") == 2);
+  CHECK(rig.last().model_ids == std::vector<std::string>{"tiny", "lora"});
+  CHECK(rig.last().kind == "vLLM 0.32.0");
+  rig.engine().answers["/v1/models"] = {503, ""}; // what was told stands
+  rig.pass(30s);
+  CHECK(rig.count("/v1/models") == 5);
+  CHECK(rig.last().model_ids.size() == 2);
+
+  rig.engine().answers["/v1/models"] = {200, R"({"data":[{"id":"other"}]})"};
+  CHECK_FALSE(rig.watch->asks_models());
+  rig.watch->ask_models();
+  CHECK(rig.watch->asks_models());
+  rig.pass(200ms);
+  CHECK_FALSE(rig.watch->asks_models());
+  CHECK(rig.last().model_ids == std::vector<std::string>{"other"});
+  // What is being answered may have been read before somebody missed it.
+  rig.engine().answers["/v1/models"].after = 150ms;
+  rig.watch->ask_models();
+  rig.pass(100ms);
+  rig.watch->ask_models();
+  auto before = rig.count("/v1/models");
+  rig.pass(100ms);
+  CHECK(rig.watch->asks_models());
+  CHECK(rig.pass_until([&] { return !rig.watch->asks_models(); }, 1s));
+  CHECK(rig.count("/v1/models") == before + 1);
+  // Nobody waits for an engine that takes no work.
+  rig.engine().now = scripted_engine::mood::absent;
+  rig.watch->ask_models();
+  CHECK(rig.pass_until([&] { return !rig.watch->asks_models(); }, 1s));
 }
 
 TEST_CASE("metrics that are missing or mad leave an engine well") {
@@ -206,7 +281,7 @@ TEST_CASE("without /health the list of models decides") {
   }
 }
 
-TEST_CASE("what an engine does not say is asked three times and no more") {
+TEST_CASE("what an engine does not say is asked three times and no more, but for its models") {
   struct row {
     const char* what;
     scripted_answer answer;
@@ -222,8 +297,10 @@ TEST_CASE("what an engine does not say is asked three times and no more") {
     CHECK(rig.pass_until([&] { return rig.ready(); }, 10s));
     CHECK(rig.last().kind.empty());
     rig.pass(60s);
-    for (const auto* path : {"/v1/models", "/version", "/inference/v1/abort_requests"})
+    for (const auto* path : {"/version", "/inference/v1/abort_requests"})
       CHECK(rig.count(path) == 3);
+    CHECK(rig.count("/v1/models") > 3);
+    CHECK(rig.count("/v1/models") <= 3 + 6);
     CHECK(rig.last().kind == "OpenAI-compatible");
   }
 }
