@@ -75,8 +75,8 @@ void relay_session::place() {
   head.wishes.priority = request_.wish.priority.value_or(request_.wishes.priority);
   if (table_.services().tells_prompts)
     head.prompt = prompt_ids(*request_.body, request_.wish);
-  placed_at_ = table_.now();
-  auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, placed_at_);
+  asked_at_ = table_.now();
+  auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, asked_at_);
   table_.services().port.place_relayed(
     std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
     std::move(exclude));
@@ -331,7 +331,7 @@ void relay_session::on_refusal() {
 /// request was sent there.
 bool relay_session::may_retry() {
   const auto* trouble = owner_ ? table_.services().engines.trouble(owner_->instance) : nullptr;
-  return (trouble && trouble->surprised(placed_at_)) || table_.may_retry();
+  return (trouble && trouble->surprised(asked_at_)) || table_.may_retry();
 }
 
 /// The engine that was asked is of no use: another one goes on from what the client has.

@@ -114,7 +114,7 @@ private:
   std::uint32_t epoch_ = 0;
   std::uint32_t placements_ = 0;
   std::optional<stream_owner> owner_;
-  time_point placed_at_{};          ///< an engine was last asked for, by what was known then
+  time_point asked_at_{};           ///< an engine was last asked for, by what was known then
   std::vector<instance_id> failed_; ///< not asked again while there are others
   time_point retry_at_{};           ///< of phase `waiting`
   time_point give_up_at_{};         ///< when no engine is left to ask
