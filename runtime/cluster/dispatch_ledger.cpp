@@ -23,8 +23,8 @@ void combine(inflight_load& x, const inflight_load& y, Combine f) {
   x.decode_requests = f(x.decode_requests, y.decode_requests);
   x.prefill_tokens = f(x.prefill_tokens, y.prefill_tokens);
   x.decode_tokens = f(x.decode_tokens, y.decode_tokens);
-  x.normal_requests = f(x.normal_requests, y.normal_requests);
-  x.normal_tokens = f(x.normal_tokens, y.normal_tokens);
+  x.urgent_requests = f(x.urgent_requests, y.urgent_requests);
+  x.urgent_tokens = f(x.urgent_tokens, y.urgent_tokens);
   x.low_requests = f(x.low_requests, y.low_requests);
   x.low_tokens = f(x.low_tokens, y.low_tokens);
 }
@@ -191,9 +191,9 @@ inflight_load dispatch_ledger::inflight(const instance_id& instance) const {
 void dispatch_ledger::count(account& where, entry& what, inflight_load share) {
   bool begins = what.counted == inflight_load{}; // a second stage has the same tokens
   auto tokens = begins ? std::max(share.prefill_tokens, share.decode_tokens) : 0;
-  if (what.priority == 0) {
-    share.normal_requests = share.requests;
-    share.normal_tokens = tokens;
+  if (what.priority < 0) {
+    share.urgent_requests = share.requests;
+    share.urgent_tokens = tokens;
   } else if (what.priority > 0) {
     share.low_requests = share.requests;
     share.low_tokens = tokens;

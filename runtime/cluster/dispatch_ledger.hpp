@@ -32,10 +32,10 @@ struct inflight_load {
   std::int32_t decode_requests = 0;  ///< "d"
   std::int32_t prefill_tokens = 0;   ///< "pt": tokens still to be computed
   std::int32_t decode_tokens = 0;    ///< "dt"
-  // Of all these, what others than the most urgent requests are: of priority 0, and above it. Of a
-  // neutral request the tokens count once.
-  std::int32_t normal_requests = 0;
-  std::int32_t normal_tokens = 0;
+  // Of all these, those of a priority below 0, and above it. Of a neutral request the tokens count
+  // once.
+  std::int32_t urgent_requests = 0;
+  std::int32_t urgent_tokens = 0;
   std::int32_t low_requests = 0;
   std::int32_t low_tokens = 0;
   friend bool operator==(const inflight_load&, const inflight_load&) = default;

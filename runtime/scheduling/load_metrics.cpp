@@ -153,26 +153,21 @@ float tokens_sent(input x) {
   return static_cast<float>(std::max(x.inflight.prefill_tokens, x.inflight.decode_tokens));
 }
 
-/// Of those in flight, what does not go before a request of this priority.
-struct behind {
-  std::int32_t requests = 0, tokens = 0;
-};
-behind behind_of(input x) {
-  auto& sent = x.inflight;
-  if (x.share.priority > 0)
-    return {};
-  if (x.share.priority == 0)
-    return {sent.low_requests, sent.low_tokens};
-  return {
-    sum({sent.normal_requests, sent.low_requests}), sum({sent.normal_tokens, sent.low_tokens})};
-}
-
+/// Of those in flight, what goes before a request of this priority or is its equal.
 float requests_ahead(input x) {
-  return static_cast<float>(x.inflight.requests - behind_of(x).requests);
+  auto& sent = x.inflight;
+  if (x.share.priority < 0)
+    return static_cast<float>(sent.urgent_requests);
+  return static_cast<float>(
+    x.share.priority > 0 ? sent.requests : sent.requests - sent.low_requests);
 }
 
 float tokens_ahead(input x) {
-  return tokens_sent(x) - static_cast<float>(behind_of(x).tokens);
+  auto& sent = x.inflight;
+  if (x.share.priority < 0)
+    return static_cast<float>(sent.urgent_tokens);
+  return x.share.priority > 0 ? tokens_sent(x)
+                              : tokens_sent(x) - static_cast<float>(sent.low_tokens);
 }
 
 /// What is not computed yet of requests that run is not known here: all that was not cached of

@@ -55,7 +55,7 @@ instance_id taker(dispatcher& by, const placement_query& query) {
 void tell(
   dispatcher& to, const instance_id& id, std::vector<std::string> adapters,
   std::int32_t prefill_tokens, std::int32_t update) {
-  auto status = idle_status(id, noon, update);
+  auto status = idle_status(id, noon + update, update);
   status.adapters = std::move(adapters);
   status.num_uncomputed_tokens_all_waiting_prefills = prefill_tokens;
   to.update(status, noon);
