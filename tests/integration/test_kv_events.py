@@ -39,7 +39,7 @@ class KvEvents(ClusterTest):
             publishers = {each.id: self.publish(each) for each in x.engines}
             for each in publishers.values():
                 each.await_subscriber()
-            beginnings = {engine: list(range(1000 * n, 1000 * n + 4 * BLOCK)) for n, engine in enumerate(publishers, 1)}
+            beginnings = {engine: list(range(4 * BLOCK * (n - 1), 4 * BLOCK * n)) for n, engine in enumerate(publishers, 1)}
             for engine, tokens in beginnings.items():
                 publishers[engine].stored(1, tokens, BLOCK)
             until(lambda: self.metric(x.url, "llumnix_kv_events_blocks") == 12, 20, "all blocks are known")
@@ -73,9 +73,9 @@ class KvEvents(ClusterTest):
 
                 until(lambda: {place([1] * 20, f"probe-{n}") for n in range(4)} == set(publishers), 20, "both engines are known")
                 for n, (engine, publisher) in enumerate(publishers.items(), 1):
-                    publisher.stored(1, list(range(1000 * n, 1000 * n + 4 * BLOCK)), BLOCK)
+                    publisher.stored(1, list(range(4 * BLOCK * (n - 1), 4 * BLOCK * n)), BLOCK)
                 for n, engine in enumerate(publishers, 1):
-                    tokens = list(range(1000 * n, 1000 * n + 4 * BLOCK))
+                    tokens = list(range(4 * BLOCK * (n - 1), 4 * BLOCK * n))
                     until(lambda: place(tokens, f"known-{n}") == engine, 10, "its blocks are known")
                     self.assertEqual({place(tokens + [5], f"r-{n}-{i}") for i in range(4)}, {engine})
 

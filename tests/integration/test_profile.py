@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pathlib
 import os
 import re
 import tempfile
@@ -61,9 +62,10 @@ class Profile(ClusterTest):
 
     def test_files_that_were_written_predict(self):
         self.write()
-        files = {kind: json.load(open(self.path(kind))) for kind in ("ttft", "tpot")}
+        files = {kind: json.loads(pathlib.Path(self.path(kind)).read_text()) for kind in ("ttft", "tpot")}
         sizes = [entry["tokens_num"] for entry in files["ttft"]["results"]]
-        self.assertEqual((min(sizes), max(sizes)), (16, 1500))
+        self.assertEqual(min(sizes), 16)
+        self.assertGreaterEqual(max(sizes), 1500)  # more, where several prompts shared a step
         self.assertTrue(files["ttft"]["metadata"]["model"].startswith("modeled "))
         self.assertGreater(len({entry["batch_size"] for entry in files["tpot"]["results"]}), 1)
         self.predicts()

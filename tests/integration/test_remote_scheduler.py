@@ -147,7 +147,8 @@ class RemoteScheduler(unittest.TestCase):
         until(lambda: self.number("llumnix_remote_scheduler_ready") == 1, 20, "the scheduler is there")
         for i in range(4):
             self.send(f"r-{i}", [1, 2, 3])
-        self.assertEqual(len(engine.requests()), 4)  # the only one that it knows
+        completions = [request["id"] for request in engine.requests() if request["path"] == "/v1/completions"]
+        self.assertEqual(len(completions), 4, completions)  # at the only one that it knows
         self.assertEqual(self.number("llumnix_placements_by_remote_total"), 4)
         status, _, text = there.say(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertIn("scheduler_scheduling_total 5\n", text)
