@@ -71,7 +71,7 @@ class KvEvents(ClusterTest):
                                                                   "prompt_token_ids": tokens})
                     return json.loads(body)["scheduling_result"][0]["id"] if status == 200 else status
 
-                until(lambda: {place([1] * 20, f"probe-{n}") for n in range(4)} == set(publishers), 20, "both engines are known")
+                until(lambda: {place([1], f"probe-{n}") for n in range(4)} == set(publishers), 20, "both engines are known")
                 for n, (engine, publisher) in enumerate(publishers.items(), 1):
                     publisher.stored(1, list(range(4 * BLOCK * (n - 1), 4 * BLOCK * n)), BLOCK)
                 for n, engine in enumerate(publishers, 1):
