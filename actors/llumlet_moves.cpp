@@ -136,6 +136,9 @@ void llumlet_state::start(departure next) {
   settings.limits.decide_limit = config.migration.decide_timeout;
   settings.limits.lease = config.migration.lease;
   settings.limits.rounds_max = config.migration.rounds_max;
+  // A round of copying is two messages, a pull and the engine's look at what landed. Below twenty
+  // tokens computing them is faster, for they come with the next step there.
+  settings.limits.round_trip = std::chrono::milliseconds{2};
   settings.plan.of = {id, next.stream, 0};
   settings.plan.source = own();
   settings.plan.destination = next.to;
