@@ -110,6 +110,15 @@ std::string wrong_address(const std::string& text) {
          + (too_high ? ", the port up to 65535" : "");
 }
 
+CLI::Option* add_engine_key_option(CLI::App& app, std::string& key) {
+  return app
+    .add_option(
+      "--engine-key", key,
+      "bearer key that those servers want (vLLM's --api-key); other users of this machine do not "
+      "see one in a --config file")
+    ->type_name("KEY");
+}
+
 CLI::Option* add_address_option(
   CLI::App& app, const std::string& name, std::string& value, const std::string& meaning) {
   return app.add_option(name, value, meaning)

@@ -40,6 +40,9 @@ CLI::Option* add_duration_option(
 CLI::Option* add_address_option(
   CLI::App& app, const std::string& name, std::string& value, const std::string& meaning);
 
+/// `--engine-key`, what `gateway.engine_key` is.
+CLI::Option* add_engine_key_option(CLI::App& app, std::string& key);
+
 /// An option whose values are separated by commas, with blanks around them or not; none is empty.
 CLI::Option* add_list_option(
   CLI::App& app, const std::string& name, std::vector<std::string>& values,

@@ -18,7 +18,7 @@ namespace {
 struct up_options {
   static constexpr std::uint32_t usual_engines = 4;
   std::uint32_t engines = 0; ///< 0: not given
-  std::string http, admin, redis, model, policy;
+  std::string http, admin, redis, model, policy, engine_key;
   std::vector<std::string> engine; ///< "modeled", or URLs of engines behind HTTP
   std::string scheduling;          ///< full, lite; empty: what suits the engines
 
@@ -41,6 +41,7 @@ config_options with_own_settings(const up_options& options) {
   set("admin.listen=", options.admin);
   set("gateway.model=", options.model);
   set("scheduler.policy=", options.policy);
+  set("gateway.engine_key=", options.engine_key);
   if (options.remote()) {
     std::string urls;
     for (const auto& url : options.engine)
@@ -139,6 +140,7 @@ void add_up_command(CLI::App& app, command_action& chosen) {
     "what runs the model: modeled, or the URLs of vLLM, SGLang or other OpenAI-compatible servers")
     ->type_name("modeled|URL,...")
     ->default_str("modeled");
+  add_engine_key_option(*command, options->engine_key);
   add_choice_option<std::string>(
     *command, "--scheduling", options->scheduling,
     "loads as engines report them (full), or as the gateway counts them itself (lite)",

@@ -49,7 +49,8 @@ engine_agents::engine_agents(
     *pool_, http.loop(0),
     engine_watch_options{
       .interval = config.gateway.engine_check_interval,
-      .hung_after = config.gateway.engine_silence},
+      .hung_after = config.gateway.engine_silence,
+      .key = config.gateway.engine_key},
     [this](const engine_report& report) { on_report(report); });
 }
 

@@ -16,10 +16,12 @@ namespace {
 
 constexpr std::size_t departed_max = 1024; // of more we hear no more than their streams tell
 
-/// What an engine may be asked for: what it says it serves, and by which name its record calls it.
+/// What an engine may be asked for, in order: what it says it serves, and by which name its record
+/// calls it.
 std::vector<std::string> models_of(const std::string& record, std::vector<std::string> told) {
   if (!record.empty() && std::find(told.begin(), told.end(), record) == told.end())
     told.push_back(record);
+  std::sort(told.begin(), told.end()); // here, and not on each loop
   return told;
 }
 
@@ -77,7 +79,8 @@ relay_setup::relay_setup(
     *loops_[0]->pool, http.loop(0),
     engine_watch_options{
       .interval = config.gateway.engine_check_interval,
-      .hung_after = config.gateway.engine_silence},
+      .hung_after = config.gateway.engine_silence,
+      .key = config.gateway.engine_key},
     [this](const engine_report& report) { on_report(report); });
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <tuple>
 #include <type_traits>
 
 namespace llumnix {
@@ -204,6 +205,10 @@ void check_engines(const cluster_config& config, problems& found) {
                               ? url + " is listed twice"
                               : url + " is the same place as " + first->second});
   }
+  if (!std::ranges::all_of(
+        config.gateway.engine_key, [](char byte) { return byte > ' ' && byte < 127; }))
+    found.push_back(
+      {"gateway.engine_key", "holds a blank or another character that no header may have"});
   if (!has_http_engines(config) && !config.gateway.scheduler.empty())
     found.push_back(
       {"gateway.scheduler", "places what engines behind HTTP get, and there are none; set "
@@ -250,10 +255,6 @@ void check_scheduler(const scheduler_config& scheduler, problems& found) {
     found.push_back(
       {"scheduler.hysteresis",
        "keeps a choice; scheduler.power_of_two and scheduler.dispatch_top_k above 1 draw anew"});
-  if (scheduler.priority_aware && scheduler.full_mode)
-    found.push_back(
-      {"scheduler.priority_aware", "wants lite mode, because statuses tell no priorities; set "
-                                   "scheduler.full_mode=false"});
   if (is_cache_aware(scheduler) && scheduler.kv_index == "mooncake" && scheduler.mooncake.empty())
     found.push_back(
       {"scheduler.mooncake", "is missing; scheduler.kv_index=mooncake asks it for prefixes"});
@@ -264,6 +265,48 @@ void check_scheduler(const scheduler_config& scheduler, problems& found) {
       found.push_back(
         {path, "wants full mode, because lite mode knows no statuses; set "
                "scheduler.full_mode=true"});
+}
+
+/// Terms of the load that not every policy and mode has.
+void check_terms(const scheduler_config& scheduler, problems& found) {
+  bool by_load = scheduler.policy == "load-balance" || scheduler.policy == "cache-aware";
+  for (auto [path, wanted, why] :
+       {std::tuple{
+          "scheduler.lora_affinity", scheduler.lora_affinity,
+          "adapters are known only of engines behind HTTP"},
+        {"scheduler.priority_aware", scheduler.priority_aware, "statuses tell no priorities"}}) {
+    if (wanted && !by_load)
+      found.push_back(
+        {path,
+         "is not looked at by policy " + scheduler.policy + "; set scheduler.policy=load-balance"});
+    if (wanted && scheduler.full_mode)
+      found.push_back(
+        {path, std::string{"wants lite mode, because "} + why + "; set scheduler.full_mode=false"});
+  }
+  if (scheduler.priority_aware && is_cache_aware(scheduler))
+    found.push_back(
+      {"scheduler.priority_aware", "does not go with prefixes, which are weighed against the load "
+                                   "of all priorities; set scheduler.policy=load-balance and "
+                                   "scheduler.cache_aware=false"});
+}
+
+/// KV events: who publishes them, and who asks.
+void check_kv_events(const cluster_config& config, problems& found) {
+  const auto& scheduler = config.scheduler;
+  constexpr auto path = "scheduler.kv_events";
+  if (scheduler.kv_events.empty()) {
+    if (!scheduler.kv_events_replay.empty())
+      found.push_back({"scheduler.kv_events_replay", "wants scheduler.kv_events"});
+    return;
+  }
+  if (!has_http_engines(config))
+    found.push_back(
+      {path, "is where engines behind HTTP publish, and there are none; set gateway.engines, or "
+             "have them found (discovery.*)"});
+  if (!is_cache_aware(scheduler))
+    found.push_back({path, "is looked at by no policy but scheduler.policy=cache-aware"});
+  if (scheduler.kv_index == "mooncake")
+    found.push_back({path, "is not looked at with scheduler.kv_index=mooncake"});
 }
 
 void check_engine(const engine_config& engine, problems& found) {
@@ -317,6 +360,8 @@ std::vector<config_problem> check(const cluster_config& config) {
   check_discovery(config.discovery, found);
   check_engines(config, found);
   check_scheduler(config.scheduler, found);
+  check_terms(config.scheduler, found);
+  check_kv_events(config, found);
   check_engine(config.engine, found);
   check_intervals(config, found);
   return found;

@@ -75,6 +75,7 @@ struct gateway_config {
   /// URLs `http://HOST:PORT` of engines that run by themselves; empty: engines are llumlets on
   /// nodes. Wants `scheduler.full_mode=false`.
   std::vector<std::string> engines{};
+  std::string engine_key{}; ///< bearer key that engines behind HTTP want (vLLM's --api-key)
   milliseconds engine_silence{
     30000}; ///< an engine that says nothing for this long to a request counts as hung; 0: never
   /// Headers of clients that engines behind HTTP get too, lower case; one that ends in '*' stands
@@ -118,8 +119,8 @@ struct scheduler_config {
   bool session_affinity = false; ///< a session's requests go where its last one went
   bool power_of_two = false;     ///< the better of two instances drawn at random
   double hysteresis = 0; ///< share of its load by which another must be better than the last choice
-  bool lora_affinity = false;  ///< a request prefers instances where the LoRA it names is active
-  bool priority_aware = false; ///< only load of the request's own priority or above counts for it
+  bool lora_affinity = false;  ///< lite: a request prefers instances where its LoRA is active
+  bool priority_aware = false; ///< lite: only load of its own priority or above counts for it
 
   // The slo policy and everything predicted (spec/scheduling.md 7.3, 7.4, 9).
   std::string ttft_profile;             ///< file of measured prefill times; empty: none

@@ -208,15 +208,19 @@ void openai_handler::on_models_asked(std::uint64_t number) {
     relay(x, std::move(wanted));
 }
 
-/// The body stays as it is: what the gateway does not act on is for the engine to judge.
+/// The body stays as it is: what the gateway does not act on is for the engine to judge. Engines
+/// with a key of the gateway's get that, and never the client's.
 void openai_handler::relay(call& x, relayable_request&& wanted) {
   auto& wish = wanted.wish;
+  const auto& engine_key = services_.config.engine_key;
   net::header_list passed;
+  if (!engine_key.empty())
+    passed.emplace_back("authorization", "Bearer " + engine_key);
   const std::string connection{x.request.header("connection")};
   for (auto& [name, value] : x.request.headers)
     if (
       is_listed(services_.config.forward_headers, name) && !net::lists_token(connection, name)
-      && (services_.key.empty() || name != "authorization"))
+      && ((services_.key.empty() && engine_key.empty()) || name != "authorization"))
       passed.emplace_back(std::move(name), std::move(value));
   services_.relays->open(
     std::move(x.client),

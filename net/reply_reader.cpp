@@ -126,7 +126,7 @@ reply_reader::status reply_reader::parse_head(std::string_view& data) {
 
 reply_reader::status reply_reader::on_head_done() {
   for (const auto& [name, value] : reply_.headers)
-    if (name == "transfer-encoding" && !equal_ignoring_case("chunked", value))
+    if (name == "transfer-encoding" && !equal_ignoring_case(value, "chunked"))
       return status::malformed; // we asked for no other coding, and can undo none
   keep_alive_ = parser_->keep_alive() && (parser_->version() >= 11 || !parser_->chunked());
   if (to_head_ || reply_.status == 204 || reply_.status == 304)

@@ -10,17 +10,18 @@ namespace llumnix {
 
 namespace {
 
-/// Every knob of the scheduler but those that name files or hosts, so that the defaults of flags do
-/// not come between.
+/// Every knob of the scheduler, so that the defaults of flags do not come between; but none that
+/// names files or hosts, or is a secret.
 nlohmann::json settings_of(const scheduler_config& config) {
   constexpr std::array elsewhere{
-    "scheduler.ttft_profile", "scheduler.tpot_profile", "scheduler.http"};
+    "scheduler.ttft_profile", "scheduler.tpot_profile",     "scheduler.http",
+    "scheduler.kv_events",    "scheduler.kv_events_replay", "scheduler.mooncake"};
   cluster_config whole;
   whole.scheduler = config;
   auto settings = nlohmann::json::object();
   for (auto& each : knobs())
     if (
-      each.path.starts_with("scheduler.")
+      each.path.starts_with("scheduler.") && !each.secret
       && std::ranges::find(elsewhere, each.path) == elsewhere.end())
       settings[std::string{each.path}] = write_json(each, whole);
   return settings;

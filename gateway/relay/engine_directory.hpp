@@ -28,17 +28,17 @@ struct engine_endpoint {
   bool token_ids = false;      ///< tells token ids when asked for them, and takes them as a prompt
   bool continues_text = false; ///< goes on with a text when told to, and counts its tokens by chunk
   std::uint32_t context_tokens = 0; ///< that its model can hold; 0: not known
-  /// Names of the models it serves; empty: not known, so any.
+  /// Names of the models it serves, in any order; empty: not known, so any.
   std::vector<std::string> models{};
   std::shared_ptr<engine_common> common{}; ///< never null in the directory, nor is the next
   std::shared_ptr<engine_pulse> pulse{};
 
   time_point rest_end() const { return common->trouble.rest_end(); }
 
-  /// `model` empty: any will do.
+  /// `model` empty: any will do. Of one in the directory, where `models` are in order.
   bool serves(std::string_view model) const {
     return model.empty() || models.empty()
-           || std::find(models.begin(), models.end(), model) != models.end();
+           || std::binary_search(models.begin(), models.end(), model);
   }
 };
 
@@ -47,6 +47,8 @@ class engine_directory {
 public:
   /// What is known of its troubles and its pulse stays.
   void put(const instance_id& id, engine_endpoint endpoint) {
+    if (!std::is_sorted(endpoint.models.begin(), endpoint.models.end()))
+      std::sort(endpoint.models.begin(), endpoint.models.end());
     auto& known = engines_[id];
     if (known.common)
       endpoint.common = std::move(known.common);

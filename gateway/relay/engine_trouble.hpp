@@ -17,7 +17,6 @@ public:
   /// Between two outages of which the requests under way are forgiven (`surprised`).
   static constexpr std::chrono::seconds outages_apart{10};
 
-  bool resting(time_point now) const { return rest_end() > now; }
   time_point rest_end() const;
   /// Whether a request may go there now; where it is on trial, nobody else for a moment.
   bool offer(time_point now);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <experimental/simd>
+#include <limits>
 #include <simdjson.h>
 #include <utility>
 
@@ -268,6 +269,18 @@ std::uint64_t json_cursor::read_unsigned(std::uint64_t max) {
   if (at_ == from || zero_first || value > max)
     fail("not a number from 0 on, or too large a one");
   return value;
+}
+
+std::vector<std::uint32_t> read_numbers(std::string_view array, std::size_t expected) {
+  std::vector<std::uint32_t> numbers;
+  json_cursor at{array, json_cursor::read_before{}};
+  if (array.empty() || !at.enter_array())
+    return numbers;
+  numbers.reserve(expected);
+  constexpr auto most = std::numeric_limits<std::uint32_t>::max();
+  while (at.next_element())
+    numbers.push_back(static_cast<std::uint32_t>(at.read_unsigned(most)));
+  return at.failed() ? std::vector<std::uint32_t>{} : numbers;
 }
 
 } // namespace llumnix::relay

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace llumnix::relay {
 
@@ -89,5 +90,9 @@ private:
   std::string_view key_;
   std::string unescaped_;
 };
+
+/// The numbers of an array that a cursor has read before, `expected` of them; none if it is no
+/// array of numbers of 32 bits.
+std::vector<std::uint32_t> read_numbers(std::string_view array, std::size_t expected = 0);
 
 } // namespace llumnix::relay

@@ -192,15 +192,8 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
 }
 
 std::vector<token_id> prompt_ids(std::string_view body, const relay_request& request) {
-  std::vector<token_id> ids;
-  auto text = body.substr(request.ids.begin, request.ids.end - request.ids.begin);
-  json_cursor at{text, json_cursor::read_before{}};
-  if (text.empty() || !at.enter_array())
-    return ids;
-  ids.reserve(request.prompt_tokens);
-  while (at.next_element())
-    ids.push_back(static_cast<token_id>(at.read_unsigned(std::numeric_limits<token_id>::max())));
-  return at.failed() ? std::vector<token_id>{} : ids;
+  return read_numbers(
+    body.substr(request.ids.begin, request.ids.end - request.ids.begin), request.prompt_tokens);
 }
 
 } // namespace llumnix::relay

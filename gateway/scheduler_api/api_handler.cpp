@@ -1,5 +1,6 @@
 #include "gateway/scheduler_api/api_handler.hpp"
 
+#include "gateway/relay/json_cursor.hpp"
 #include "runtime/base/log.hpp"
 
 #include <utility>
@@ -132,7 +133,7 @@ void api_handler::schedule(std::shared_ptr<net::exchange> client, net::http_requ
 /// Whatever the index says, or does not say, the request is placed.
 void api_handler::look_up(std::shared_ptr<question> asked) {
   asked->asked_index_at = services_.loop.now();
-  auto prompt = read_token_ids(asked->wanted.token_ids);
+  auto prompt = relay::read_numbers(asked->wanted.token_ids);
   services_.index->find(
     prompt, asked->wanted.model,
     [this, asked, &loop = services_.loop](result<prefix_holders> found) mutable {

@@ -2,11 +2,9 @@
 
 #include "config/load_config.hpp"
 #include "gateway/openai/json_text.hpp"
-#include "gateway/relay/json_cursor.hpp"
+#include "gateway/scheduler_api/json_members.hpp"
 #include "gateway/scheduler_api/scheduling_reply.hpp"
 #include "net/http_message.hpp"
-
-#include <charconv>
 
 namespace llumnix::scheduler_api {
 
@@ -15,7 +13,6 @@ namespace {
 using relay::json_cursor;
 
 constexpr std::size_t choice_bytes_max = 64 * 1024; // of an instance; it is kept
-constexpr auto wrong_type = "a value of the wrong type";
 
 void append_text(std::string& out, std::string_view name, std::string_view value) {
   out.append(out.back() == '{' ? "\"" : ",\"").append(name).append("\":");
@@ -29,23 +26,6 @@ void append_identity(std::string& out, const asked_request& request, std::string
     append_text(out, "gateway_id", request.gateway_id);
   append_text(out, "scheduling_mode", "neutral");
   append_text(out, "scheduling_stage", stage);
-}
-
-void read(json_cursor& at, std::string& into) {
-  auto text = at.skip();
-  if (text.empty() || text.front() != '"')
-    return at.fail(wrong_type);
-  into.clear();
-  relay::append_unescaped(into, relay::inside_quotes(text));
-}
-
-template <class Member>
-void read_object(json_cursor& at, Member member) {
-  if (!at.enter_object())
-    return;
-  while (at.next_member())
-    if (!member(at.key()))
-      at.skip();
 }
 
 std::string address_of(const std::string& host, std::uint64_t port) {

@@ -144,6 +144,7 @@ void scheduler_client::on_closed() {
 void scheduler_client::give_up_link(const char* why) {
   socket_ = nullptr;
   gateway_id_.clear();
+  untold_.clear();
   dial_at_ = loop_.now() + options_.dial_pause;
   ++failures_;
   if (failures_ > failures_max && !std::exchange(told_gone_, true))
@@ -215,7 +216,7 @@ void scheduler_client::on_answer(call& which, const error& failure) {
       if (failure.code != errc::ok || which.status != 200)
         log::gateway.debug(
           "report-lost", "{}: {} {}", options_.address, which.status, to_string(failure));
-      return;
+      return send_report();
   }
 }
 
@@ -265,6 +266,7 @@ void scheduler_client::release(std::string request) {
       return;
     auto all = std::move(found->second);
     tickets_.erase(found);
+    untold_.erase(request);
     for (const auto& each : all)
       send_release(each.request, each.choice, each.began);
   });
@@ -298,18 +300,26 @@ void scheduler_client::end_release(call& which, const error& failure) {
 }
 
 void scheduler_client::report(std::vector<remote_progress> news) {
-  post([this, news = std::move(news)] { send_report(news); });
+  post([this, news = std::move(news)]() mutable { take_news(std::move(news)); });
 }
 
-void scheduler_client::send_report(const std::vector<remote_progress>& news) {
-  if (reporting_ || gateway_id_.empty())
+void scheduler_client::take_news(std::vector<remote_progress> news) {
+  if (gateway_id_.empty())
+    return;
+  for (auto& each : news)
+    if (tickets_.contains(each.request)) {
+      auto& latest = untold_[each.request];
+      latest = std::move(each);
+    }
+  send_report();
+}
+
+void scheduler_client::send_report() {
+  if (reporting_)
     return;
   std::string items;
-  for (const auto& each : news) {
-    auto found = tickets_.find(each.request);
-    if (found == tickets_.end())
-      continue;
-    auto& ticket = found->second.back();
+  for (const auto& [id, each] : std::exchange(untold_, {})) {
+    auto& ticket = tickets_.at(id).back();
     if (ticket.request.gateway_id != gateway_id_)
       continue; // it has forgotten those of the connection before
     if (each.began && !std::exchange(ticket.began, true))

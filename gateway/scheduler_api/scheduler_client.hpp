@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -33,6 +34,13 @@ struct client_options {
   std::chrono::milliseconds rest{1000}; ///< one that did not answer is not asked for this long
   std::size_t calls_max = 4096;         ///< under way, of each kind; more are not made
   std::size_t answer_bytes_max = 64 * 1024 * 1024; ///< it says the whole prompt again
+};
+
+/// How a request came along.
+struct remote_progress {
+  std::string request;      ///< text id
+  std::uint64_t tokens = 0; ///< prompt and output
+  bool began = false;       ///< there is output
 };
 
 /// What a client came to since it was made.
@@ -61,8 +69,10 @@ public:
   bool ready() const override { return ready_; }
   void place(remote_question question, answer told) override;
   void release(std::string request) override;
-  /// One at a time: news that come while others are under way are dropped, newer ones will follow.
-  void report(std::vector<remote_progress> news) override;
+  /// How requests came along. One message at a time: of what comes while one is under way the
+  /// newest about each request is told next. Of those that it did not place nothing is told.
+  /// From any thread.
+  void report(std::vector<remote_progress> news);
   /// About ten times a second, on the loop.
   void tick();
   /// From any thread.
@@ -90,7 +100,8 @@ private:
   void on_answer(call& which, const error& failure);
   void end_release(call& which, const error& failure);
   void send_release(const asked_request& request, const told_choice& choice, bool began);
-  void send_report(const std::vector<remote_progress>& news);
+  void take_news(std::vector<remote_progress> news);
+  void send_report();
   void send(call& which);
   void give_up_link(const char* why);
   void look_ready();
@@ -114,6 +125,7 @@ private:
   std::vector<std::unique_ptr<call>> calls_;
   std::size_t placing_ = 0, releasing_ = 0;
   bool reporting_ = false;
+  std::map<std::string, remote_progress> untold_; ///< of requests with a ticket, for `/report`
   std::unordered_map<std::string, std::vector<ticket>> tickets_; ///< by text id
 
   std::atomic<bool> ready_{false};

@@ -1,10 +1,9 @@
 #include "gateway/scheduler_api/scheduling_request.hpp"
 
-#include "gateway/relay/json_cursor.hpp"
+#include "gateway/scheduler_api/json_members.hpp"
 #include "net/http_message.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 
 namespace llumnix::scheduler_api {
@@ -13,54 +12,7 @@ namespace {
 
 using relay::json_cursor;
 
-constexpr auto wrong_type = "a value of the wrong type";
 constexpr auto too_many = "a list too long";
-
-/// Passes over a null, which changes nothing.
-bool skip_null(json_cursor& at) {
-  return at.peek() == 'n' && !at.skip().empty();
-}
-
-void read(json_cursor& at, std::string& into) {
-  if (skip_null(at))
-    return;
-  auto text = at.skip();
-  if (text.empty() || text.front() != '"')
-    return at.fail(wrong_type);
-  into.clear();
-  relay::append_unescaped(into, relay::inside_quotes(text));
-}
-
-template <class Number>
-void read_number(json_cursor& at, Number& into) {
-  if (skip_null(at))
-    return;
-  auto text = at.skip();
-  Number value{};
-  auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || problem != std::errc{} || end != text.data() + text.size())
-    return at.fail(wrong_type);
-  into = value;
-}
-
-void read(json_cursor& at, std::int64_t& into) {
-  read_number(at, into);
-}
-
-void read(json_cursor& at, std::uint64_t& into) {
-  read_number(at, into);
-}
-
-/// The members of an object, or null. `member(name)` reads the value, or returns false for one that
-/// nobody wants.
-template <class Member>
-void read_object(json_cursor& at, Member member) {
-  if (skip_null(at) || !at.enter_object())
-    return;
-  while (at.next_member())
-    if (!member(at.key()))
-      at.skip();
-}
 
 /// Checks an array of token ids and leaves it as it is.
 void read_tokens(json_cursor& at, std::string_view body, std::string_view& into) {
@@ -172,16 +124,6 @@ std::optional<scheduling_request> read_scheduling_request(std::string_view body)
   if (!at.finished() || std::max(x.id.size(), x.gateway_id.size()) > id_bytes_max)
     return std::nullopt;
   return x;
-}
-
-std::vector<token_id> read_token_ids(std::string_view ids) {
-  std::vector<token_id> read;
-  json_cursor at{ids, json_cursor::read_before{}};
-  if (ids.empty() || !at.enter_array())
-    return read;
-  while (at.next_element())
-    read.push_back(static_cast<token_id>(at.read_unsigned(std::numeric_limits<token_id>::max())));
-  return read;
 }
 
 std::optional<std::vector<request_progress>> read_report(std::string_view body) {

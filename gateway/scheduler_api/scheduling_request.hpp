@@ -35,9 +35,6 @@ inline constexpr std::size_t news_max = 100'000;  ///< in one report
 /// outlive what is returned.
 std::optional<scheduling_request> read_scheduling_request(std::string_view body);
 
-/// The ids of `scheduling_request::token_ids`.
-std::vector<token_id> read_token_ids(std::string_view ids);
-
 /// Reads the body of `/report`, an array (spec/cms.md 7.3); nothing if it is none, or longer
 /// than `news_max`.
 std::optional<std::vector<request_progress>> read_report(std::string_view body);

@@ -24,7 +24,7 @@ std::string plain_text(std::string_view text) {
 }
 
 instance_state state_of(const instance_metadata& metadata, bool has_status) {
-  if (!http_endpoint(metadata))
+  if (!has_http_endpoint(metadata))
     return instance_state::lost;
   return has_status ? instance_state::ready : instance_state::stopped;
 }
@@ -36,8 +36,12 @@ void remember(std::vector<instance_id>& ids, const instance_id& id) {
 
 } // namespace
 
+bool has_http_endpoint(const instance_metadata& metadata) {
+  return !metadata.ip.empty() && metadata.api_server_port > 0 && metadata.api_server_port <= 65535;
+}
+
 std::optional<std::string> http_endpoint(const instance_metadata& metadata) {
-  if (metadata.ip.empty() || metadata.api_server_port <= 0 || metadata.api_server_port > 65535)
+  if (!has_http_endpoint(metadata))
     return std::nullopt;
   bool is_ipv6 = metadata.ip.find(':') != std::string::npos;
   auto port = ":" + std::to_string(metadata.api_server_port);

@@ -61,5 +61,7 @@ private:
 
 /// Where an instance takes requests over HTTP; nothing if it does not say.
 std::optional<std::string> http_endpoint(const instance_metadata& metadata);
+/// Whether it says.
+bool has_http_endpoint(const instance_metadata& metadata);
 
 } // namespace llumnix

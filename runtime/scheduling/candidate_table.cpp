@@ -38,7 +38,7 @@ void candidate_table::put(const instance_view& instance, const inflight_load& in
   auto& told = instance.metadata;
   reachable_[at] = static_cast<std::uint8_t>(
     (instance.foreign() ? 0 : bit_of(reach::llumlet))
-    | (http_endpoint(told) ? bit_of(reach::http) : 0));
+    | (has_http_endpoint(told) ? bit_of(reach::http) : 0));
   schedulable_[at] = !judged || instance.status.schedulable;
   written_[at] = judged ? instance.status.timestamp_ms : std::numeric_limits<unix_ms>::max();
   for (std::size_t slot = 0; slot < metrics_.size(); ++slot)

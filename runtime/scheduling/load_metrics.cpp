@@ -213,7 +213,6 @@ constexpr std::array metrics{
   load_metric{"num_tokens_ahead", better::lower, tokens_ahead, lite, true},
   load_metric{"cache_aware_num_tokens", better::lower, cache_aware_num_tokens, lite, true},
   load_metric{"adapter_miss", better::lower, adapter_miss, lite, true},
-  load_metric{"adapter_miss", better::lower, adapter_miss, full, true},
 };
 
 constexpr load_metric ttft_without_request{

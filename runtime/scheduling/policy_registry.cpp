@@ -71,11 +71,11 @@ metric_limit locality(const scheduler_config& config) {
   return limit_of(config, config.prefill_cache_locality_metric, 0);
 }
 
-/// Those that have the request's LoRA active come before all others.
+/// Those that have the request's LoRA active come before all others. Only engines behind HTTP tell.
 metric_limit adapter(const scheduler_config& config) {
   if (!config.lora_affinity)
     return {};
-  return {find_load_metric("adapter_miss", mode_of(config)), 0};
+  return {find_load_metric("adapter_miss", scheduling_mode::lite), 0};
 }
 
 time_goals goals_of(const scheduler_config& config) {
@@ -181,10 +181,10 @@ const std::vector<policy_row>& policy_rows() {
   static const selector_use circle{next_in_order::name};
   static const std::vector<policy_row> rows{
     {"load-balance", full, neutral, healthy({below(neutral_load)}),
-     least({adapter, locality, neutral_load})},
+     least({locality, neutral_load})},
     {"load-balance", full, prefill, healthy({below(prefill_load)}),
-     least({adapter, locality, prefill_load})},
-    {"load-balance", full, decode, healthy({below(decode_load)}), least({adapter, decode_load})},
+     least({locality, prefill_load})},
+    {"load-balance", full, decode, healthy({below(decode_load)}), least({decode_load})},
     {"flood", full, neutral, healthy(), fixed},
     {"flood", full, prefill, healthy(), fixed},
     {"flood", full, decode, healthy(), fixed},

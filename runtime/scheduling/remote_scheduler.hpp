@@ -20,13 +20,6 @@ struct remote_question {
   std::vector<token_id> prompt; ///< empty: not known
 };
 
-/// How a request came along.
-struct remote_progress {
-  std::string request;
-  std::uint64_t tokens = 0; ///< prompt and output
-  bool began = false;       ///< there is output
-};
-
 /// REMOTE SCHEDULER port: a scheduler outside of this cluster that places requests for engines
 /// behind HTTP. The reference's scheduler API in production, a script in tests. From any thread.
 class remote_scheduler {
@@ -44,8 +37,6 @@ public:
   /// All placements of the request are over, also those still being asked for. Unknown ones do no
   /// harm.
   virtual void release(std::string request) = 0;
-  /// How often it wants to hear how requests come along is its own business; see `report`.
-  virtual void report(std::vector<remote_progress> news) = 0;
 };
 
 } // namespace llumnix

@@ -118,3 +118,16 @@ TEST_CASE("a decision that was written down is made the same way again") {
     CHECK(run.compared > 12);
   }
 }
+
+TEST_CASE("a scene tells of no files, hosts and keys") {
+  scheduler_config config;
+  config.ttft_profile = config.tpot_profile = "/secret/file";
+  config.http = config.mooncake = "secret.host:1";
+  config.http_key = "secret";
+  config.kv_events = config.kv_events_replay = "tcp://secret.host:1";
+  auto by = *dispatcher::make(config);
+  auto text = write_scene(scene_of(by.snapshot(query_for("r", 10), nullptr, noon))).dump();
+  CHECK(text.find("secret") == std::string::npos);
+  CHECK(text.find("scheduler.kv_index") != std::string::npos);
+  CHECK(text.find("scheduler.http_key") == std::string::npos);
+}

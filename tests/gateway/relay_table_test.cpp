@@ -739,7 +739,7 @@ TEST_CASE_FIXTURE(table_rig, "a request goes to engines that serve its model") {
     const char* model;
     std::vector<instance_id> excluded;
   };
-  engines.put("e:1", {.address = "e:1", .models = {"a", "b"}});
+  engines.put("e:1", {.address = "e:1", .models = {"b", "a"}});
   engines.put("e:2", {.address = "e:2", .models = {"b"}});
   engines.put("e:3", {.address = "e:3"}); // nobody knows
   for (const auto& [model, excluded] :

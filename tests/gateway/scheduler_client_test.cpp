@@ -100,6 +100,7 @@ TEST_CASE("choices that nobody could go by are refused") {
         row{at(R"({"host":"::1","port":7})"), errc::ok, "[::1]:7"},
         row{R"({"id":"r"})", errc::no_instance, {}},
         row{R"({"scheduling_result":null})", errc::no_instance, {}},
+        row{"null", errc::no_instance, {}}, row{placed_at("null"), errc::bad_message, {}},
         row{placed_at(""), errc::no_instance, {}},
         row{placed_at(instance + "," + instance), errc::bad_message, {}},
         row{at(R"({"host":"a b","port":7})"), errc::bad_message, {}},
@@ -284,6 +285,34 @@ TEST_CASE("a scheduler is asked once it has said ok, under the name of the conne
   auto counted = us.client->counters();
   CHECK(counted.placed == 2);
   CHECK(counted.failed == 0);
+}
+
+TEST_CASE("what comes while a report is under way is told next, the newest of each request") {
+  fake_scheduler there;
+  auto options = quick(there);
+  options.report_timeout = 100ms;
+  asking us{options};
+  REQUIRE(eventually([&] { return us.ready(); }));
+  for (const auto* id : {"r1", "r2", "r3"})
+    CHECK(us.code_of(us.place(id)) == errc::ok);
+  there.will(0);
+  us.client->report({{"r1", 12, true}});
+  us.client->report({{"r2", 20, false}, {"r3", 30, true}});
+  us.client->report({{"r1", 13, true}, {"r2", 21, true}, {"nobody", 5, true}});
+  us.client->release("r3");
+  REQUIRE(eventually([&] { return there.heard().size() == 6; }));
+  std::vector<std::string> told;
+  for (const auto& said : there.heard())
+    if (said.starts_with("/report "))
+      for (const auto& item : nlohmann::json::parse(said.substr(8)))
+        told.push_back(
+          item["kind"].get<std::string>() + " " + item["id"].get<std::string>() + " "
+          + std::to_string(item["num_tokens"].get<int>()));
+  CHECK(
+    told
+    == std::vector<std::string>{
+      "prefill_done r1 0", "state_update r1 12", "state_update r1 13", "prefill_done r2 0",
+      "state_update r2 21"});
 }
 
 TEST_CASE("each answer says what is to be done") {

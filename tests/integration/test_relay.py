@@ -358,6 +358,23 @@ class Faults(RelayTest):
 class Keys(RelayTest):
     """Engines with a key of their own."""
 
+    def test_the_gateway_has_the_key(self):
+        with Engines(options=("--api-key", "its-own", "--enable-scale-out"), cluster_options=("--engine-key", "its-own")) as x:
+            until(lambda: [each["engine"] for each in x.cluster.instances().values()] == ["vLLM 0.32.0 (token ids, abort)"] * 2,
+                  10, "what they are is known")
+            for engine in x.engines:
+                engine.fault("cut", after_tokens=6, times=1)
+            stream = Stream(x.url, chat("keyed", 20), CHAT)
+            self.run_streams(stream)
+            self.assert_whole(stream)
+            body = chat("keyed whole", 5, stream=False)
+            for key in ({}, {"authorization": "Bearer of-the-client"}):  # what a client has makes no difference
+                self.assertEqual(post(x.url, CHAT, body, key.items())[0], 200)
+            keys = {value for engine in x.engines for each in engine.requests() if each["path"] in (CHAT, COMPLETIONS)
+                    for name, value in each["headers"] if name.lower() == "authorization"}
+            self.assertEqual(keys, {"Bearer its-own"})
+            self.assertNotIn("its-own", x.cluster.stderr())
+
     def test_the_clients_have_the_key(self):
         with Engines(options=("--api-key", "its-own")) as x:
             shown = "OpenAI-compatible 0.32.0 (text only; answers 401, see gateway.engine_key)"

@@ -38,6 +38,7 @@ TEST_CASE("a reply is read alike in pieces of any size") {
          row{"HTTP/1.1 204 No Content\r\n\r\n", status::complete, ""},
          row{ok + "content-length: 0\r\n\r\n", status::complete, ""},
          row{ok + "content-length: 4\r\n\r\nabc", status::malformed, "abc"},
+         row{ok + "Transfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", status::complete, "a"},
          row{ok + "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n", status::malformed, "abc"},
          row{ok + "transfer-encoding: chunked\r\n\r\nx\r\n", status::malformed, ""},
          row{ok + "content-length: 101\r\n\r\n", status::too_long, ""},

@@ -160,7 +160,7 @@ TEST_CASE("names nothing knows are refused, with those that are known") {
       "all_prefills_tokens_num, kv_cache_hit_len, cache_aware_all_prefills_tokens_num, "
       "num_requests, all_decodes_tokens_num, predicted_ttft, predicted_tpot, hit_tokens, "
       "hit_ratio, miss_tokens, predicted_progress, remaining_steps, remaining_steps_defrag, "
-      "kv_blocks_ratio, adaptive_decode, miss_waiting_tokens, freeness, adapter_miss";
+      "kv_blocks_ratio, adaptive_decode, miss_waiting_tokens, freeness";
   constexpr auto policies = "known: load-balance, flood, slo, round-robin, cache-aware";
   struct row {
     void (*spoil)(scheduler_config&);
@@ -238,12 +238,12 @@ TEST_CASE("in lite mode prefixes have a measure of their own") {
   }
 }
 
-TEST_CASE("LoRAs and priorities are terms of load-balance, where they are wanted") {
+TEST_CASE("in lite mode LoRAs and priorities are terms of load-balance, where they are wanted") {
   auto config = with_policy("load-balance");
   config.lora_affinity = true;
+  config.priority_aware = true;
   auto full = make_policy(config);
   config.full_mode = false;
-  config.priority_aware = true;
   auto lite = make_policy(config);
   REQUIRE(full.has_value());
   REQUIRE(lite.has_value());
@@ -255,9 +255,8 @@ TEST_CASE("LoRAs and priorities are terms of load-balance, where they are wanted
     return names;
   };
   using names = std::vector<std::string_view>;
-  CHECK(ranked(*full, infer_type::neutral) == names{"adapter_miss", "all_prefills_tokens_num"});
-  CHECK(
-    ranked(*full, infer_type::decode) == names{"adapter_miss", "kv_cache_usage_ratio_projected"});
+  CHECK(ranked(*full, infer_type::neutral) == names{"all_prefills_tokens_num"});
+  CHECK(ranked(*full, infer_type::decode) == names{"kv_cache_usage_ratio_projected"});
   for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
     CHECK(ranked(*lite, role) == names{"adapter_miss", "num_tokens_ahead"});
   config.neutral_load_metric = "num_requests";

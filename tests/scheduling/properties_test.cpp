@@ -29,6 +29,8 @@ struct policy_row {
   bool power_of_two = false;
   bool session_affinity = false;
   double hysteresis = 0;
+  bool lora_affinity = false;
+  bool priority_aware = false;
 
   /// Policies whose roles are apart, and such requests.
   bool apart() const { return std::string{name} == "slo"; }
@@ -44,6 +46,8 @@ struct policy_row {
     made.power_of_two = power_of_two;
     made.session_affinity = session_affinity;
     made.hysteresis = hysteresis;
+    made.lora_affinity = lora_affinity;
+    made.priority_aware = priority_aware;
     made.neutral_load_metric = full_mode ? "all_prefills_tokens_num" : "num_tokens";
     made.neutral_load_threshold = 400;
     made.cache_aware_min_tokens = 0;
@@ -54,15 +58,29 @@ struct policy_row {
 };
 
 std::vector<policy_row> all_policies() {
-  std::vector<policy_row> rows{{"load-balance"},        {"cache-aware"},  {"flood"},
-                               {"round-robin"},         {"slo"},          {"slo", true, true},
-                               {"load-balance", false}, {"flood", false}, {"round-robin", false},
-                               {"load-balance"},        {"load-balance"}, {"cache-aware"},
-                               {"load-balance"}};
+  std::vector<policy_row> rows{
+    {"load-balance"},
+    {"cache-aware"},
+    {"flood"},
+    {"round-robin"},
+    {"slo"},
+    {"slo", true, true},
+    {"load-balance", false},
+    {"flood", false},
+    {"round-robin", false},
+    {"load-balance"},
+    {"load-balance"},
+    {"cache-aware"},
+    {"load-balance"},
+    {"cache-aware", false},
+    {"cache-aware", false},
+    {"load-balance", false}};
   rows[9].top_k = 3;
   rows[10].power_of_two = true;
   rows[11].session_affinity = true;
   rows[12].hysteresis = 0.2;
+  rows[14].lora_affinity = true;
+  rows[15].priority_aware = true;
   return rows;
 }
 
@@ -72,6 +90,7 @@ struct placed_instance {
   instance_status status;
   instance_state state = instance_state::ready;
   std::int32_t sent_tokens = 0;
+  std::int32_t sent_priority = 0;
   std::uint32_t hit_tokens = 0;
 
   const instance_id& id() const { return metadata.instance_id; }
@@ -108,6 +127,10 @@ public:
       made.mode = serving_mode::pd_batch;
     if (policy_.session_affinity)
       made.wishes.session = "s" + std::to_string(pick(3));
+    if (policy_.lora_affinity)
+      made.wishes.adapter = adapters[pick(3)];
+    if (policy_.priority_aware)
+      made.wishes.priority = some(3) - 1;
     return made;
   }
   template <class T>
@@ -146,8 +169,14 @@ private:
     }
     made.sent_tokens = pick(3) ? 0 : 64 * (1 + some(8));
     made.hit_tokens = 16 * pick(4);
+    if (policy_.lora_affinity && pick(2))
+      status.adapters = {adapters[pick(2)]};
+    if (policy_.priority_aware)
+      made.sent_priority = some(3) - 1;
     return made;
   }
+
+  static constexpr std::array<const char*, 3> adapters{"legal", "sql", "rare"};
 
   const policy_row& policy_;
   std::mt19937 chance_;
@@ -164,7 +193,7 @@ dispatcher know(const policy_row& policy, const std::vector<placed_instance>& in
       made.book(
         each.id(),
         {"sent-" + each.id(), *parse_infer_type(each.metadata.instance_type), each.sent_tokens,
-         each.sent_tokens},
+         each.sent_tokens, each.sent_priority},
         noon, false);
   }
   return made;

@@ -51,13 +51,11 @@ instance_id taker(dispatcher& by, const placement_query& query) {
   return placed.instance;
 }
 
-/// Tells of its load and LoRAs.
+/// Tells of its LoRAs.
 void tell(
-  dispatcher& to, const instance_id& id, std::vector<std::string> adapters,
-  std::int32_t prefill_tokens, std::int32_t update) {
+  dispatcher& to, const instance_id& id, std::vector<std::string> adapters, std::int32_t update) {
   auto status = idle_status(id, noon + update, update);
   status.adapters = std::move(adapters);
-  status.num_uncomputed_tokens_all_waiting_prefills = prefill_tokens;
   to.update(status, noon);
 }
 
@@ -142,11 +140,12 @@ TEST_CASE("without priority_aware all load counts for everybody") {
 }
 
 TEST_CASE("a request prefers instances where its LoRA is active, up to their limit") {
-  scheduler_config config;
+  auto config = lite();
   config.lora_affinity = true;
   config.neutral_load_threshold = 1000;
   auto by = two_idle(config);
-  tell(by, "b", {"legal", "sql"}, 500, 2);
+  tell(by, "b", {"legal", "sql"}, 2);
+  book(by, "b", "x", 500, 0);
   auto names = [&](const char* adapter) {
     auto query = query_for("r", 10);
     query.wishes.adapter = adapter;
@@ -156,21 +155,23 @@ TEST_CASE("a request prefers instances where its LoRA is active, up to their lim
   CHECK(taker(by, names("legal")) == "b");
   CHECK(taker(by, names("sq")) == "a"); // nobody has it: the least load
   CHECK(taker(by, names("")) == "a");
-  tell(by, "b", {"legal", "sql"}, 1000, 3);
-  CHECK(taker(by, names("sql")) == "a");
-  tell(by, "a", {"sql"}, 900, 3);
-  tell(by, "b", {"legal", "sql"}, 100, 4);
+  book(by, "b", "y", 500, 0);
+  CHECK(taker(by, names("sql")) == "a"); // b has enough
+  by.release("x");
+  by.release("y");
+  tell(by, "a", {"sql"}, 3);
+  book(by, "a", "z", 900, 0);
   CHECK(taker(by, names("sql")) == "b"); // both have it: the least load
-  tell(by, "b", {}, 100, 5);
+  tell(by, "b", {}, 4);
   CHECK(taker(by, names("sql")) == "a");
 }
 
-TEST_CASE("in lite mode, too, LoRAs come before load, and without lora_affinity they do not") {
+TEST_CASE("LoRAs come before load, and without lora_affinity they do not") {
   for (bool wanted : {true, false}) {
     auto config = lite();
     config.lora_affinity = wanted;
     auto by = two_idle(config);
-    tell(by, "b", {"sql"}, 0, 2);
+    tell(by, "b", {"sql"}, 2);
     book(by, "b", "x", 100, 0);
     auto query = query_for("r", 10);
     query.wishes.adapter = "sql";

@@ -141,6 +141,7 @@ TEST_CASE("a llumlet without an engine drops what is meant for one, and lives") 
     CHECK_FALSE(answer.holds);
     CHECK(answer.epoch == 3);
     CHECK(answer.stream == stream);
+    CHECK(answer.from == asked);
   }
   auto lines = ask<actor_stats_msg>(x, actor, stat_msg{}).actors;
   REQUIRE(lines.size() == 1);

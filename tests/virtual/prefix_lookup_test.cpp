@@ -1,28 +1,11 @@
 #include "tests/virtual/scene.hpp"
+#include "tests/virtual/scripted_index.hpp"
 
 #include <doctest/doctest.h>
-
-#include <deque>
 
 namespace llumnix::testing {
 
 namespace {
-
-/// An index that answers when the test says so.
-struct scripted_index final : kv_index {
-  void find(std::span<const token_id> prompt, std::string_view, answer done) override {
-    asked.emplace_back(prompt.begin(), prompt.end());
-    waiting.push_back(std::move(done));
-  }
-  void tell(result<prefix_holders> found) {
-    auto done = std::move(waiting.front());
-    waiting.pop_front();
-    done(std::move(found));
-  }
-
-  std::vector<std::vector<token_id>> asked;
-  std::deque<answer> waiting;
-};
 
 cluster_config cache_aware() {
   auto config = small_engines();

@@ -1,4 +1,5 @@
 #include "tests/virtual/scripted_desk.hpp"
+#include "tests/virtual/scripted_index.hpp"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -19,7 +20,6 @@ struct scripted_scheduler final : remote_scheduler {
     waiting.push_back(std::move(told));
   }
   void release(std::string request) override { released.push_back(std::move(request)); }
-  void report(std::vector<remote_progress>) override {}
   void tell(result<std::string> address) {
     auto told = std::move(waiting.front());
     waiting.pop_front();
@@ -34,12 +34,13 @@ struct scripted_scheduler final : remote_scheduler {
 
 /// A gateway in front of two engines over HTTP whose placements are another scheduler's.
 struct front : virtual_cluster {
-  front() : virtual_cluster{1, lite_mode()} {
+  explicit front(cluster_config config = lite_mode()) : virtual_cluster{1, std::move(config)} {
     log::configure({.threshold = log::level::off, .json = false, .node = {}});
     virtual_node_options head;
     head.roles = {"gateway", "cms", "console", "scheduler"};
     head.engines = engines;
     head.remote = &there;
+    head.prefix_index = &index;
     start("head", head);
     desk.emplace(streams("head"));
     check(engines[0], true);
@@ -75,6 +76,7 @@ struct front : virtual_cluster {
   }
 
   scripted_scheduler there;
+  scripted_index index;
   std::optional<scripted_desk> desk;
 
 private:
@@ -120,6 +122,25 @@ TEST_CASE(
   CHECK(third.at() == engines[1]); // 10 there
   CHECK(us.counters("head").placements_by_view == 2);
   CHECK(us.note_of("r3").find("its scheduler cannot help") != std::string::npos);
+}
+
+TEST_CASE("without its scheduler a gateway looks prompts up") {
+  auto config = lite_mode();
+  config.scheduler.policy = "cache-aware";
+  config.scheduler.cache_aware_min_tokens = 3;
+  front us{config};
+  us.open("r1", 10);
+  us.tell(engines[0]);
+  auto& x = us.desk->open("r2", {100, 0}, std::vector<token_id>(100, 7));
+  us.run_for(5ms);
+  us.tell(gone);
+  CHECK(x.at().empty());
+  REQUIRE(us.index.asked.size() == 1);
+  us.index.tell(prefix_holders{holder_naming::instance, {{engines[0], 96}}});
+  us.run_for(5ms);
+  CHECK(x.at() == engines[0]); // 10 and the 4 that are not there, of 100 at the other one
+  CHECK(us.counters("head").hit_tokens == 96);
+  CHECK(us.there.asked.size() == 2);
 }
 
 TEST_CASE("a scheduler that is busy is asked again, until the request has waited long enough") {
