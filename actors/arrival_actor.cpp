@@ -2,35 +2,17 @@
 
 #include "runtime/base/overloaded.hpp"
 
-#include <algorithm>
-
 namespace llumnix {
 
 static_assert(actor_state<arrival_state>);
 
-std::vector<kv_span> spans_of_positions(
-  std::uint32_t from, std::uint32_t to, const std::vector<block_index>& source,
-  const std::vector<block_index>& own, const kv_geometry& geometry) {
-  std::vector<kv_span> spans;
-  auto byte = [&](const std::vector<block_index>& table, std::uint32_t position) {
-    auto slot = std::uint64_t{table[position / geometry.block_tokens]} * geometry.block_tokens
-                + position % geometry.block_tokens;
-    return slot * geometry.bytes_per_token;
-  };
-  while (from < to) {
-    auto end = std::min(to, (from / geometry.block_tokens + 1) * geometry.block_tokens);
-    kv_span next{
-      byte(source, from), byte(own, from), std::uint64_t{end - from} * geometry.bytes_per_token};
-    if (
-      !spans.empty() && spans.back().from + spans.back().bytes == next.from
-      && spans.back().to + spans.back().bytes == next.to)
-      spans.back().bytes += next.bytes;
-    else
-      spans.push_back(next);
-    from = end;
-  }
-  return spans;
-}
+namespace {
+
+/// Of one pull. The machine ends it sooner, with the lease or a CANCEL; this is for a transport
+/// that hangs.
+constexpr std::chrono::seconds pull_limit{60};
+
+} // namespace
 
 arrival_actor::behavior_type
 arrival_state::make_behavior(pointer actor, arrival_actor_config settings) {
@@ -38,6 +20,7 @@ arrival_state::make_behavior(pointer actor, arrival_actor_config settings) {
   config = std::move(settings);
   machine = std::make_unique<destination_machine>(config.limits, config.offer.destination);
   order(arrival_order_msg::reserve{config.offer, config.headroom_tokens});
+  config.offer.request = {}; // the machine has it from now on
   return {
     [this](arrival_event_msg& msg) { hear(msg.event); },
     [this](handover::claim_answer& msg) { hear(std::move(msg)); },
@@ -57,12 +40,12 @@ void arrival_state::hear(const destination_event& event) {
 /// What the machine does not hold, ENGINE may.
 caf::result<holds_answer_msg> arrival_state::on_holds(const holds_msg& msg) {
   if (machine->holds(msg.epoch))
-    return holds_answer_msg{msg.stream, msg.epoch, true};
+    return holds_answer_msg{msg.owner, msg.stream, msg.epoch, true};
   return self->delegate(config.engine, msg);
 }
 
 void arrival_state::on_tick() {
-  alarm.reset();
+  ticks.rang();
   hear(destination_side::tick{});
 }
 
@@ -86,7 +69,7 @@ void arrival_state::carry_out(std::vector<destination_effect> effects) {
       },
       effect);
   if (machine->at() != destination_machine::state::done) {
-    wake();
+    ticks.set(self, machine->deadline());
     return;
   }
   self->send(config.llumlet, arrived_msg{config.offer.of, destination_outcome::cancelled, true});
@@ -101,21 +84,11 @@ void arrival_state::order(arrival_order_msg::order what) {
 void arrival_state::pull(const destination_side::pull& what) {
   auto spans = spans_of_positions(what.from, what.to, what.source_blocks, room, config.geometry);
   job = config.kv->transport().pull(
-    config.offer.kv_address, config.offer.of.id, config.kv->id(), std::move(spans),
-    config.limits.lease, [me = arrival_actor{self}](kv_transport::outcome ended) {
+    config.offer.kv_address, config.offer.of.id, config.kv->id(), std::move(spans), pull_limit,
+    [me = arrival_actor{self}](kv_transport::outcome ended) {
       caf::anon_send(
         me, arrival_event_msg{destination_side::pulled{std::move(ended.why), ended.bytes}});
     });
-}
-
-/// Has the machine told when it wants to be.
-void arrival_state::wake() {
-  auto due = machine->deadline();
-  if (!due || (alarm && *alarm <= *due))
-    return;
-  alarm = due;
-  auto now = self->clock().now();
-  self->delayed_send(self, *due > now ? *due - now : nanoseconds{0}, tick_atom::value);
 }
 
 arrival_actor::behavior_type

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/alarm.hpp"
 #include "actors/kv_region.hpp"
 #include "actors/measured.hpp"
 #include "actors/protocol/migration_messages.hpp"
@@ -37,22 +38,15 @@ struct arrival_state {
   void carry_out(std::vector<destination_effect> effects);
   void order(arrival_order_msg::order what);
   void pull(const destination_side::pull& what);
-  void wake();
 
   pointer self = nullptr;
   arrival_actor_config config;
   std::unique_ptr<destination_machine> machine;
-  std::vector<block_index> room;   ///< blocks reserved here
-  kv_transport::job_id job = 0;    ///< the last pull
-  std::optional<time_point> alarm; ///< a tick is under way for then
+  std::vector<block_index> room; ///< blocks reserved here
+  kv_transport::job_id job = 0;  ///< the last pull
+  alarm ticks;                   ///< what the machine wants
 };
 
 arrival_actor::behavior_type make_arrival(arrival_state::pointer self, arrival_actor_config config);
-
-/// Where the bytes of positions [from, to) lie on both sides, neighbours merged. The tables cover
-/// them.
-std::vector<kv_span> spans_of_positions(
-  std::uint32_t from, std::uint32_t to, const std::vector<block_index>& source,
-  const std::vector<block_index>& own, const kv_geometry& geometry);
 
 } // namespace llumnix

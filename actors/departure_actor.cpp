@@ -14,7 +14,7 @@ departure_state::make_behavior(pointer actor, departure_actor_config settings) {
   result.from = config.plan.source;
   result.to = config.plan.destination;
   result.policy = config.policy;
-  order(departure_order_msg::pin{config.epoch});
+  order(departure_order_msg::pin{});
   return {
     [this](departure_event_msg& msg) { hear(msg.event); },
     [this](pinned_msg& msg) { on_pinned(msg); },
@@ -28,8 +28,8 @@ departure_state::make_behavior(pointer actor, departure_actor_config settings) {
 
 void departure_state::on_pinned(pinned_msg& msg) {
   if (!msg.request) {
-    bool over = msg.request.error().code == errc::not_found;
-    finish(over ? "finished" : "refused", msg.request.error().context);
+    auto why = std::move(msg.request).error();
+    finish(why.code == errc::not_found ? "finished" : "refused", why);
     return;
   }
   result.request = msg.request->request.text_id;
@@ -48,12 +48,12 @@ void departure_state::hear(const source_event& event) {
 /// What the machine does not hold, ENGINE may.
 caf::result<holds_answer_msg> departure_state::on_holds(const holds_msg& msg) {
   if (machine && machine->holds(msg.epoch))
-    return holds_answer_msg{msg.stream, msg.epoch, true};
+    return holds_answer_msg{msg.owner, msg.stream, msg.epoch, true};
   return self->delegate(config.engine, msg);
 }
 
 void departure_state::on_tick() {
-  alarm.reset();
+  ticks.rang();
   hear(source_side::tick{});
 }
 
@@ -72,7 +72,7 @@ void departure_state::carry_out(std::vector<source_effect> effects) {
         [this](auto& word) { self->send(config.destination, std::move(word)); },
       },
       effect);
-  wake();
+  ticks.set(self, machine->deadline());
 }
 
 void departure_state::order(departure_order_msg::order what) {
@@ -92,35 +92,19 @@ void departure_state::report(const source_side::ended& end) {
   result.bytes = end.bytes;
   result.downtime = end.paused;
   result.tail_tokens = end.tail_tokens;
-  switch (end.outcome) {
-    case source_outcome::moved:
-      ++result.epoch;
-      finish("moved", {});
-      break;
-    case source_outcome::gone: finish("finished", end.why.context); break;
-    case source_outcome::kept:
-      result.epoch = end.epoch;
-      finish(end.rounds == 0 ? "refused" : "failed", to_string(end.why));
-      break;
-    case source_outcome::let_go: finish("failed", to_string(end.why)); break;
-  }
+  if (end.outcome == source_outcome::moved)
+    ++result.epoch;
+  else if (end.outcome == source_outcome::kept)
+    result.epoch = end.epoch;
+  finish(outcome_word(end), end.why);
 }
 
-void departure_state::finish(std::string outcome, std::string reason) {
-  result.outcome = std::move(outcome);
-  result.reason = std::move(reason);
-  self->send(config.llumlet, departed_msg{config.plan.of.id, std::move(result)});
+void departure_state::finish(std::string_view outcome, error why) {
+  result.outcome = outcome;
+  if (result.outcome != "moved")
+    result.reason = why.context.empty() ? std::string{to_string(why.code)} : why.context;
+  self->send(config.llumlet, departed_msg{config.plan.of.id, std::move(result), std::move(why)});
   self->quit();
-}
-
-/// Has the machine told when it wants to be.
-void departure_state::wake() {
-  auto due = machine->deadline();
-  if (!due || (alarm && *alarm <= *due))
-    return;
-  alarm = due;
-  auto now = self->clock().now();
-  self->delayed_send(self, *due > now ? *due - now : nanoseconds{0}, tick_atom::value);
 }
 
 departure_actor::behavior_type

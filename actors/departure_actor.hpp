@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/alarm.hpp"
 #include "actors/kv_region.hpp"
 #include "actors/measured.hpp"
 #include "actors/protocol/migration_messages.hpp"
@@ -11,10 +12,9 @@ namespace llumnix {
 
 struct departure_actor_config {
   source_settings limits;
-  source_plan plan;                   ///< all of it but the epoch
-  std::optional<std::uint32_t> epoch; ///< the request must run under; none: whatever it is
-  std::string policy;                 ///< who wants it
-  llumlet_actor llumlet;              ///< our own
+  source_plan plan;      ///< all of it but the epoch
+  std::string policy;    ///< who wants it
+  llumlet_actor llumlet; ///< our own
   engine_actor engine;
   llumlet_actor destination;
   stream_hub_actor hub;          ///< where the stream is
@@ -39,14 +39,13 @@ struct departure_state {
   void order(departure_order_msg::order what);
   void close_window();
   void report(const source_side::ended& end);
-  void finish(std::string outcome, std::string reason);
-  void wake();
+  void finish(std::string_view outcome, error why);
 
   pointer self = nullptr;
   departure_actor_config config;
   std::unique_ptr<source_machine> machine; ///< once the request is pinned
   move_result result;
-  std::optional<time_point> alarm; ///< a tick is under way for then
+  alarm ticks; ///< what the machine wants
 };
 
 departure_actor::behavior_type

@@ -82,7 +82,7 @@ void engine_state::on_grant(const grant_msg& msg) {
 /// are told.
 holds_answer_msg engine_state::on_holds(const holds_msg& msg) const {
   auto found = streams.find(msg.stream);
-  return {msg.stream, msg.epoch, found != streams.end() && found->second == msg.epoch};
+  return {msg.owner, msg.stream, msg.epoch, found != streams.end() && found->second == msg.epoch};
 }
 
 void engine_state::on_watch_kv(const watch_kv_msg& msg) {

@@ -44,17 +44,16 @@ void engine_state::carry_out(departure_order_msg& msg) {
   };
   std::visit(
     overloaded{
-      [&](const departure_order_msg::pin& what) {
+      [&](const departure_order_msg::pin&) {
         auto found = streams.find(stream);
         if (!moving)
           self->send(msg.from, pinned_msg{cannot_move()});
-        else if (found == streams.end() || (what.epoch && *what.epoch != found->second))
+        else if (found == streams.end())
           self->send(
             msg.from,
             pinned_msg{error{errc::not_found, "it is not at " + config.instance + " any more"}});
-        else {
+        else
           self->send(msg.from, pinned_msg{moving->pin(id, stream, found->second)});
-        }
       },
       [&](const source_side::look&) {
         self->send(msg.from, departure_event_msg{source_side::looked{moving->look(id)}});
@@ -74,7 +73,9 @@ void engine_state::carry_out(departure_order_msg& msg) {
       },
       [&](const source_side::drop&) {
         moving->drop(id);
-        streams.erase(stream);
+        auto at = streams.find(stream); // it may be here again, under a later epoch
+        if (at != streams.end() && !engine->holds(stream, at->second))
+          streams.erase(at);
       },
       [&](const source_side::unpin&) { moving->unpin(id); },
     },

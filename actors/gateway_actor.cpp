@@ -205,20 +205,22 @@ void gateway_state::on_remote_choice(remote_choice_msg& msg) {
   if (!request)
     return; // it was released when the stream closed
   const auto& id = request->admit.request.text_id;
-  if (!msg.address) {
+  if (!msg.address && msg.address.error().code == errc::no_instance) {
     request->ask_remote_at = self->clock().now() + config.remote_busy_pause;
     on_no_choice(msg.stream, msg.epoch, msg.address.error());
     return flush();
   }
-  const auto* chosen = instance_at(*msg.address);
+  const auto* chosen = msg.address ? instance_at(*msg.address) : nullptr;
   const auto& exclude = request->admit.exclude;
   bool useful = chosen && chosen->state == instance_state::ready
                 && std::ranges::find(exclude, chosen->metadata.instance_id) == exclude.end();
   if (!useful) {
-    log::gateway.debug(
-      "choice-unused", "{}: the scheduler chose {}, which {}", id, *msg.address,
-      chosen ? "takes no work" : "is not known here");
-    config.remote->release(id);
+    if (msg.address) {
+      log::gateway.debug(
+        "choice-unused", "{}: the scheduler chose {}, which {}", id, *msg.address,
+        chosen ? "takes no work" : "is not known here");
+      config.remote->release(id);
+    }
     request->alone = true;
     request->asked = false;
     try_place(*request);
@@ -414,7 +416,7 @@ void gateway_state::hear(holds_msg& word) {
     return;
   auto llumlet = llumlet_of(word.owner);
   if (!llumlet) {
-    self->send(*hub, holds_answer_msg{word.stream, word.epoch, false});
+    self->send(*hub, holds_answer_msg{word.owner, word.stream, word.epoch, false});
     return;
   }
   self->request(llumlet, std::chrono::seconds{2}, std::move(word))
@@ -544,7 +546,8 @@ void gateway_state::on_moved(const moved_msg& msg) {
   bool moved = x.outcome == "moved";
   if (!moved && x.outcome == "finished")
     return;
-  if (moved) {
+  const auto* placed = records->placed(x.request);
+  if (moved && (!placed || placed->epoch < x.epoch)) { // else it was placed anew since
     release(x.request);
     flush();
   }
@@ -557,10 +560,8 @@ void gateway_state::on_moved(const moved_msg& msg) {
   records->note_late(x.request, std::move(event));
   if (watched())
     tell(
-      moved ? "moved" : "move_failed", {{"request", x.request},
-                                        {"from", x.from.instance},
-                                        {"to", x.to.instance},
-                                        {"path", x.path}});
+      moved ? "moved" : "move_failed",
+      {{"request", x.request}, {"from", x.from.instance}, {"to", x.to.instance}, {"path", x.path}});
 }
 
 void gateway_state::on_watch() {

@@ -81,13 +81,13 @@ void llumlet_state::pass_on(Message& msg) {
 /// A hand-over may hold what ENGINE does not, frozen or claimed.
 caf::result<holds_answer_msg> llumlet_state::on_holds(holds_msg& msg) {
   if (!engine || !meant(msg.owner))
-    return holds_answer_msg{msg.stream, msg.epoch, false};
+    return holds_answer_msg{msg.owner, msg.stream, msg.epoch, false};
+  for (const auto& [id, coming] : arrivals) // the later owner, should it leave and come at once
+    if (coming.stream == msg.stream)
+      return self->delegate(coming.actor, std::move(msg));
   for (const auto& [id, leaving] : departures)
     if (leaving.stream == msg.stream)
       return self->delegate(leaving.actor, std::move(msg));
-  for (const auto& [id, coming] : arrivals)
-    if (coming.stream == msg.stream)
-      return self->delegate(coming.actor, std::move(msg));
   return self->delegate(engine, std::move(msg));
 }
 
@@ -110,7 +110,7 @@ draining_msg llumlet_state::on_drain(const drain_msg& msg) {
   auto here = std::max(0, status.num_running_requests) + std::max(0, status.num_waiting_requests);
   return {
     static_cast<std::uint32_t>(here), static_cast<std::uint32_t>(departures.size() + queued.size()),
-    arriving()};
+    static_cast<std::uint32_t>(arrivals.size())};
 }
 
 void llumlet_state::on_submit(submit_msg& msg) {
@@ -193,8 +193,8 @@ caf::result<actor_stats_msg> llumlet_state::on_stat() {
   mine.state = {
     {"listeners", static_cast<std::int64_t>(listeners.size())},
     {"departing", static_cast<std::int64_t>(departures.size())},
-    {"arriving", static_cast<std::int64_t>(arriving())},
-    {"handovers_kept", static_cast<std::int64_t>(arrivals.size())}};
+    {"arriving", static_cast<std::int64_t>(arrivals.size())},
+    {"handovers_kept", static_cast<std::int64_t>(settled.size())}};
   if (!engine)
     return actor_stats_msg{{std::move(mine)}};
   auto promise = self->make_response_promise<actor_stats_msg>();

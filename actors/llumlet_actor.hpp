@@ -7,6 +7,7 @@
 #include "runtime/cluster/recent_waiting.hpp"
 #include "runtime/engine/engine.hpp"
 #include "runtime/migration/ended_handovers.hpp"
+#include "runtime/migration/move_admission.hpp"
 
 #include <deque>
 #include <functional>
@@ -63,15 +64,14 @@ struct llumlet_state {
     stream_ref stream;
     stream_owner to;
     std::string policy;
-    bool planned = false;
     move_path path = move_path::kv;
+    time_point due{};      ///< it has left the queue by then, or nobody waits for it any more
     departure_actor actor; ///< null while it waits
   };
   struct arrival {
     stream_ref stream;
     stream_owner source;
     arrival_actor actor;
-    bool counts = true; ///< takes a slot
   };
   /// A `migrate_msg` that is not answered yet.
   struct move_order {
@@ -88,7 +88,7 @@ struct llumlet_state {
   void on_departed(departed_msg& msg);
   void settle(std::uint64_t order, move_result result);
   void on_offer(handover::offer& msg);
-  result<void> check(const handover::offer& offer) const;
+  arrival_facts facts_for(const handover::offer& offer) const;
   void on_arrived(const arrived_msg& msg);
   template <class Word>
   void to_departure(Word& word);
@@ -100,7 +100,8 @@ struct llumlet_state {
   template <class Word>
   void on_stray(const Word& word);
   void tell_lost(const node_life& life);
-  std::uint32_t arriving() const;
+  arrival* arrival_of(const handover_id& id);
+  void refuse(const departure& asked, std::string why);
   const node_card* peer(const node_life& life) const;
   llumlet_actor llumlet_of(const stream_owner& owner) const;
   stream_hub_actor hub_of(const stream_ref& stream) const;
@@ -124,10 +125,13 @@ struct llumlet_state {
   std::shared_ptr<kv_region> kv; ///< null: no KV leaves or comes
   std::mt19937_64 chance;
   bool draining = false;
-  std::int32_t slot_changes = 0; ///< beside what ENGINE counts as changes of the status
+  std::uint32_t slot_changes = 0; ///< beside what ENGINE counts as changes of the status
   std::map<handover_id, departure> departures;
-  std::deque<departure> queued;
-  std::map<handover_id, arrival> arrivals;
+  std::deque<departure> queued; ///< at most `queued_max`
+  static constexpr std::size_t queued_max = 16384;
+  std::map<handover_id, arrival> arrivals; ///< those that take a slot
+  std::map<handover_id, arrival> settled;  ///< that do no more, and still answer for their ids
+  static constexpr std::chrono::seconds queue_patience{60};
   std::map<std::uint64_t, move_order> orders;
   std::uint64_t orders_made = 0;
   ended_handovers ended;

@@ -3,6 +3,7 @@
 #include "actors/llumlet_actor.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/base/overloaded.hpp"
+#include "runtime/migration/move_ladder.hpp"
 
 #include <algorithm>
 
@@ -13,20 +14,16 @@ namespace llumnix {
 namespace {
 
 move_result refused_move(
-  const stream_ref& stream, const stream_owner& from, const migrate_msg& msg, std::string why) {
+  const stream_ref& stream, const stream_owner& from, const stream_owner& to,
+  const std::string& policy, std::string why) {
   move_result result;
   result.stream = stream;
   result.from = from;
-  result.to = msg.to;
-  result.policy = msg.policy;
+  result.to = to;
+  result.policy = policy;
   result.outcome = "refused";
   result.reason = std::move(why);
   return result;
-}
-
-/// Whether computing the KV anew may succeed where copying it has failed.
-bool recompute_may_help(const move_result& result) {
-  return result.path == "kv" && (result.outcome == "refused" || result.outcome == "failed");
 }
 
 } // namespace
@@ -37,9 +34,9 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
   auto all_refused = [&](const std::string& why) {
     moves_msg answer;
     for (const auto& stream : msg.requests)
-      answer.moves.push_back(refused_move(stream, own(), msg, why));
+      answer.moves.push_back(refused_move(stream, own(), msg.to, msg.policy, why));
     if (answer.moves.empty())
-      answer.moves.push_back(refused_move({}, own(), msg, why));
+      answer.moves.push_back(refused_move({}, own(), msg.to, msg.policy, why));
     return answer;
   };
   if (!engine)
@@ -64,7 +61,7 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
       [this, order, msg](const listed_msg& listed) { on_listed(order, msg, listed); },
       [this, order, msg](const caf::error&) {
         orders[order].open = 1;
-        settle(order, refused_move({}, own(), msg, "the engine does not answer"));
+        settle(order, refused_move({}, own(), msg.to, msg.policy, "the engine does not answer"));
       });
   return promise;
 }
@@ -74,7 +71,7 @@ void llumlet_state::on_listed(
   auto chosen = select_requests(msg.selection, listed.lists, listed.kv_capacity_tokens);
   if (!chosen) {
     orders[order].open = 1;
-    settle(order, refused_move({}, own(), msg, chosen.error().context));
+    settle(order, refused_move({}, own(), msg.to, msg.policy, chosen.error().context));
     return;
   }
   std::vector<stream_ref> streams;
@@ -99,11 +96,16 @@ void llumlet_state::queue_departures(
              departures.begin(), departures.end(), [&](const auto& x) { return same(x.second); });
   };
   auto path = kv ? move_path::kv : move_path::recompute;
+  auto due = self->clock().now() + queue_patience;
   for (const auto& stream : streams)
-    if (under_way(stream))
-      settle(order, refused_move(stream, own(), msg, "it is on its way already"));
+    if (queued.size() >= queued_max)
+      settle(
+        order, refused_move(
+                 stream, own(), msg.to, msg.policy, "too many requests wait to move from here"));
+    else if (under_way(stream))
+      settle(order, refused_move(stream, own(), msg.to, msg.policy, "it is on its way already"));
     else
-      queued.push_back({order, stream, msg.to, msg.policy, msg.planned, path, {}});
+      queued.push_back({order, stream, msg.to, msg.policy, path, due, {}});
   start_departures();
 }
 
@@ -111,24 +113,24 @@ void llumlet_state::start_departures() {
   while (!queued.empty() && departures.size() < config.migration.out_slots) {
     auto next = std::move(queued.front());
     queued.pop_front();
-    start(std::move(next));
+    if (self->clock().now() < next.due)
+      start(std::move(next));
+    else
+      refuse(next, "no slot was free in time");
   }
+}
+
+void llumlet_state::refuse(const departure& asked, std::string why) {
+  settle(asked.order, refused_move(asked.stream, own(), asked.to, asked.policy, std::move(why)));
 }
 
 void llumlet_state::start(departure next) {
   auto destination = llumlet_of(next.to);
   auto hub = hub_of(next.stream);
-  if (!destination || !hub) {
-    migrate_msg asked;
-    asked.to = next.to;
-    asked.policy = next.policy;
-    settle(
-      next.order, refused_move(
-                    next.stream, own(), asked,
-                    destination ? "its stream's gateway is not connected"
-                                : next.to.instance + " is not connected"));
-    return;
-  }
+  if (!destination || !hub)
+    return refuse(
+      next, destination ? "its stream's gateway is not connected"
+                        : next.to.instance + " is not connected");
   handover_id id{chance(), chance()};
   departure_actor_config settings;
   settings.limits.offer_limit = config.migration.offer_timeout;
@@ -136,15 +138,11 @@ void llumlet_state::start(departure next) {
   settings.limits.decide_limit = config.migration.decide_timeout;
   settings.limits.lease = config.migration.lease;
   settings.limits.rounds_max = config.migration.rounds_max;
-  // A round of copying is two messages, a pull and the engine's look at what landed. Below twenty
-  // tokens computing them is faster, for they come with the next step there.
-  settings.limits.round_trip = std::chrono::milliseconds{2};
   settings.plan.of = {id, next.stream, 0};
   settings.plan.source = own();
   settings.plan.destination = next.to;
   settings.plan.path = next.path;
   settings.plan.geometry = geometry;
-  settings.plan.planned = next.planned;
   if (next.path == move_path::kv) {
     settings.plan.kv_address = kv->address();
     settings.kv = kv;
@@ -166,11 +164,11 @@ void llumlet_state::on_departed(departed_msg& msg) {
   auto leaving = std::move(found->second);
   departures.erase(found);
   ended.remember({{msg.id, leaving.stream, msg.result.epoch}, false}, self->clock().now());
-  if (recompute_may_help(msg.result)) {
+  if (auto path = next_path(leaving.path, msg.why.code)) {
     log::llumlet.info(
       "no-kv", "{} to {}: {}; its KV is computed there", msg.result.request, leaving.to.instance,
       msg.result.reason);
-    leaving.path = move_path::recompute;
+    leaving.path = *path;
     leaving.actor = nullptr;
     queued.push_front(std::move(leaving));
   } else {
@@ -201,8 +199,8 @@ void llumlet_state::settle(std::uint64_t order, move_result result) {
 
 void llumlet_state::on_offer(handover::offer& msg) {
   auto id = msg.of.id;
-  if (auto known = arrivals.find(id); known != arrivals.end()) {
-    self->send(known->second.actor, arrival_event_msg{std::move(msg)});
+  if (auto* known = arrival_of(id)) {
+    self->send(known->actor, arrival_event_msg{std::move(msg)});
     return;
   }
   auto now = self->clock().now();
@@ -213,9 +211,9 @@ void llumlet_state::on_offer(handover::offer& msg) {
   auto source = llumlet_of(msg.source);
   if (!source)
     return; // nobody to answer to
-  if (auto fits = check(msg); !fits) {
+  if (auto may = may_arrive(msg, facts_for(msg)); !may) {
     ended.remember({msg.of, false}, now);
-    self->send(source, handover::reject{msg.of, fits.error()});
+    self->send(source, handover::reject{msg.of, may.error()});
     return;
   }
   arrival_actor_config settings;
@@ -236,40 +234,38 @@ void llumlet_state::on_offer(handover::offer& msg) {
   slots_changed();
 }
 
-/// Whether the request may come, but for its blocks.
-result<void> llumlet_state::check(const handover::offer& offer) const {
-  if (!engine || !meant(offer.destination))
-    return {errc::stale, "that life of the instance is over"};
-  if (draining)
-    return {errc::draining, "it is being drained"};
-  if (arriving() >= config.migration.in_slots)
-    return {
-      errc::queue_full, "all " + std::to_string(config.migration.in_slots)
-                          + " of migration.in_slots are taken there"};
-  if (offer.path == move_path::kv && !kv)
-    return {errc::unsupported, "no KV can be copied there"};
-  if (!hub_of(offer.of.stream))
-    return {errc::unreachable, "the stream's gateway is not connected there"};
-  return compatible(offer, geometry);
+arrival_facts llumlet_state::facts_for(const handover::offer& offer) const {
+  arrival_facts facts;
+  facts.self = own();
+  if (engine)
+    facts.geometry = geometry;
+  facts.draining = draining;
+  facts.arriving = static_cast<std::uint32_t>(arrivals.size());
+  facts.in_slots = config.migration.in_slots;
+  facts.copies_kv = kv != nullptr;
+  facts.knows_gateway = static_cast<bool>(hub_of(offer.of.stream));
+  return facts;
 }
 
+/// Once accounted for it takes no slot, but still answers for its id.
 void llumlet_state::on_arrived(const arrived_msg& msg) {
-  auto found = arrivals.find(msg.of.id);
-  if (found == arrivals.end())
-    return;
+  const auto& id = msg.of.id;
+  bool moved = msg.outcome == destination_outcome::moved;
+  ended.remember({msg.of, moved && !msg.done}, self->clock().now());
   if (msg.done) {
-    ended.remember({msg.of, false}, self->clock().now());
-    arrivals.erase(found);
-  } else {
-    found->second.counts = false;
-    ended.remember({msg.of, msg.outcome == destination_outcome::moved}, self->clock().now());
+    settled.erase(id);
+    arrivals.erase(id);
+  } else if (auto found = arrivals.extract(id)) {
+    settled.insert(std::move(found));
   }
   slots_changed();
 }
 
-std::uint32_t llumlet_state::arriving() const {
-  return static_cast<std::uint32_t>(
-    std::count_if(arrivals.begin(), arrivals.end(), [](const auto& x) { return x.second.counts; }));
+llumlet_state::arrival* llumlet_state::arrival_of(const handover_id& id) {
+  for (auto* some : {&arrivals, &settled})
+    if (auto found = some->find(id); found != some->end())
+      return &found->second;
+  return nullptr;
 }
 
 // --- words ---------------------------------------------------------------------------------------
@@ -284,8 +280,8 @@ void llumlet_state::to_departure(Word& word) {
 
 template <class Word>
 void llumlet_state::to_arrival(Word& word) {
-  if (auto found = arrivals.find(word.of.id); found != arrivals.end())
-    self->send(found->second.actor, arrival_event_msg{std::move(word)});
+  if (auto* found = arrival_of(word.of.id))
+    self->send(found->actor, arrival_event_msg{std::move(word)});
   else
     on_stray(word);
 }
@@ -345,12 +341,13 @@ void llumlet_state::tell_lost(const node_life& life) {
     if (lost({leaving.stream.node, leaving.stream.incarnation}))
       self->send(leaving.actor, departure_event_msg{source_side::owner_lost{}});
   }
-  for (const auto& [id, coming] : arrivals) {
-    if (lost(coming.source.life))
-      self->send(coming.actor, arrival_event_msg{destination_side::source_lost{}});
-    if (lost({coming.stream.node, coming.stream.incarnation}))
-      self->send(coming.actor, arrival_event_msg{destination_side::owner_lost{}});
-  }
+  for (const auto* some : {&arrivals, &settled})
+    for (const auto& [id, coming] : *some) {
+      if (lost(coming.source.life))
+        self->send(coming.actor, arrival_event_msg{destination_side::source_lost{}});
+      if (lost({coming.stream.node, coming.stream.incarnation}))
+        self->send(coming.actor, arrival_event_msg{destination_side::owner_lost{}});
+    }
 }
 
 const node_card* llumlet_state::peer(const node_life& life) const {
@@ -383,8 +380,9 @@ instance_status llumlet_state::told_status() const {
   if (!engine)
     return told;
   auto out = static_cast<std::int32_t>(departures.size());
-  auto in = static_cast<std::int32_t>(arriving());
-  told.update_id += slot_changes;
+  auto in = static_cast<std::int32_t>(arrivals.size());
+  told.update_id = static_cast<std::int32_t>(
+    (static_cast<std::uint32_t>(told.update_id) + slot_changes) & 0x7FFFFFFF);
   told.schedulable = told.schedulable && !draining;
   told.num_migrate_out_reqs = out;
   told.num_migrate_in_reqs = in;

@@ -48,7 +48,6 @@ void rescheduler_state::order(const planned_move& move) {
   msg.to = {to->life, move.to};
   msg.selection = move.selection;
   msg.policy = move.policy;
-  msg.planned = !move.metric.empty();
   msg.rescheduled = true;
   under_way.insert({move.from, move.to});
   ++orders;

@@ -134,7 +134,7 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
     },
     [this](const holds_answer_msg& msg) {
       on_loop([msg](hub_loop& x) {
-        x.table.on_holds_answer(msg.stream.stream, msg.epoch, msg.holds, x.loop.now());
+        x.table.on_holds_answer(msg.from, msg.stream.stream, msg.epoch, msg.holds, x.loop.now());
       });
     },
     [this](const handover::claim& msg) {

@@ -27,6 +27,12 @@ std::vector<kv_span> spans_of(
   std::span<const std::uint32_t> source_blocks, std::span<const std::uint32_t> own_blocks,
   std::uint64_t block_bytes, std::uint64_t bytes_max = 1 << 20);
 
+/// The bytes of positions [from, to) of a request on both sides, neighbours merged. The block
+/// tables cover them.
+std::vector<kv_span> spans_of_positions(
+  std::uint32_t from, std::uint32_t to, std::span<const block_index> source_blocks,
+  std::span<const block_index> own_blocks, const kv_geometry& geometry);
+
 /// Numbers, since the start.
 struct kv_transport_counters {
   std::uint64_t jobs = 0;

@@ -1,6 +1,7 @@
 #include "transport/memory_table.hpp"
 
 #include <utility>
+#include <vector>
 
 namespace llumnix {
 
@@ -20,12 +21,14 @@ std::optional<std::span<std::byte>> memory_table::find(region_id region) const {
   return found->second;
 }
 
+/// A window on nothing is closed: whoever opened it may be gone.
 void memory_table::remove(region_id region) {
+  std::vector<std::shared_ptr<window>> closed; // let go of outside of the lock: ends make calls
   std::lock_guard lock{mutex_};
   regions_.erase(region);
   for (auto& [key, entry] : windows_)
-    if (entry.open)
-      entry.open->regions.erase(region);
+    if (entry.open && entry.open->regions.erase(region) > 0 && entry.open->regions.empty())
+      closed.push_back(std::exchange(entry.open, nullptr));
 }
 
 void memory_table::open(region_id region, const handover_id& key) {

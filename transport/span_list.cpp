@@ -23,6 +23,30 @@ void append(std::vector<kv_piece>& pieces, kv_piece next) {
 
 } // namespace
 
+std::vector<kv_span> spans_of_positions(
+  std::uint32_t from, std::uint32_t to, std::span<const block_index> source_blocks,
+  std::span<const block_index> own_blocks, const kv_geometry& geometry) {
+  auto byte_of = [&](std::span<const block_index> blocks, std::uint32_t position) {
+    auto slot = std::uint64_t{blocks[position / geometry.block_tokens]} * geometry.block_tokens
+                + position % geometry.block_tokens;
+    return slot * geometry.bytes_per_token;
+  };
+  std::vector<kv_span> spans;
+  while (from < to) {
+    auto end = std::min(to, (from / geometry.block_tokens + 1) * geometry.block_tokens);
+    kv_span next{
+      byte_of(source_blocks, from), byte_of(own_blocks, from),
+      std::uint64_t{end - from} * geometry.bytes_per_token};
+    auto* last = spans.empty() ? nullptr : &spans.back();
+    if (last && last->from + last->bytes == next.from && last->to + last->bytes == next.to)
+      last->bytes += next.bytes;
+    else
+      spans.push_back(next);
+    from = end;
+  }
+  return spans;
+}
+
 std::vector<kv_span> spans_of(
   std::span<const std::uint32_t> source_blocks, std::span<const std::uint32_t> own_blocks,
   std::uint64_t block_bytes, std::uint64_t bytes_max) {

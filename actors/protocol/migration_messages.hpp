@@ -49,7 +49,6 @@ struct migrate_msg {
   std::vector<stream_ref> requests; ///< these; empty: as `selection` says
   request_selection selection;
   std::string policy;       ///< who wants it, for people
-  bool planned = false;     ///< for load's sake alone: the destination may be choosy
   bool rescheduled = false; ///< RESCHEDULER's wish: refused where somebody drains the instance
 };
 
@@ -107,9 +106,7 @@ struct arrival_event_msg {
 /// What DEPARTURE wants of ENGINE, to be done between two steps. `pin` is answered with
 /// `pinned_msg`, `look` and `freeze` with `departure_event_msg`.
 struct departure_order_msg {
-  struct pin {
-    std::optional<std::uint32_t> epoch; ///< it must run under; none: whatever it is
-  };
+  struct pin {}; ///< under whatever epoch it runs
   using order = std::variant<
     pin, source_side::look, source_side::freeze, source_side::thaw, source_side::drop,
     source_side::unpin>;
@@ -143,6 +140,7 @@ struct arrival_order_msg {
 struct departed_msg {
   handover_id id;
   move_result result;
+  error why; ///< as `result.reason` says it; `ok` when moved
 };
 
 /// ARRIVAL no longer counts (`slot_free`), or has ended (to its LLUMLET).
@@ -211,8 +209,7 @@ typename Inspector::result_type inspect(Inspector& f, request_selection& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, migrate_msg& x) {
   return f(
-    caf::meta::type_name("migrate_msg"), x.to, x.requests, x.selection, x.policy, x.planned,
-    x.rescheduled);
+    caf::meta::type_name("migrate_msg"), x.to, x.requests, x.selection, x.policy, x.rescheduled);
 }
 
 namespace handover {
@@ -225,7 +222,7 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, offer& x) {
   return f(
     caf::meta::type_name("offer"), x.of, x.source, x.destination, x.request, x.path, x.geometry,
-    x.kv_address, x.lease, x.planned);
+    x.kv_address, x.lease);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, accept& x) {

@@ -53,13 +53,14 @@ typename Inspector::result_type inspect(Inspector& f, holds_msg& x) {
 }
 
 struct holds_answer_msg {
+  stream_owner from; ///< as it was asked
   stream_ref stream;
   std::uint32_t epoch = 0;
   bool holds = false;
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, holds_answer_msg& x) {
-  return f(caf::meta::type_name("holds_answer_msg"), x.stream, x.epoch, x.holds);
+  return f(caf::meta::type_name("holds_answer_msg"), x.from, x.stream, x.epoch, x.holds);
 }
 
 /// What one engine step produced for the streams of one hub.

@@ -18,15 +18,6 @@ std::vector<token_id> ids_of(const inference_request& request) {
   return ids;
 }
 
-/// The hand-over a message belongs to; events of our own side belong to this one.
-template <class Event>
-const handover_id* id_of(const Event& event) {
-  if constexpr (requires { event.of.id; })
-    return &event.of.id;
-  else
-    return nullptr;
-}
-
 } // namespace
 
 std::string_view to_string(destination_outcome outcome) {
@@ -348,7 +339,8 @@ void destination_machine::hear(const handover::claim_answer& message) {
         request_.epoch = of_.epoch + 1;
         request_.credit = message.credit;
         state_ = state::adopting;
-        make(destination_side::adopt{request_, sent_});
+        make(destination_side::adopt{std::move(request_), sent_});
+        source_blocks_ = {};
       } else if (message.verdict == handover::claim_verdict::aborted) {
         fail_claim(handover::commit_failure::aborted, {errc::cancelled, "the stream is over"});
       } else {

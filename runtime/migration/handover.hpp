@@ -72,7 +72,6 @@ struct offer {
   kv_geometry geometry;
   std::string kv_address; ///< where its KV can be pulled from (`kv_transport`); empty: nowhere
   nanoseconds lease{0};   ///< D lets go when nothing was heard for so long
-  bool planned = false;   ///< for load's sake only: D may be choosier than towards a drain
 };
 
 /// D to S: blocks are reserved.
@@ -190,6 +189,15 @@ struct abandoned {
 };
 
 } // namespace handover
+
+/// The hand-over that a message belongs to; null for what is no message.
+template <class Event>
+const handover_id* id_of(const Event& event) {
+  if constexpr (requires { event.of.id; })
+    return &event.of.id;
+  else
+    return nullptr;
+}
 
 /// FNV-1a over token ids, 4 bytes each, little-endian. Grows with the ids, so that little is left
 /// to do while a request is frozen.

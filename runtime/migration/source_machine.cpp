@@ -22,15 +22,6 @@ std::uint32_t beyond(std::uint32_t written, std::uint32_t prepared) {
   return written - std::min(written, prepared);
 }
 
-/// The hand-over a message belongs to; events of our own side belong to this one.
-template <class Event>
-const handover_id* id_of(const Event& event) {
-  if constexpr (requires { event.of.id; })
-    return &event.of.id;
-  else
-    return nullptr;
-}
-
 } // namespace
 
 std::string_view to_string(tail_choice choice) {
@@ -45,6 +36,16 @@ std::string_view to_string(source_outcome outcome) {
     case source_outcome::let_go: return "let_go";
   }
   return "unknown";
+}
+
+std::string_view outcome_word(const source_side::ended& end) {
+  switch (end.outcome) {
+    case source_outcome::moved: return "moved";
+    case source_outcome::gone: return "finished";
+    case source_outcome::kept: return end.rounds == 0 ? "refused" : "failed";
+    case source_outcome::let_go: break;
+  }
+  return "failed";
 }
 
 tail_choice
@@ -81,8 +82,7 @@ std::vector<source_effect> source_machine::begin(const leaving_request& request,
     .path = plan_.path,
     .geometry = plan_.geometry,
     .kv_address = plan_.kv_address,
-    .lease = settings_.lease,
-    .planned = plan_.planned}};
+    .lease = settings_.lease}};
 }
 
 std::vector<source_effect> source_machine::on(const source_event& event, time_point now) {

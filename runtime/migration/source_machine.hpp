@@ -26,7 +26,9 @@ struct source_settings {
   std::uint32_t step_tokens = 1;    ///< a request yields in a step
   double bytes_per_second = 1.2e9;  ///< expected of the transport
   double prefill_per_second = 10e3; ///< tokens, expected of the destination
-  nanoseconds round_trip = std::chrono::microseconds{200};
+  /// Of a round of copying: two messages, a pull, and the engine's look at what landed. With it
+  /// fewer than twenty tokens are computed, which comes with the next step there.
+  nanoseconds round_trip = std::chrono::milliseconds{2};
 };
 
 enum class tail_choice : std::uint8_t { copy, recompute };
@@ -45,7 +47,6 @@ struct source_plan {
   move_path path = move_path::kv;
   kv_geometry geometry;
   std::string kv_address; ///< path `kv` alone
-  bool planned = false;
 };
 
 /// How a hand-over ended, seen from its source.
@@ -120,6 +121,10 @@ struct ended {
 };
 
 } // namespace source_side
+
+/// The end in the words of the admin API (spec/surface.md 3): "moved"; "finished" meanwhile;
+/// "refused" before anything was copied; "failed".
+std::string_view outcome_word(const source_side::ended& end);
 
 /// Messages of the hand-over (from D; `claim_answer` from A) and events of `source_side`.
 using source_event = std::variant<

@@ -158,7 +158,6 @@ void stream_claims::raised(std::uint32_t epoch, std::uint32_t delivered) {
   note(epoch, delivered);
   held_.clear();
   replay_at_.reset();
-  resend_at_.reset();
 }
 
 // --- batches ------------------------------------------------------------------------------------
@@ -185,8 +184,6 @@ bool stream_claims::hold(const stream_owner& sender, const token_delta& batch, t
       return true; // came twice
   if (held_.size() >= settings_.held_batches_max)
     return false;
-  if (!resend_at_)
-    resend_at_ = now;
   held_.insert(after, {sender, batch, now});
   return true;
 }
@@ -196,31 +193,21 @@ std::optional<held_batch> stream_claims::next_held(std::uint32_t delivered) {
     return std::nullopt;
   auto first = std::move(held_.front());
   held_.erase(held_.begin());
-  if (held_.empty())
-    resend_at_.reset();
   return first;
 }
 
 std::optional<time_point> stream_claims::deadline() const {
   auto soonest = replay_at_;
-  auto consider = [&](time_point at) { soonest = soonest ? std::min(*soonest, at) : at; };
-  if (resend_at_)
-    consider(*resend_at_);
-  for (const auto& held : held_)
-    consider(held.since + settings_.hold_limit);
+  for (const auto& held : held_) {
+    auto limit = held.since + settings_.hold_limit;
+    soonest = soonest ? std::min(*soonest, limit) : limit;
+  }
   return soonest;
 }
 
-claim_chore stream_claims::chore(time_point now) {
-  if (replay_at_ && now >= *replay_at_)
-    return claim_chore::replay;
-  for (const auto& held : held_)
-    if (now - held.since >= settings_.hold_limit)
-      return claim_chore::replay;
-  if (!resend_at_ || now < *resend_at_)
-    return claim_chore::none;
-  resend_at_ = now + settings_.resend_every;
-  return claim_chore::resend;
+bool stream_claims::replay_due(time_point now) const {
+  auto at = deadline();
+  return at && now >= *at;
 }
 
 } // namespace llumnix

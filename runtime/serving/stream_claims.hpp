@@ -14,8 +14,7 @@ namespace llumnix {
 /// Limits of the claim rule (spec/migration.md 9.3 T-2, 12.2).
 struct claim_settings {
   nanoseconds reclaim_wait = std::chrono::milliseconds{500}; ///< after the owner's ABANDON
-  nanoseconds hold_limit = std::chrono::seconds{2};
-  nanoseconds resend_every = std::chrono::milliseconds{500};
+  nanoseconds hold_limit = std::chrono::seconds{2}; ///< of a batch that waits for those before it
   std::size_t held_batches_max = 64;
 };
 
@@ -35,7 +34,7 @@ struct batch_verdict {
   std::uint32_t skip = 0; ///< the client has them
   std::uint32_t take = 0; ///< to be delivered, in order
   bool finish = false;    ///< the finish reason counts, after them
-  bool hold = false;      ///< there is a gap before it: give it to `stream_claims::hold`
+  bool hold = false;      ///< there is a gap before it: `stream_claims::hold` keeps it
   bool abort = false;     ///< tell the sender to end the batch's epoch
   friend bool operator==(const batch_verdict&, const batch_verdict&) = default;
 };
@@ -57,18 +56,12 @@ struct held_batch {
   time_point since;
 };
 
-/// What to do about a stream when time has passed.
-enum class claim_chore : std::uint8_t {
-  none,
-  resend, ///< ask the owner for its tokens again, from the delivered count on
-  replay, ///< raise the epoch and place it anew
-};
-
 /// The claim rule for one stream at its owner A (spec/migration.md 12.2): who may generate it, and
 /// whose tokens count.
 ///
-/// Exists for streams that were claimed once or have a gap; all others need none. Epoch, owner and
-/// delivered count stay with the stream and come as arguments; the caller writes them as told.
+/// Exists for streams of which a claim or an ABANDON was heard; all others need none: their tokens
+/// come from one sender, in order, and a gap is never filled. Epoch, owner and delivered count stay
+/// with the stream and come as arguments; the caller writes them as told.
 /// Answers are final because of how they are found: epochs only grow, so a claim once refused is
 /// refused for ever, and one granted is granted again only while its claimant owns the epoch.
 class stream_claims {
@@ -99,9 +92,12 @@ public:
   /// Takes out a held batch whose turn has come; call until there is none.
   std::optional<held_batch> next_held(std::uint32_t delivered);
 
-  /// When `chore` should be asked; none: nothing waits.
+  /// Nobody took the stream after its owner's ABANDON, or a batch waited too long for those before
+  /// it: raise the epoch and place the stream anew. True until `raised`, or what was missing comes.
+  bool replay_due(time_point now) const;
+  /// When `replay_due` turns true, if nothing comes before; none: nothing waits. For tests, whose
+  /// clocks jump there.
   std::optional<time_point> deadline() const;
-  claim_chore chore(time_point now);
 
 private:
   friend struct handover_fingerprint; ///< tests tell states apart by it
@@ -138,7 +134,6 @@ private:
   std::vector<barred> barred_;          ///< gave up before their claim came; few
   std::vector<held_batch> held_;        ///< ascending by start
   std::optional<time_point> replay_at_; ///< no RECLAIM after the owner's ABANDON
-  std::optional<time_point> resend_at_;
 };
 
 } // namespace llumnix

@@ -26,13 +26,16 @@ struct stream_table::entry {
   std::uint32_t consumed = 0;
   std::uint32_t granted = 0;
   std::uint32_t cached_tokens = 0;
-  std::unique_ptr<stream_claims> claims{}; ///< once it was claimed, or has a gap
+  std::unique_ptr<stream_claims> claims{}; ///< once a claim or an ABANDON was heard
 
   std::uint64_t number() const { return request.stream.stream; }
   std::uint32_t delivered() const { return static_cast<std::uint32_t>(request.output.size()); }
 };
 
 namespace {
+
+/// More nodes than a cluster loses while their claims are still on their way.
+constexpr std::size_t lost_max = 4096;
 
 /// Refusals that no other instance would answer differently.
 bool final_refusal(errc code) {
@@ -201,6 +204,11 @@ void stream_table::gap(entry& stream, const token_delta& delta, time_point now) 
   log::gateway.warn(
     "gap", "stream {} expected token {}, got {}", stream.request.text_id, stream.delivered(),
     delta.start);
+  take_back(stream, now);
+}
+
+/// Its owner may still run it, or wait for credit that will never come: it hears of the end.
+void stream_table::take_back(entry& stream, time_point now) {
   if (stream.owner)
     port_.abort(*stream.owner, stream.number(), stream.request.epoch);
   replay(stream, {}, now);
@@ -296,13 +304,30 @@ void stream_table::on_refused(
 
 void stream_table::on_node_back(const node_life& life) {
   auto gone = lost_.find(life.node);
-  if (gone != lost_.end() && life.incarnation >= gone->second)
+  if (gone == lost_.end() || gone->second.incarnation < life.incarnation)
+    return;
+  if (life.incarnation > 0)
+    gone->second.incarnation = life.incarnation - 1;
+  else
     lost_.erase(gone);
 }
 
-void stream_table::on_node_lost(const node_life& life, time_point now) {
+void stream_table::note_lost(const node_life& life) {
   auto& last = lost_[life.node];
-  last = std::max(last, life.incarnation);
+  last = {std::max(last.incarnation, life.incarnation), ++losses_};
+  if (lost_.size() > lost_max)
+    lost_.erase(std::min_element(lost_.begin(), lost_.end(), [](const auto& a, const auto& b) {
+      return a.second.order < b.second.order;
+    }));
+}
+
+bool stream_table::is_lost(const node_life& life) const {
+  auto gone = lost_.find(life.node);
+  return gone != lost_.end() && life.incarnation <= gone->second.incarnation;
+}
+
+void stream_table::on_node_lost(const node_life& life, time_point now) {
+  note_lost(life);
   std::vector<std::uint64_t> orphans;
   for (const auto& [number, stream] : streams_)
     if (
@@ -316,12 +341,13 @@ void stream_table::on_node_lost(const node_life& life, time_point now) {
 }
 
 void stream_table::on_holds_answer(
-  std::uint64_t number, std::uint32_t epoch, bool holds, time_point now) {
+  const stream_owner& from, std::uint64_t number, std::uint32_t epoch, bool holds, time_point now) {
   auto found = streams_.find(number);
-  if (found == streams_.end() || epoch != found->second->request.epoch || !found->second->owner)
+  if (holds || found == streams_.end())
     return;
-  if (!holds)
-    replay(*found->second, {}, now);
+  auto& stream = *found->second;
+  if (no_counts(from, epoch, stream.owner, stream.request.epoch))
+    replay(stream, {}, now);
 }
 
 stream_table::entry* stream_table::find(const stream_ref& stream) {
@@ -343,8 +369,7 @@ handover::claim_answer stream_table::answer(const Claim& claim, time_point now) 
     return answer_when_gone(claim);
   auto& claims = claims_of(*stream);
   auto epoch = stream->request.epoch;
-  auto gone = lost_.find(claim.claimant.life.node);
-  bool lost = gone != lost_.end() && claim.claimant.life.incarnation <= gone->second;
+  bool lost = is_lost(claim.claimant.life);
   auto decided = [&] {
     if constexpr (std::is_same_v<Claim, handover::claim>)
       return claims.on_claim(claim, epoch, lost);
@@ -393,7 +418,7 @@ void stream_table::sweep(time_point now) {
   std::vector<std::uint64_t> silent;
   std::vector<std::uint64_t> given_up;
   for (const auto& [number, stream] : streams_) {
-    if (stream->claims && stream->claims->chore(now) == claim_chore::replay)
+    if (stream->claims && stream->claims->replay_due(now))
       given_up.push_back(number);
     else if (stream->owner && now - stream->last_news >= config_.silence)
       silent.push_back(number);
@@ -401,10 +426,13 @@ void stream_table::sweep(time_point now) {
   std::sort(given_up.begin(), given_up.end());
   for (auto number : given_up)
     if (auto found = streams_.find(number); found != streams_.end())
-      replay(*found->second, {}, now);
+      take_back(*found->second, now);
   std::sort(silent.begin(), silent.end());
   for (auto number : silent) {
-    auto& stream = *streams_.at(number);
+    auto found = streams_.find(number);
+    if (found == streams_.end())
+      continue; // a sink that heard of a failure cancelled it
+    auto& stream = *found->second;
     stream.last_news = now; // asked again after another silence
     port_.ask_holds(*stream.owner, number, stream.request.epoch);
   }

@@ -135,11 +135,15 @@ public:
   void on_refused(
     std::uint64_t stream, std::uint32_t epoch, const instance_id& by, const error& why,
     time_point now);
-  /// A node life ended: its streams are replayed, and it claims none any more.
+  /// A node life ended, and those before it: their streams are replayed, and they claim none any
+  /// more.
   void on_node_lost(const node_life& life, time_point now);
-  /// A node life is connected, perhaps again.
+  /// A node life is connected, perhaps again: it may claim. Those before it stay lost.
   void on_node_back(const node_life& life);
-  void on_holds_answer(std::uint64_t stream, std::uint32_t epoch, bool holds, time_point now);
+  /// `from`: the owner that was asked. What an earlier owner says is ignored.
+  void on_holds_answer(
+    const stream_owner& from, std::uint64_t stream, std::uint32_t epoch, bool holds,
+    time_point now);
   /// May the claimant go on with the stream? Granted, it is the owner from now on. The answer is
   /// final: asked again, the same (`stream_claims`).
   handover::claim_answer on_claim(const handover::claim& claim, time_point now);
@@ -156,6 +160,11 @@ public:
 
 private:
   struct entry;
+  /// What is known to be over of a node's lives.
+  struct loss {
+    std::uint64_t incarnation = 0; ///< of the last life that is over
+    std::uint64_t order = 0;       ///< the later heard of, the higher
+  };
   using entries = std::unordered_map<std::uint64_t, std::unique_ptr<entry>>;
   void
   request_placement(entry& stream, bool replay, std::vector<instance_id> exclude, time_point now);
@@ -167,6 +176,9 @@ private:
   void hear(const stream_owner& sender, const token_delta& delta, time_point now);
   void hear_held(std::uint64_t stream, time_point now);
   void gap(entry& stream, const token_delta& delta, time_point now);
+  void take_back(entry& stream, time_point now);
+  void note_lost(const node_life& life);
+  bool is_lost(const node_life& life) const;
   void accept(
     entry& stream, const token_delta& delta, std::size_t skip, std::size_t take, bool ends,
     time_point now);
@@ -180,7 +192,8 @@ private:
   stream_port& port_;
   entries streams_;
   std::uint64_t next_ = 0;
-  std::unordered_map<std::string, std::uint64_t> lost_; ///< last life of nodes that are gone
+  std::unordered_map<std::string, loss> lost_; ///< by node; the oldest are forgotten
+  std::uint64_t losses_ = 0;
   std::vector<response_sink*> touched_; ///< sinks of the batch being read, to be flushed
 };
 

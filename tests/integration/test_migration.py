@@ -84,12 +84,12 @@ class Moves(MigrationTest):
     def tearDown(self):
         self.wait_quiet(self.cluster)
 
-    def run_one(self, name, tokens, act, **fields):
-        """A stream of that name, and what `act` makes of it on another thread."""
+    def run_one(self, name, tokens, act, pieces=4, **fields):
+        """A stream of that name, and what `act` makes of it on another thread once `pieces` came."""
         async def go():
             stream = Stream(self.cluster.url, chat_body(name, tokens, **fields), request_id=name)
             run = asyncio.create_task(stream.run())
-            await until_async(lambda: stream.pieces > 3, 30, "it runs")
+            await until_async(lambda: stream.pieces >= pieces, 30, "it runs")
             result = await asyncio.to_thread(act)
             self.assertFalse(stream.done, "it ended too early to mean anything")
             await run
@@ -114,8 +114,9 @@ class Moves(MigrationTest):
             self.assertEqual(places(self.cluster)["sea"], source)
             return source, move
 
-        stream, (source, move) = self.run_one("sea", 400, act)
-        self.assert_exact(stream, modeled.chat("sea", 400, ignore_eos=True))
+        # So many pieces that it is no matter of a few tokens, which are computed and not copied.
+        stream, (source, move) = self.run_one("sea", 600, act, pieces=60)
+        self.assert_exact(stream, modeled.chat("sea", 600, ignore_eos=True))
         self.assertEqual(
             (move["request"], move["outcome"], move["reason"], move["path"], move["from"], move["to"], move["policy"]),
             ("sea", "moved", None, "kv", source, self.to, "by hand"))

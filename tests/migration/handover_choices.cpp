@@ -184,15 +184,12 @@ void world::take(const action& choice) {
       owner_.clock = std::max(owner_.clock, *owner_.claims->deadline());
       if (choice.what == kind::owner_long_tick)
         owner_.clock += long_time;
-      auto chore = owner_.claims->chore(owner_.clock);
-      if (chore == claim_chore::resend) {
-        send(*owner_.owner, resend{owner_.epoch, owner_.delivered});
-      } else if (chore == claim_chore::replay) {
-        if (!excuses_.gave_up_claiming)
-          excuses_.gap_lasted = true;
-        send(*owner_.owner, abort_epoch{owner_.epoch});
-        replay();
-      }
+      if (!owner_.claims->replay_due(owner_.clock))
+        fail("a limit of the stream passed, and nothing is due");
+      if (!excuses_.gave_up_claiming)
+        excuses_.gap_lasted = true;
+      send(*owner_.owner, abort_epoch{owner_.epoch});
+      replay();
       break;
     }
     case kind::ask_holds:
@@ -362,7 +359,7 @@ std::string world::name(const action& choice, const world& in) {
     = {"OFFER",     "ACCEPT",       "REJECT",  "COPY-PROGRESS", "PREPARED", "FREEZE-COMMIT",
        "COMMITTED", "FAILED",       "CLAIM",   "RECLAIM",       "answer",   "CANCEL",
        "CANCELLED", "RELEASE",      "ABANDON", "ABANDONED",     "tokens",   "abort",
-       "HOLDS",     "HOLDS answer", "re-send", "place",         "lost"};
+       "HOLDS",     "HOLDS answer", "place",   "lost"};
   std::string text = kinds[static_cast<std::size_t>(choice.what)];
   if (choice.what <= action::kind::duplicate) {
     const auto& one = in.post_[choice.index];

@@ -70,8 +70,6 @@ void handover_fingerprint::add(const stream_claims& x, time_point clock) {
   }
   if (x.replay_at_)
     add_time(*x.replay_at_, clock);
-  if (x.resend_at_)
-    add_time(*x.resend_at_, clock);
 }
 
 namespace {
@@ -140,10 +138,6 @@ struct letter_reader {
     into.add(x.from);
     into.add(x.epoch);
     into.add_flags({x.holds});
-  }
-  void operator()(const model::resend& x) const {
-    into.add(x.epoch);
-    into.add(x.from);
   }
   void operator()(const model::place& x) const {
     into.add(x.epoch);

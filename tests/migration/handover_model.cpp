@@ -152,9 +152,6 @@ void world::at_node(int at, const letter& what, bool refused) {
         if (!holds && here.finished_epoch == message.epoch + 1)
           excuses_.last_batch_lost = true;
         send(owner_node, 0, holds_answer{owner_of(at), message.epoch, holds});
-      } else if constexpr (std::is_same_v<type, resend>) {
-        if (here.engine.here && here.engine.epoch == message.epoch)
-          tell(at, message.from);
       } else if constexpr (std::is_same_v<type, place>) {
         auto& engine = here.engine;
         if (engine.here && engine.epoch >= message.epoch)

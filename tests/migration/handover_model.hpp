@@ -71,10 +71,6 @@ struct holds_answer {
   std::uint32_t epoch = 0;
   bool holds = false;
 };
-struct resend {
-  std::uint32_t epoch = 0;
-  std::uint32_t from = 0;
-};
 struct place {
   std::uint32_t epoch = 0;
   std::uint32_t output = 0;
@@ -89,7 +85,7 @@ using payload = std::variant<
   handover::freeze_commit, handover::committed, handover::commit_failed, handover::claim,
   handover::reclaim, handover::claim_answer, handover::cancel, handover::cancelled,
   handover::release, handover::abandon, handover::abandoned, tokens_told, abort_epoch, ask_holds,
-  holds_answer, resend, place, lost>;
+  holds_answer, place, lost>;
 
 inline constexpr int owner_node = 2;
 
@@ -165,7 +161,7 @@ struct excuses {
   bool gave_up_deciding = false;
   bool taken_for_dead = false;
   bool last_batch_lost = false;
-  bool gap_lasted = false; ///< tokens of an engine that has them never came, nor when asked again
+  bool gap_lasted = false; ///< tokens that their engine told never came
   bool any() const {
     return gave_up_claiming || gave_up_deciding || taken_for_dead || last_batch_lost || gap_lasted;
   }

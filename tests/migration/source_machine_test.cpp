@@ -526,6 +526,23 @@ TEST_CASE_FIXTURE(source_rig, "HOLDS is answered for what is frozen here") {
   CHECK_FALSE(machine->holds(4));
 }
 
+TEST_CASE("an end has one word for people") {
+  struct row {
+    source_outcome outcome;
+    std::uint32_t rounds;
+    std::string_view word;
+  };
+  using enum source_outcome;
+  for (auto [outcome, rounds, word] :
+       {row{moved, 1, "moved"}, row{moved, 0, "moved"}, row{gone, 2, "finished"},
+        row{kept, 0, "refused"}, row{kept, 1, "failed"}, row{let_go, 1, "failed"}}) {
+    source_side::ended end;
+    end.outcome = outcome;
+    end.rounds = rounds;
+    CHECK(outcome_word(end) == word);
+  }
+}
+
 TEST_CASE("the tail is copied or computed, whichever is faster") {
   struct row {
     std::uint32_t tokens, bytes_per_token;
@@ -542,6 +559,7 @@ TEST_CASE("the tail is copied or computed, whichever is faster") {
        }) {
     CAPTURE(x.tokens);
     source_settings settings;
+    settings.round_trip = 200us;
     settings.bytes_per_second = x.bytes_per_second;
     settings.prefill_per_second = x.prefill_per_second;
     CHECK(choose_tail(settings, x.tokens, x.bytes_per_token) == x.choice);

@@ -149,8 +149,8 @@ TEST_CASE_FIXTURE(claims_rig, "no RECLAIM within 500 ms of an ABANDON means a re
   CHECK(claims.deadline() == now + 500ms);
   now += 300ms;
   CHECK_FALSE(abandon(1, d)); // does not begin anew
-  CHECK(claims.chore(now + 199ms) == claim_chore::none);
-  CHECK(claims.chore(now + 200ms) == claim_chore::replay);
+  CHECK_FALSE(claims.replay_due(now + 199ms));
+  CHECK(claims.replay_due(now + 200ms));
   raise();
   CHECK_FALSE(claims.deadline());
 }
@@ -245,17 +245,23 @@ TEST_CASE_FIXTURE(claims_rig, "held batches are given back in turn") {
   CHECK_FALSE(claims.deadline());
 }
 
-TEST_CASE_FIXTURE(claims_rig, "a gap is asked for twice a second, and replayed after two") {
-  claims.hold(s, batch(3, 11, 1), now);
-  CHECK(claims.chore(now) == claim_chore::resend);
-  CHECK(claims.chore(now + 499ms) == claim_chore::none);
-  CHECK(claims.chore(now + 500ms) == claim_chore::resend);
-  CHECK(claims.deadline() == now + 1s);
-  CHECK(claims.chore(now + 1999ms) == claim_chore::resend);
-  CHECK(claims.chore(now + 2s) == claim_chore::replay);
+TEST_CASE_FIXTURE(claims_rig, "a gap that lasts two seconds is replayed") {
+  CHECK_FALSE(claims.replay_due(now + 1h));
+  claims.hold(s, batch(3, 14, 1), now);
+  claims.hold(s, batch(3, 11, 1), now + 1s); // its turn is sooner, it waits shorter
+  CHECK(claims.deadline() == now + 2s);
+  CHECK_FALSE(claims.replay_due(now + 1999ms));
+  CHECK(claims.replay_due(now + 2s));
   raise();
   CHECK_FALSE(claims.deadline());
+  CHECK_FALSE(claims.replay_due(now + 2s));
   CHECK_FALSE(claims.next_held(100));
+}
+
+TEST_CASE_FIXTURE(claims_rig, "a gap that is filled in time is none") {
+  claims.hold(s, batch(3, 11, 1), now);
+  CHECK(claims.next_held(11));
+  CHECK_FALSE(claims.replay_due(now + 2s));
 }
 
 TEST_CASE_FIXTURE(claims_rig, "64 batches are held, no more") {

@@ -1,3 +1,4 @@
+#include "runtime/migration/handover.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
 #include "runtime/serving/step_batch.hpp"
 #include "runtime/serving/stream_table.hpp"
@@ -9,6 +10,7 @@ namespace llumnix {
 namespace {
 
 using namespace std::chrono_literals;
+using verdict = handover::claim_verdict;
 
 /// Writes down what the table asks for.
 struct spy_port final : stream_port {
@@ -90,6 +92,18 @@ struct table_rig {
        .logprobs = {},
        .finish = finish});
     table.on_batch(from.life, from.instance, bytes.bytes(), now);
+  }
+  /// Of a hand-over that began under `epoch`.
+  handover::head head(std::uint64_t stream, std::uint32_t epoch) const {
+    return {{0, 1}, {"head", 1, 0, stream}, epoch};
+  }
+  verdict claim(
+    std::uint64_t stream, std::uint32_t epoch, const stream_owner& who, std::uint32_t start = 0) {
+    return table.on_claim({head(stream, epoch), who, start}, now).verdict;
+  }
+  verdict reclaim(
+    std::uint64_t stream, std::uint32_t epoch, const stream_owner& who, std::uint32_t start = 0) {
+    return table.on_reclaim({head(stream, epoch), who, start}, now).verdict;
   }
 };
 
@@ -305,15 +319,166 @@ TEST_CASE_FIXTURE(table_rig, "a silent owner is asked, and believed") {
   now += 1ms;
   table.sweep(now);
   CHECK(port.asked == std::vector<std::uint64_t>{stream});
-  table.on_holds_answer(stream, 0, true, now);
+  table.on_holds_answer(a, stream, 0, true, now);
   CHECK(port.placed.size() == 1);
   now += 1s;
   table.sweep(now);
   CHECK(port.asked.size() == 2);
-  table.on_holds_answer(stream, 0, false, now);
+  table.on_holds_answer(a, stream, 0, false, now);
   CHECK(port.placed.size() == 2);
-  table.on_holds_answer(stream, 0, false, now); // of an earlier epoch
+  table.on_holds_answer(a, stream, 0, false, now); // of an earlier epoch
   CHECK(port.placed.size() == 2);
+  table.on_holds_answer(a, stream, 1, false, now); // it has no owner yet
+  CHECK(port.placed.size() == 2);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a NO of whoever owned the same epoch before does no harm") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  CHECK(claim(stream, 0, b) == verdict::granted);
+  now += 1s;
+  table.sweep(now);
+  CHECK(port.asked.size() == 1); // b, under epoch 1
+  table.on_abandon({head(stream, 0), b}, now);
+  CHECK(reclaim(stream, 0, a) == verdict::granted); // the same epoch
+  table.on_holds_answer(b, stream, 1, false, now);
+  CHECK(port.placed.size() == 1);
+  auto earlier = a;
+  earlier.life.incarnation = 0;
+  table.on_holds_answer(earlier, stream, 1, false, now);
+  CHECK(port.placed.size() == 1);
+  table.on_holds_answer(a, stream, 1, true, now);
+  CHECK(port.placed.size() == 1);
+  table.on_holds_answer(a, stream, 1, false, now);
+  REQUIRE(port.placed.size() == 2);
+  CHECK(port.placed[1].epoch == 2);
+}
+
+TEST_CASE_FIXTURE(table_rig, "lives that are over claim nothing, however late they are heard") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  auto life = [&](std::uint64_t incarnation) {
+    return stream_owner{{"engine-b", incarnation}, "b"};
+  };
+  auto last = life(7);
+  table.on_node_lost(last.life, now);
+  SUBCASE("nothing is back") {
+    CHECK(claim(stream, 0, last) == verdict::superseded);
+    CHECK(reclaim(stream, 0, last) == verdict::superseded);
+    CHECK(claim(stream, 0, life(6)) == verdict::superseded);
+    CHECK(claim(stream, 0, life(8)) == verdict::granted);
+  }
+  SUBCASE("the next life is there") {
+    table.on_node_back(life(8).life);
+    CHECK(claim(stream, 0, last) == verdict::superseded);
+    CHECK(reclaim(stream, 0, last) == verdict::superseded);
+    CHECK(claim(stream, 0, life(8)) == verdict::granted);
+  }
+  SUBCASE("the same life is back") {
+    table.on_node_back(last.life);
+    CHECK(claim(stream, 0, life(6)) == verdict::superseded);
+    CHECK(claim(stream, 0, last) == verdict::granted);
+  }
+  SUBCASE("the same life is back, and lost again") {
+    table.on_node_back(last.life);
+    table.on_node_lost(last.life, now);
+    CHECK(claim(stream, 0, last) == verdict::superseded);
+  }
+  SUBCASE("news of an earlier life come late") {
+    table.on_node_lost(life(5).life, now);
+    CHECK(claim(stream, 0, last) == verdict::superseded);
+  }
+  SUBCASE("there is no life before the first one") {
+    stream_owner first{{"engine-c", 0}, "c"};
+    table.on_node_lost(first.life, now);
+    CHECK(claim(stream, 0, first) == verdict::superseded);
+    table.on_node_back(first.life);
+    CHECK(reclaim(stream, 0, first) == verdict::granted);
+  }
+  CHECK(port.placed.size() == 1);
+}
+
+TEST_CASE_FIXTURE(table_rig, "4096 nodes are remembered as lost, those heard of last") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  auto lose = [&](int first, int end) {
+    for (int node = first; node < end; ++node)
+      table.on_node_lost({"node-" + std::to_string(node), 1}, now);
+  };
+  stream_owner c{{"engine-c", 1}, "c"};
+  table.on_node_lost(b.life, now);
+  table.on_node_lost(c.life, now);
+  lose(0, 4094);
+  table.on_node_lost(b.life, now); // known, and heard of last
+  lose(4094, 4095);
+  CHECK(claim(stream, 0, b) == verdict::superseded);
+  CHECK(claim(stream, 0, {{"node-0", 1}, "n"}) == verdict::superseded);
+  CHECK(claim(stream, 0, c) == verdict::granted);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a stream that was let go and is taken by nobody is replayed") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  CHECK(claim(stream, 0, b) == verdict::granted);
+  table.on_abandon({head(stream, 0), b}, now);
+  now += 499ms;
+  table.sweep(now);
+  CHECK(port.placed.size() == 1);
+  now += 1ms;
+  table.sweep(now);
+  REQUIRE(port.placed.size() == 2);
+  CHECK(port.placed[1].epoch == 2);
+  CHECK(port.aborted == std::vector<std::string>{"b/1/1"});
+}
+
+TEST_CASE_FIXTURE(table_rig, "a gap of a stream that moved is waited for, not for ever") {
+  auto stream = open();
+  table.on_placed(stream, 0, a, now);
+  CHECK(claim(stream, 0, b, 2) == verdict::granted);
+  batch(b, stream, 1, 2, {'c'});
+  CHECK(sink.text.empty());
+  SUBCASE("what was missing comes") {
+    batch(a, stream, 0, 0, {'a', 'b'});
+    CHECK(sink.text == "abc");
+    now += 2s;
+    table.sweep(now);
+    CHECK(port.placed.size() == 1);
+  }
+  SUBCASE("it does not") {
+    now += 1999ms;
+    table.sweep(now);
+    CHECK(port.placed.size() == 1);
+    now += 1ms;
+    table.sweep(now);
+    REQUIRE(port.placed.size() == 2);
+    CHECK(port.placed[1].epoch == 2);
+    CHECK(port.placed[1].output.empty());
+    CHECK(port.aborted == std::vector<std::string>{"b/1/1"}); // it may wait for credit
+  }
+}
+
+TEST_CASE("a sink that cancels another stream while the table sweeps does no harm") {
+  /// As a request of several choices: one failed, the others are wanted no longer.
+  struct cancelling_sink final : response_sink {
+    stream_table* table = nullptr;
+    std::uint64_t other = 0;
+    void on_update(const stream_update&) override {}
+    void on_failure(std::uint32_t, const error&) override { table->cancel(other, time_point{}); }
+    void flush() override {}
+  };
+  table_rig x;
+  x.config.max_placements = 1;
+  stream_table table{x.config, {"head", 1, 0, 0}, x.words, x.port};
+  cancelling_sink sink;
+  sink.table = &table;
+  auto given_up = table.open({}, {}, sink, x.now);
+  sink.other = table.open({}, {}, sink, x.now);
+  table.on_placed(given_up, 0, x.a, x.now);
+  table.on_placed(sink.other, 0, x.a, x.now);
+  table.on_claim({x.head(given_up, 0), x.b, 0}, x.now);
+  table.on_abandon({x.head(given_up, 0), x.b}, x.now);
+  table.sweep(x.now + 1s); // one is given up, the other one silent
+  CHECK(table.size() == 0);
 }
 
 TEST_CASE_FIXTURE(table_rig, "bytes that make no sense do no harm") {

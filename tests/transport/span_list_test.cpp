@@ -56,3 +56,24 @@ TEST_CASE("each side's pieces are merged by themselves") {
   CHECK(source_pieces(spans) == std::vector<kv_piece>{{0, 20}, {30, 10}});
   CHECK(own_pieces(spans) == std::vector<kv_piece>{{40, 10}, {20, 20}});
 }
+
+TEST_CASE("positions lie where their blocks are, whole ones and parts of them") {
+  struct row {
+    std::uint32_t from, to;
+    std::vector<block_index> source, own;
+    std::vector<kv_span> spans;
+  };
+  kv_geometry geometry;
+  geometry.block_tokens = 4;
+  geometry.bytes_per_token = 10; // a block is 40 bytes
+  for (const auto& [from, to, source, own, spans] : std::vector<row>{
+         {0, 0, {1}, {2}, {}},
+         {0, 4, {1}, {2}, {{40, 80, 40}}},
+         {1, 3, {1}, {2}, {{50, 90, 20}}},
+         {0, 8, {1, 2}, {5, 6}, {{40, 200, 80}}},                // neighbours on both sides
+         {0, 8, {1, 2}, {6, 5}, {{40, 240, 40}, {80, 200, 40}}}, // on one side alone
+         {3, 9, {1, 2, 3}, {5, 6, 7}, {{70, 230, 60}}},
+         {6, 9, {9, 0, 3}, {9, 4, 2}, {{20, 180, 20}, {120, 80, 10}}},
+       })
+    CHECK(spans_of_positions(from, to, source, own, geometry) == spans);
+}

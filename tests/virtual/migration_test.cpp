@@ -21,20 +21,12 @@ struct moving_scene : scene {
     run_for(1s); // until the engine nodes have dialled each other
   }
 
-  /// Where a request is, by the hub's list.
+  /// Where a request is, by the hub's list; empty where nobody has it.
   instance_id place_of(const std::string& text_id) {
-    auto document = inspect("head", "requests");
-    auto at = document.find("\"id\":\"" + text_id + "\"");
-    if (at == std::string::npos)
-      return {};
-    auto begin = document.rfind('{', at);
-    auto end = document.find('}', at);
-    auto entry = document.substr(begin, end - begin);
-    auto value = entry.find("\"instance\":\"");
-    if (value == std::string::npos)
-      return {};
-    value += 12;
-    return entry.substr(value, entry.find('"', value) - value);
+    for (const auto& request : ask("requests").at("requests"))
+      if (request.at("id") == text_id && !request.at("instance").is_null())
+        return request.at("instance");
+    return {};
   }
   stream_ref stream_of(const virtual_client& client) {
     return {"head", card("head").self.life.incarnation, 0, client.stream};
@@ -107,6 +99,38 @@ TEST_CASE("without a KV transport the destination computes ahead") {
   there.expect_exact("r1", client, 200);
 }
 
+TEST_CASE("KV that lands wrong is found out, and computed at the destination instead") {
+  moving_scene there{6};
+  auto& client = there.running("r1", 200);
+  auto from = there.place_of("r1");
+  there.kv_network().on_pull([](const loopback_job&) {
+    loopback_fate fate;
+    fate.corrupt = true;
+    return fate;
+  });
+  auto moves = there.migrate(from, there.to(there.other(from), client), 20s);
+  REQUIRE(moves);
+  const auto& move = moves->moves.front();
+  CAPTURE(move.reason);
+  CHECK(move.outcome == "moved");
+  CHECK(move.path == "recompute");
+  there.expect_exact("r1", client, 200);
+}
+
+TEST_CASE("a destination without a free slot is not asked a second time") {
+  auto config = small_engines();
+  config.migration.in_slots = 0;
+  moving_scene there{7, 2, config};
+  auto& client = there.running("r1", 100);
+  auto from = there.place_of("r1");
+  auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
+  REQUIRE(moves);
+  CHECK(moves->moves.front().outcome == "refused");
+  CHECK(moves->moves.front().path == "kv");
+  CHECK(moves->moves.front().reason == "all 0 of migration.in_slots are taken there");
+  there.expect_exact("r1", client, 100);
+}
+
 TEST_CASE("a request moves back and forth") {
   moving_scene there{3};
   auto& client = there.running("r1", 600);
@@ -156,10 +180,22 @@ TEST_CASE("slots bound how many move at a time, and all of an order move") {
     if (there.place_of("r" + std::to_string(i)) == "engine-0")
       order.requests.push_back(there.stream_of(*clients[static_cast<std::size_t>(i)]));
   REQUIRE(order.requests.size() > 2);
-  auto moves = there.migrate("engine-0", order, 30s);
-  REQUIRE(moves);
-  CHECK(moves->moves.size() == order.requests.size());
-  for (const auto& move : moves->moves) {
+  auto answers = there.order("engine-0", order);
+  std::int64_t most_out = 0;
+  std::int64_t most_in = 0;
+  while (answers->empty() && there.now() < 60s) {
+    for (const auto& actor : there.ask("actors").at("actors"))
+      if (actor.at("role") == "llumlet") {
+        most_out = std::max(most_out, actor.at("state").at("departing").get<std::int64_t>());
+        most_in = std::max(most_in, actor.at("state").at("arriving").get<std::int64_t>());
+      }
+    there.run_for(100us);
+  }
+  REQUIRE(!answers->empty());
+  CHECK(most_out == 2);
+  CHECK(most_in == 2);
+  CHECK(answers->front().moves.size() == order.requests.size());
+  for (const auto& move : answers->front().moves) {
     CAPTURE(move.reason);
     CHECK(move.outcome == "moved");
   }
@@ -173,19 +209,26 @@ namespace {
 struct leftovers {
   std::uint64_t used = 0;
   std::uint64_t moving = 0;
+  std::uint64_t running = 0;
+  std::size_t silent = 0; ///< instances that tell nothing
   friend bool operator==(const leftovers&, const leftovers&) = default;
 };
 
-leftovers leftovers_of(scene& there) {
-  auto document = there.inspect("head", "cluster");
-  auto sum = [&](const std::string& key) {
-    std::uint64_t total = 0;
-    auto word = "\"" + key + "\":";
-    for (auto at = document.find(word); at != std::string::npos; at = document.find(word, at + 1))
-      total += std::stoull(document.substr(at + word.size()));
-    return total;
-  };
-  return {sum("used"), sum("in") + sum("out")};
+/// `instances`: as many must be there and tell.
+leftovers leftovers_of(scene& there, std::size_t instances) {
+  leftovers found;
+  std::size_t told = 0;
+  for (const auto& instance : there.ask("cluster").at("instances")) {
+    if (instance.at("status_age_ms").is_null())
+      continue;
+    ++told;
+    found.used += instance.at("kv_blocks").at("used").get<std::uint64_t>();
+    found.moving += instance.at("migrations").at("in").get<std::uint64_t>()
+                    + instance.at("migrations").at("out").get<std::uint64_t>();
+    found.running += instance.at("scheduling").at("running").get<std::uint64_t>();
+  }
+  found.silent = instances - told;
+  return found;
 }
 
 } // namespace
@@ -258,7 +301,7 @@ TEST_CASE("whatever breaks while requests move, streams are exact and nothing is
       if (!left.contains(i))
         there.expect_exact("r" + std::to_string(i), *clients[i], 250);
     }
-    CHECK(there.run_until([&] { return leftovers_of(there) == leftovers{}; }, 20s));
+    CHECK(there.run_until([&] { return leftovers_of(there, 3) == leftovers{}; }, 20s));
     for (const auto& answer : answers)
       for (const auto& one : *answer)
         moved += std::count_if(one.moves.begin(), one.moves.end(), [](const move_result& x) {

@@ -419,7 +419,6 @@ TEST_CASE("a selection goes to the LLUMLET as it is, and its requests get their 
   CHECK(told.requests.empty());
   CHECK(told.to == stream_owner{{"engine-1", 1}, "engine-1"});
   CHECK(told.policy == "by hand");
-  CHECK(!told.planned);
   two.value = 0;
   CHECK(there.moves({move_some{"engine-0", "engine-1", two}}) == json::array());
 }
@@ -440,7 +439,6 @@ TEST_CASE("a drain moves all there is to where there is room, and says so") {
   for (const auto& each : there.instances.at("engine-0").told) {
     CHECK(each.policy == "drain");
     CHECK(each.requests.size() == 1);
-    CHECK(!each.planned);
   }
   CHECK(there.events() == "draining drained");
   // Nobody waits: it is left alone, and stays drained.

@@ -62,7 +62,8 @@ TEST_CASE("every message survives the wire") {
   CHECK(over_the_wire(system, abort_msg{owner, request.stream, 4}).owner == owner);
   CHECK(over_the_wire(system, grant_msg{owner, request.stream, 4, 9}).credit == 9);
   CHECK(over_the_wire(system, holds_msg{owner, request.stream, 4}).epoch == 4);
-  CHECK(over_the_wire(system, holds_answer_msg{request.stream, 4, true}).holds);
+  CHECK(over_the_wire(system, holds_answer_msg{owner, request.stream, 4, true}).holds);
+  CHECK(over_the_wire(system, holds_answer_msg{owner, request.stream, 4, true}).from == owner);
   CHECK(over_the_wire(system, tokens_msg{{"e", 1}, "i", {'a', '\0', 'b'}}).batch.size() == 3);
   CHECK(
     over_the_wire(system, refused_msg{request.stream, 1, "i", {errc::draining, "d"}}).why.code

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include <array>
+#include <algorithm>
 
 using namespace llumnix;
 using namespace llumnix::testing;
@@ -27,25 +27,13 @@ struct balance_scene : scene {
     config.engine.speed = 5; // long enough to be balanced
     return config;
   }
-  /// Requests at each instance, as statuses say.
-  std::array<int, 2> running() {
-    auto document = inspect("head", "cluster");
-    std::array<int, 2> found{};
-    for (std::size_t i = 0; i < 2; ++i) {
-      auto at = document.find("\"engine\":\"modeled\",\"id\":\"engine-" + std::to_string(i) + "\"");
-      if (at == std::string::npos)
-        continue;
-      auto value = document.find("\"running\":", at);
-      found[i] = std::stoi(document.substr(value + 10));
-    }
-    return found;
-  }
+  /// A number of RESCHEDULER's.
   std::uint64_t number(const std::string& name) {
-    auto document = inspect("head", "actors");
-    auto role = document.find("\"role\":\"rescheduler\"");
-    REQUIRE(role != std::string::npos);
-    auto at = document.find("\"" + name + "\":", role);
-    return std::stoull(document.substr(at + name.size() + 3));
+    for (const auto& actor : ask("actors").at("actors"))
+      if (actor.at("role") == "rescheduler")
+        return actor.at("state").at(name);
+    FAIL("there is no RESCHEDULER");
+    return 0;
   }
 };
 

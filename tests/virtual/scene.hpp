@@ -3,6 +3,8 @@
 #include "runtime/base/log.hpp"
 #include "sim/virtual_cluster.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <chrono>
 #include <string>
 
@@ -84,13 +86,15 @@ struct scene : virtual_cluster {
   }
   static std::string engine_name(std::uint32_t i) { return "engine-" + std::to_string(i); }
 
+  /// What CONSOLE of the head says, as a document.
+  nlohmann::json ask(const std::string& subject, const std::string& argument = {}) {
+    return nlohmann::json::parse(inspect("head", subject, argument));
+  }
   /// Instances the head could use now, as its inspection says.
   std::size_t ready_instances() {
-    auto document = inspect("head", "cluster");
     std::size_t count = 0;
-    for (std::size_t at = 0; (at = document.find("\"state\":\"ready\"", at)) != std::string::npos;
-         ++at)
-      ++count;
+    for (const auto& instance : ask("cluster").at("instances"))
+      count += instance.at("state") == "ready";
     return count;
   }
   bool settle(std::size_t instances) {

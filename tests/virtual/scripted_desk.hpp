@@ -28,12 +28,15 @@ public:
     instance_id at() const { return owner ? owner->instance : instance_id{}; }
   };
 
-  relay& open(const std::string& id, relayed_request load = {100, 0}) {
+  /// `prompt`: where the gateway knows it as token ids.
+  relay&
+  open(const std::string& id, relayed_request load = {100, 0}, std::vector<token_id> prompt = {}) {
     auto number = relay_bit | ++numbers_;
     auto& x = relays_[number];
     x.head.stream = {node_, 1, 0, number};
     x.head.text_id = id;
     x.head.model = "m";
+    x.head.prompt = std::move(prompt);
     x.load = load;
     loop_.port.place_relayed(x.head, load, false, {});
     return x;
