@@ -79,6 +79,7 @@ caf::result<ordered_msg> drain_state::drain(const order_msg::drain& order) {
 
 /// The LLUMLET hears it from us, so that no earlier word of ours comes after it.
 caf::result<ordered_msg> drain_state::undrain() {
+  taken_back = true;
   answer_all(outcome("it was taken back meanwhile"));
   auto promise = self->make_response_promise<ordered_msg>();
   ask_all<draining_msg>(
@@ -120,7 +121,20 @@ void drain_state::on_peer_up(const peer_up_msg& msg) {
         life = card.self.life;
     }
   subscribe();
+  tell_newcomers();
   end_if_gone();
+}
+
+/// A LLUMLET that was started again knows nothing of the drain.
+void drain_state::tell_newcomers() {
+  if (taken_back)
+    return;
+  auto now_there = llumlets();
+  for (const auto& llumlet : now_there)
+    if (std::find(asked.begin(), asked.end(), llumlet) == asked.end())
+      self->request(llumlet, 5 * patience, drain_msg{true})
+        .then([](const draining_msg&) {}, [](const caf::error&) {}); // asked again while it lasts
+  asked = std::move(now_there);
 }
 
 void drain_state::on_peer_down(const peer_down_msg& msg) {
@@ -316,9 +330,10 @@ std::uint32_t drain_state::finished() const {
 }
 
 void drain_state::tell(std::string kind, std::vector<std::pair<std::string, std::string>> facts) {
-  self->send(
-    config.console,
-    event_msg{config.wall.at(self->clock().now()), std::move(kind), std::move(facts)});
+  if (config.console)
+    self->send(
+      config.console,
+      event_msg{config.wall.at(self->clock().now()), std::move(kind), std::move(facts)});
 }
 
 void drain_state::tell_progress() {

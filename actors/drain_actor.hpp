@@ -16,7 +16,7 @@ namespace llumnix {
 struct drain_actor_config {
   node_life life; ///< of our own node
   instance_id instance;
-  console_actor console; ///< is told how it goes
+  console_actor console; ///< is told how it goes; null: nobody
   wall_clock wall;
 };
 
@@ -47,6 +47,7 @@ struct drain_state {
   bool still_there() const;
   void end_if_gone();
   std::vector<llumlet_actor> llumlets() const;
+  void tell_newcomers();
   bool shared() const;
   void subscribe();
   void answer_late();
@@ -74,6 +75,8 @@ struct drain_state {
   std::vector<waiter> waiters;
   bool ticking = false;
   bool looking = false;
+  bool taken_back = false;           ///< by `undrain`
+  std::vector<llumlet_actor> asked;  ///< to take nothing new
   std::optional<std::uint32_t> left; ///< requests there, as last heard; none: nothing heard yet
   std::uint32_t total = 0;           ///< requests there when the drain began
   std::uint32_t moved = 0;

@@ -111,6 +111,10 @@ role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> 
     [](node_card&, const caf::strong_actor_ptr&) {}};
 }
 
+role_spec leave_role(leave_actor_config config) {
+  return role<leave_actor>("leave", make_leave, std::move(config), [](node_card&, leave_actor) {});
+}
+
 instance_metadata describe_instance(
   const instance_id& id, const std::string& node, const std::string& ip,
   const cluster_config& config, double utc) {

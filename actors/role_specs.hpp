@@ -4,6 +4,7 @@
 #include "actors/cms_actor.hpp"
 #include "actors/console_actor.hpp"
 #include "actors/gateway_actor.hpp"
+#include "actors/leave_actor.hpp"
 #include "actors/llumlet_actor.hpp"
 #include "actors/node_actor.hpp"
 #include "actors/rescheduler_actor.hpp"
@@ -33,6 +34,9 @@ std::string llumlet_role_name(const instance_id& id);
 role_spec console_role(node_life life, wall_clock wall);
 /// Behind the node's admin listener; `desk` is told the actor each time it is started.
 role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> desk);
+
+/// Begun when the node is to end.
+role_spec leave_role(leave_actor_config config);
 
 /// What a modeled instance is, for the CMS. `utc`: seconds of the Unix epoch when its llumlet
 /// starts.

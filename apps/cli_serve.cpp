@@ -15,7 +15,7 @@ namespace llumnix {
 namespace {
 
 struct serve_options {
-  std::string name, listen, http, admin;
+  std::string name, listen, http, admin, engine_key;
   std::vector<std::string> roles, seeds, engines;
   bool insecure_cluster = false;
   config_options config;
@@ -39,6 +39,7 @@ void override_config(const serve_options& options, cluster_config& config) {
   text(options.listen, config.node.listen);
   text(options.http, config.http.listen);
   text(options.admin, config.admin.listen);
+  text(options.engine_key, config.gateway.engine_key);
   if (!options.roles.empty())
     config.node.roles = options.roles;
   if (!options.seeds.empty())
@@ -101,12 +102,14 @@ void add_serve_command(CLI::App& app, command_action& chosen) {
     "with role gateway: URLs of vLLM, SGLang or other OpenAI-compatible servers that run the "
     "model; scheduling is lite then")
     ->type_name("URL,...");
+  add_engine_key_option(*command, options->engine_key);
   add_address_option(*command, "--http", options->http, "public HTTP address, with role gateway");
   add_address_option(*command, "--admin", options->admin, "operators' HTTP address");
   command->add_flag(
     "--insecure-cluster", options->insecure_cluster, "let --listen be off loopback without TLS");
   add_duration_option(
-    *command, "--drain", options->drain, "running requests get this long after SIGTERM");
+    *command, "--drain", options->drain,
+    "after SIGTERM, running requests get this long to end, or to move to another node's engine");
   add_config_options(*command, options->config);
   add_log_options(*command, options->log);
   add_count_option(

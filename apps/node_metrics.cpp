@@ -28,10 +28,6 @@ std::string escaped(std::string_view value) {
 
 class exposition {
 public:
-  void add(const char* name, const char* type, const char* help, double value) {
-    describe(name, type, help);
-    fmt::format_to(std::back_inserter(text_), "{} {}\n", name, value);
-  }
   void describe(const char* name, const char* type, const char* help) {
     fmt::format_to(std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n", name, help, type);
   }
@@ -39,11 +35,15 @@ public:
     fmt::format_to(
       std::back_inserter(text_), "{}{{source=\"{}\"}} {}\n", name, escaped(source), value);
   }
-  void counter(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
-    add(name, "counter", help, static_cast<double>(value.load(std::memory_order_relaxed)));
+  void counter(const char* name, const char* help, double value) {
+    add(name, "counter", help, value);
   }
+  void counter(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
+    counter(name, help, static_cast<double>(value.load(std::memory_order_relaxed)));
+  }
+  void gauge(const char* name, const char* help, double value) { add(name, "gauge", help, value); }
   void gauge(const char* name, const char* help, const std::atomic<std::uint64_t>& value) {
-    add(name, "gauge", help, static_cast<double>(value.load(std::memory_order_relaxed)));
+    gauge(name, help, static_cast<double>(value.load(std::memory_order_relaxed)));
   }
   void labelled(std::string_view name, std::string_view labels, double value) {
     fmt::format_to(std::back_inserter(text_), "{}{{{}}} {}\n", name, labels, value);
@@ -71,6 +71,11 @@ public:
   std::string take() && { return std::move(text_); }
 
 private:
+  void add(const char* name, const char* type, const char* help, double value) {
+    describe(name, type, help);
+    fmt::format_to(std::back_inserter(text_), "{} {}\n", name, value);
+  }
+
   std::string text_;
 };
 
@@ -113,15 +118,15 @@ void add_predictions(const node_counters& x, exposition& out) {
 }
 
 void add_mirror(const redis_metrics& x, exposition& out) {
-  out.add(
-    "llumnix_redis_connected", "gauge", "1 while the Redis that mirrors the CMS answers.",
+  out.gauge(
+    "llumnix_redis_connected", "1 while the Redis that mirrors the CMS answers.",
     x.connected ? 1 : 0);
   out.counter("llumnix_redis_writes_total", "Commands the Redis server confirmed.", x.writes);
   out.counter("llumnix_redis_failures_total", "Commands refused or lost with a link.", x.failures);
   out.counter("llumnix_redis_reconnects_total", "Times a lost link came back.", x.reconnects);
   out.gauge("llumnix_redis_pending", "Changes the Redis server has not confirmed.", x.pending);
-  out.add(
-    "llumnix_cms_store_readable", "gauge", "1 while what others keep in Redis can be read.",
+  out.gauge(
+    "llumnix_cms_store_readable", "1 while what others keep in Redis can be read.",
     x.readable ? 1 : 0);
   out.counter(
     "llumnix_cms_readings_total", "Readings of what others keep in Redis, by kind of record.",
@@ -171,28 +176,41 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
   add_predictions(x, out);
   if (mirror)
     add_mirror(*mirror, out);
-  out.add("process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
-  out.add("process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds());
-  out.add("process_open_fds", "gauge", "Open file descriptors.", open_files());
-  out.add("llumnix_node_uptime_seconds", "gauge", "Seconds since the process began.", uptime_s);
+  out.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes());
+  out.counter("process_cpu_seconds_total", "User and system CPU time.", cpu_seconds());
+  out.gauge("process_open_fds", "Open file descriptors.", open_files());
+  out.gauge("llumnix_node_uptime_seconds", "Seconds since the process began.", uptime_s);
+  return std::move(out).take();
+}
+
+std::string kv_transport_metrics_text(const kv_transport_counters& x) {
+  exposition out;
+  out.counter("llumnix_kv_transport_jobs_total", "Pulls that were asked for here.", x.jobs);
+  out.counter("llumnix_kv_transport_failed_total", "Pulls that failed.", x.failed);
+  out.counter("llumnix_kv_transport_cancelled_total", "Pulls that were given up.", x.cancelled);
+  out.counter("llumnix_kv_transport_in_bytes_total", "KV bytes that landed here.", x.bytes_in);
+  out.counter("llumnix_kv_transport_out_bytes_total", "KV bytes read from here.", x.bytes_out);
+  out.counter(
+    "llumnix_kv_transport_bad_checksums_total", "Stretches that came with other bytes than left.",
+    x.bad_checksums);
+  out.counter(
+    "llumnix_kv_transport_refused_total", "Requests for KV that nobody may read (any more).",
+    x.refused);
   return std::move(out).take();
 }
 
 std::string kv_store_metrics_text(const mooncake::client_counters& counters) {
   exposition out;
-  out.add(
-    "llumnix_kv_store_up", "gauge", "1 unless the KV store's metadata service is known to be down.",
+  out.gauge(
+    "llumnix_kv_store_up", "1 unless the KV store's metadata service is known to be down.",
     counters.up ? 1 : 0);
-  auto total = [&](const char* name, const char* help, std::uint64_t value) {
-    out.add(name, "counter", help, static_cast<double>(value));
-  };
-  total(
+  out.counter(
     "llumnix_kv_store_queries_total", "Prompts that the KV store's metadata service answered for.",
     counters.answered);
-  total(
+  out.counter(
     "llumnix_kv_store_failures_total", "Prompts that it did not answer for in time.",
     counters.failed);
-  total(
+  out.counter(
     "llumnix_kv_store_skipped_total",
     "Prompts that it was not asked for: it is down, or asked too much.", counters.skipped);
   return std::move(out).take();
@@ -200,43 +218,35 @@ std::string kv_store_metrics_text(const mooncake::client_counters& counters) {
 
 std::string kv_events_metrics_text(const event_index_counters& x) {
   exposition out;
-  auto gauge = [&](const char* name, const char* help, std::size_t value) {
-    out.add(name, "gauge", help, static_cast<double>(value));
-  };
-  auto total = [&](const char* name, const char* help, std::uint64_t value) {
-    out.add(name, "counter", help, static_cast<double>(value));
-  };
-  gauge("llumnix_kv_events_engines", "Engines whose KV events are listened to.", x.engines);
-  gauge("llumnix_kv_events_blocks", "KV blocks that they are known to have.", x.blocks);
-  total("llumnix_kv_events_batches_total", "Messages of theirs that were understood.", x.batches);
-  total(
+  out.gauge("llumnix_kv_events_engines", "Engines whose KV events are listened to.", x.engines);
+  out.gauge("llumnix_kv_events_blocks", "KV blocks that they are known to have.", x.blocks);
+  out.counter(
+    "llumnix_kv_events_batches_total", "Messages of theirs that were understood.", x.batches);
+  out.counter(
     "llumnix_kv_events_malformed_total", "Messages of theirs that were not understood.",
     x.malformed);
-  total(
+  out.counter(
     "llumnix_kv_events_lost_total",
     "Times that all an engine had said became void, as something was missing.", x.lost);
-  total("llumnix_kv_events_evicted_total", "Blocks forgotten to make room.", x.evicted);
+  out.counter("llumnix_kv_events_evicted_total", "Blocks forgotten to make room.", x.evicted);
   return std::move(out).take();
 }
 
 std::string remote_metrics_text(const scheduler_api::client_counters& counters) {
   exposition out;
-  out.add(
-    "llumnix_remote_scheduler_ready", "gauge", "1 while gateway.scheduler is asked for placements.",
+  out.gauge(
+    "llumnix_remote_scheduler_ready", "1 while gateway.scheduler is asked for placements.",
     counters.ready ? 1 : 0);
-  auto total = [&](const char* name, const char* help, std::uint64_t value) {
-    out.add(name, "counter", help, static_cast<double>(value));
-  };
-  total(
+  out.counter(
     "llumnix_remote_scheduler_placed_total", "Questions that it answered with an engine.",
     counters.placed);
-  total(
+  out.counter(
     "llumnix_remote_scheduler_busy_total", "Questions that it had no engine for at that time.",
     counters.busy);
-  total(
+  out.counter(
     "llumnix_remote_scheduler_failures_total", "Questions without an answer that helps.",
     counters.failed);
-  total(
+  out.counter(
     "llumnix_remote_scheduler_release_failures_total",
     "Ends of requests that it could not be told of.", counters.releases_failed);
   return std::move(out).take();
@@ -249,16 +259,18 @@ constexpr std::size_t series_max = 1000; // of one name
 void add_gauges(const std::vector<instance_gauges>& instances, exposition& out) {
   if (instances.empty())
     return;
+  auto shown = std::min(instances.size(), series_max);
   std::vector<std::string> labels;
-  for (const auto& each : instances)
+  for (std::size_t at = 0; at < shown; ++at)
     labels.push_back(fmt::format(
-      R"(instance_id="{}",infer_type="{}")", escaped(each.instance), escaped(each.role)));
+      R"(instance_id="{}",infer_type="{}")", escaped(instances[at].instance),
+      escaped(instances[at].role)));
   for (std::size_t i = 0; i < instance_gauge_names.size(); ++i) {
     auto name = fmt::format("instance_cms_{}", instance_gauge_names[i]);
     out.describe(name.c_str(), "gauge", "Of an instance, as of its last status and its account.");
-    for (std::size_t at = 0; at < std::min(instances.size(), series_max); ++at)
+    for (std::size_t at = 0; at < shown; ++at)
       out.labelled(name, labels[at], instances[at].values[i]);
-    if (instances.size() > series_max)
+    if (instances.size() > shown)
       out.labelled(
         name, R"(instance_id="_overflow",infer_type="_overflow")", instances.back().values[i]);
   }

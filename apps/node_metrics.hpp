@@ -7,6 +7,7 @@
 #include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/discovery.hpp"
 #include "runtime/scheduling/scheduler_probes.hpp"
+#include "transport/kv_transport.hpp"
 
 #include <string>
 #include <vector>
@@ -21,12 +22,16 @@ node_metrics_text(const node_counters& counters, const redis_metrics* mirror, do
 
 /// What SCHEDULER tells of instances and of those it chose, under the reference's names
 /// (spec/scheduling.md 10, spec/cms.md 11). A series appears when something was first recorded, and
-/// goes with its instance; of more than 1000 instances the rest is one, called `_overflow`.
+/// goes with its instance; of more than 1000 instances the rest is one, called `_overflow`, with
+/// what the last of them has.
 std::string scheduler_metrics_text(const scheduler_probes& probes);
 
 /// How the sources of engines fare, as Prometheus text (spec/discovery.md H). `now_s`: Unix
 /// seconds.
 std::string discovery_metrics_text(const std::vector<discovery_health>& sources, double now_s);
+
+/// What moved between the KV memory of this node's engines and others, as Prometheus text.
+std::string kv_transport_metrics_text(const kv_transport_counters& counters);
 
 /// How the KV store's metadata service fares, as Prometheus text.
 std::string kv_store_metrics_text(const mooncake::client_counters& counters);

@@ -99,6 +99,7 @@ private:
   void start_admin();
   void start_scheduler();
   int wait_for_end();
+  void leave();
   bool give_up_requests();
   void take_apart();
   std::string metrics_text() const;
@@ -111,6 +112,7 @@ private:
   std::shared_ptr<node_counters> counters_ = std::make_shared<node_counters>();
   std::atomic<bool> ready_{false};
   std::atomic<bool> node_ended_{false};
+  std::shared_ptr<std::atomic<bool>> left_ = std::make_shared<std::atomic<bool>>(false);
   byte_tokenizer words_;
   request_ids ids_;
   std::unique_ptr<gateway_metrics> metrics_;
@@ -297,7 +299,7 @@ void running_node::report_to_remote(std::uint32_t loop) {
   if (every == milliseconds{0} || now - reported_[loop] < every)
     return;
   reported_[loop] = now;
-  std::vector<remote_progress> news;
+  std::vector<scheduler_api::remote_progress> news;
   for (auto& each : relays_->table(loop).list(now))
     if (!each.instance.empty())
       news.push_back(
@@ -488,6 +490,8 @@ std::string running_node::metrics_text() const {
     text += lookup_->metrics_text();
   if (remote_)
     text += remote_metrics_text(remote_->counters());
+  if (transport_)
+    text += kv_transport_metrics_text(transport_->counters());
   if (has("scheduler"))
     text += scheduler_metrics_text(*scheduler_probes_);
   return text;
@@ -566,8 +570,8 @@ int running_node::run() {
   return code;
 }
 
-/// Until a signal: then no new requests, and those that run get `drain` to end. What is left is
-/// told that it is given up.
+/// Until a signal: then no new requests, and those that run get `drain` to end or, on our engines,
+/// to move. What is left is told that it is given up.
 int running_node::wait_for_end() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -588,18 +592,33 @@ int running_node::wait_for_end() {
     options_.drain.count());
   if (http_)
     http_->drain();
-  auto wait_for_requests = [&](std::chrono::milliseconds longest) {
+  auto wait_for = [&](auto over, std::chrono::milliseconds longest) {
     auto until = steady::now() + longest;
-    while (http_ && http_->open_exchanges() > 0 && steady::now() < until)
+    while (!over() && steady::now() < until)
       if (signalled(10'000'000)) {
         std::fprintf(stderr, "llumnix: a second signal: stopped at once\n");
         ::_exit(exit_code::interrupted);
       }
   };
-  wait_for_requests(options_.drain);
+  auto answered = [this] { return !http_ || http_->open_exchanges() == 0; };
+  leave();
+  wait_for([&] { return answered() && *left_; }, options_.drain);
   if (give_up_requests())
-    wait_for_requests(last_words);
+    wait_for(answered, last_words);
   return exit_code::done;
+}
+
+/// Requests on our engines go on elsewhere, if there is an elsewhere. What is left in the end is
+/// replayed by the owners of the streams.
+void running_node::leave() {
+  if (!has("llumlet") || options_.drain.count() == 0) {
+    *left_ = true;
+    return;
+  }
+  leave_actor_config leaving{life_, options_.drain, wall_, [left = left_] { *left = true; }};
+  role_changes_msg change;
+  change.start.push_back(leave_role(std::move(leaving)));
+  caf::anon_send(node_, std::move(change));
 }
 
 /// Whether there was anything to give up.

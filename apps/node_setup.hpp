@@ -21,7 +21,7 @@ struct node_ready {
 
 struct node_run_options {
   std::chrono::milliseconds drain{
-    10000}; ///< running requests get this long after the first SIGINT or SIGTERM
+    10000}; ///< running requests get this long after the first SIGINT or SIGTERM, to end or to move
   std::function<void(const node_ready&)> on_ready; ///< called once, when all listeners are open
 };
 

@@ -261,7 +261,7 @@ child_command supervisor::command_of(const child& which) const {
   else
     add(
       {"--roles", "llumlet", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--seeds",
-       dialable(head.ready.listen), "--drain", format_duration(engine_patience / 2)});
+       dialable(head.ready.listen), "--drain", format_duration(plan_.drain)});
   add({"--incarnation", std::to_string(which.incarnation)});
   return command;
 }

@@ -109,7 +109,8 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
   if (has("scheduler"))
     node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}, false, profile_}));
   if (has("rescheduler"))
-    node.roles.push_back(rescheduler_role({x.id, config_.rescheduler, config_.scheduler, {}}));
+    node.roles.push_back(
+      rescheduler_role({x.id, config_.rescheduler, config_.scheduler, {}, profile_}));
   if (has("gateway")) {
     stream_ref self{name, x.id.incarnation, 0, 0};
     auto both = std::make_shared<loop_and_streams>(system, config_.gateway, self, words_);
@@ -164,6 +165,23 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
 
 void virtual_cluster::kill(const std::string& name) {
   network_.crash(at(name).process);
+}
+
+bool virtual_cluster::stop(const std::string& name, std::chrono::milliseconds patience) {
+  auto& x = at(name);
+  auto left = std::make_shared<bool>(false);
+  role_changes_msg change;
+  change.start.push_back(leave_role({x.id, patience, {}, [left] { *left = true; }}));
+  caf::anon_send(x.node, std::move(change));
+  bool in_time = run_until([&] { return *left; }, patience);
+  auto ended = std::make_shared<bool>(false);
+  caf::actor_cast<caf::abstract_actor*>(x.node)->attach_functor(
+    [ended](const caf::error&) { *ended = true; });
+  caf::anon_send(x.node, stop_node_msg{});
+  constexpr std::chrono::seconds to_say_goodbye{1};
+  run_until([&] { return *ended; }, to_say_goodbye);
+  kill(name);
+  return in_time;
 }
 
 void virtual_cluster::pause(const std::string& name) {

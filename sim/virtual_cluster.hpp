@@ -31,7 +31,7 @@ struct virtual_node_options {
   /// HOST:PORT of engines behind HTTP, with role gateway: it gets a llumlet without an engine for
   /// each. Nobody checks them but whoever calls `tell_news`.
   std::vector<std::string> engines{};
-  bool kv_transport = true; ///< with role llumlet: KV is copied when requests move
+  bool kv_transport = true;           ///< with role llumlet: KV is copied when requests move
   kv_index* prefix_index = nullptr;   ///< with role gateway; outlives the cluster
   remote_scheduler* remote = nullptr; ///< likewise
 };
@@ -50,6 +50,9 @@ public:
   void start(const std::string& name, const virtual_node_options& options);
   /// kill -9: the node is frozen for ever, its peers see their connections end.
   void kill(const std::string& name);
+  /// SIGTERM: requests of its instances get `patience` to move or end, then it says goodbye and is
+  /// gone. Whether its instances were empty by then, as far as there was somewhere to go.
+  bool stop(const std::string& name, std::chrono::milliseconds patience);
   /// SIGSTOP and SIGCONT: the node does nothing, its connections stay open; then it goes on in the
   /// present.
   void pause(const std::string& name);

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# A demonstration: every engine of a local cluster is stopped and comes back, one after the other, while 200 streams run
+# and each token of theirs is verified. Usage: scripts/rolling_restart.sh (after scripts/build.sh)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+program=build/release/llumnix
+engines=3
+work=$(mktemp -d)
+trap 'kill "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; rm -rf "$work"' EXIT
+
+"$program" up --engines "$engines" --http 127.0.0.1:0 --admin 127.0.0.1:0 --json >"$work/events" 2>"$work/log" &
+up=$!
+# has WORD [COUNT]: whether that many events of `up` say so.
+has() { [[ $(grep -c "$1" "$work/events") -ge ${2:-1} ]]; }
+await() {
+  local deadline=$((SECONDS + 60))
+  until "$@"; do
+    kill -0 "$up" 2>/dev/null && ((SECONDS < deadline)) || { cat "$work/log" >&2; echo "gave up: $*" >&2; exit 1; }
+    sleep 0.05
+  done
+}
+await has '"event":"ready"'
+field() { sed -n "s/.*\"event\":\"ready\".*\"$1\":\"\([^\"]*\)\".*/\1/p" "$work/events" | head -1; }
+admin=$(field admin)
+is_ready() { curl -fsS "$admin/admin/v1/cluster" | grep -o '"id":"[^"]*"[^{]*"state":"ready"' | grep -q "\"$1\""; }
+
+"$program" load "$(field http)" --requests 1500 --concurrency 200 --max-tokens 100-300 --verify >"$work/load" 2>&1 &
+load=$!
+sleep 1
+for ((i = 0; i < engines; ++i)); do
+  pid=$(grep -o "\"node\":\"engine-$i\",\"pid\":[0-9]*" "$work/events" | tail -1 | grep -o '[0-9]*$')
+  echo "engine-$i (pid $pid): SIGTERM"
+  kill -TERM "$pid"
+  await has "\"event\":\"node_restarted\".*\"engine-$i\""
+  await is_ready "engine-$i"
+  grep -h "left\|drained" "$work/log" | tail -1 || true
+  echo "engine-$i is back"
+done
+code=0
+wait "$load" || code=$?
+cat "$work/load"
+exit "$code"

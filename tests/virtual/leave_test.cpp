@@ -1,0 +1,126 @@
+#include "scene.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+using namespace llumnix;
+using namespace llumnix::testing;
+
+namespace {
+
+/// A cluster whose nodes stop in order while requests run.
+struct leaving_scene : scene {
+  explicit leaving_scene(std::uint64_t seed, std::uint32_t engines = 3) : scene{seed, engines} {
+    REQUIRE(settle());
+    run_for(1s); // until the engine nodes have dialled each other
+  }
+  void send(const std::string& id, std::uint32_t tokens) {
+    auto& client = request("head", greedy(id, tokens, prompt_of(id)));
+    clients.push_back({id, tokens, &client});
+  }
+  static std::vector<token_id> prompt_of(const std::string& id) {
+    std::vector<token_id> ids(30 + id.size());
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      ids[i] = static_cast<token_id>(97 + (i * 5 + id.back()) % 26);
+    return ids;
+  }
+  std::size_t at(const instance_id& id) {
+    std::size_t count = 0;
+    for (const auto& request : ask("requests").at("requests"))
+      count += request.at("instance") == id;
+    return count;
+  }
+  bool all_run() {
+    return run_until(
+      [&] {
+        return std::ranges::all_of(
+          clients, [](const auto& each) { return each.client->tokens.size() >= 3; });
+      },
+      20s);
+  }
+  /// Every stream is whole, and nobody had to replay one.
+  void expect_all_exact(std::uint64_t replays = 0) {
+    REQUIRE(run_until(
+      [&] {
+        return std::ranges::all_of(clients, [](const auto& each) { return each.client->ended(); });
+      },
+      120s));
+    for (const auto& [id, tokens, client] : clients) {
+      CAPTURE(id);
+      CHECK(client->failure.code == errc::ok);
+      CHECK(client->tokens == expected_tokens(prompt_of(id), tokens));
+    }
+    CHECK(replays_of_all() == replays);
+  }
+  std::uint64_t replays_of_all() {
+    std::uint64_t count = 0;
+    for (const auto& each : clients)
+      for (const auto& event : ask("why", each.id).at("events"))
+        count += event.at("kind") == "replayed";
+    return count;
+  }
+
+  struct sent {
+    std::string id;
+    std::uint32_t tokens;
+    virtual_client* client;
+  };
+  std::vector<sent> clients;
+};
+
+} // namespace
+
+TEST_CASE("a node that stops lets its requests go on elsewhere first") {
+  leaving_scene there{1};
+  for (int i = 0; i < 9; ++i)
+    there.send("r" + std::to_string(i), 400);
+  REQUIRE(there.all_run());
+  REQUIRE(there.at("engine-1") > 0);
+  CHECK(there.stop("engine-1", 10s));
+  CHECK(there.at("engine-1") == 0);
+  there.expect_all_exact();
+}
+
+TEST_CASE("all engine nodes stop and come back, one after the other, and no stream notices") {
+  leaving_scene there{2};
+  std::uint32_t sent = 0;
+  auto keep_some_running = [&] {
+    for (int i = 0; i < 6; ++i)
+      there.send("r" + std::to_string(sent++), 300);
+    REQUIRE(there.all_run());
+  };
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    keep_some_running();
+    CHECK(there.stop(scene::engine_name(i), 10s));
+    there.start(scene::engine_name(i), scene::engine());
+    REQUIRE(there.settle());
+    there.run_for(1s);
+  }
+  there.expect_all_exact();
+}
+
+TEST_CASE("a node that has nobody to go to stops at once") {
+  leaving_scene there{3, 1};
+  there.send("r1", 200);
+  REQUIRE(there.all_run());
+  auto before = there.now();
+  CHECK(there.stop("engine-0", 10s));
+  CHECK(there.now() - before < nanoseconds{100ms});
+  there.start("engine-0", scene::engine());
+  there.expect_all_exact(1);
+}
+
+TEST_CASE("what does not move in time is replayed by its owner") {
+  leaving_scene there{4, 2};
+  for (int i = 0; i < 4; ++i)
+    there.send("r" + std::to_string(i), 400);
+  REQUIRE(there.all_run());
+  auto here = there.at("engine-0");
+  REQUIRE(here > 0);
+  there.cut("engine-0", "engine-1", true); // offers are never answered
+  CHECK_FALSE(there.stop("engine-0", 500ms));
+  there.expect_all_exact(here);
+}
