@@ -64,6 +64,7 @@ caf::result<ordered_msg> drain_state::on_order(const order_msg& msg) {
 
 /// Those who wait already and whoever comes now are answered by the same work.
 caf::result<ordered_msg> drain_state::drain(const order_msg::drain& order) {
+  wanted = true;
   if (waiters.empty()) {
     left.reset();
     total = moved = 0;
@@ -79,7 +80,7 @@ caf::result<ordered_msg> drain_state::drain(const order_msg::drain& order) {
 
 /// The LLUMLET hears it from us, so that no earlier word of ours comes after it.
 caf::result<ordered_msg> drain_state::undrain() {
-  taken_back = true;
+  wanted = false;
   answer_all(outcome("it was taken back meanwhile"));
   auto promise = self->make_response_promise<ordered_msg>();
   ask_all<draining_msg>(
@@ -127,7 +128,7 @@ void drain_state::on_peer_up(const peer_up_msg& msg) {
 
 /// A LLUMLET that was started again knows nothing of the drain.
 void drain_state::tell_newcomers() {
-  if (taken_back)
+  if (!wanted)
     return;
   auto now_there = llumlets();
   for (const auto& llumlet : now_there)

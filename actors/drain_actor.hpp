@@ -75,7 +75,7 @@ struct drain_state {
   std::vector<waiter> waiters;
   bool ticking = false;
   bool looking = false;
-  bool taken_back = false;           ///< by `undrain`
+  bool wanted = false;               ///< from the first `drain` to `undrain`
   std::vector<llumlet_actor> asked;  ///< to take nothing new
   std::optional<std::uint32_t> left; ///< requests there, as last heard; none: nothing heard yet
   std::uint32_t total = 0;           ///< requests there when the drain began

@@ -36,6 +36,22 @@ struct loop_and_streams {
   hub_loop streams;
 };
 
+/// The role as it is, but others get to know a stand-in.
+role_spec
+behind_faults(role_spec role, std::shared_ptr<message_faults> faults, caf::actor_system& system) {
+  struct pair {
+    caf::strong_actor_ptr real, stand_in;
+  };
+  auto known = std::make_shared<pair>();
+  role.announce = [announce = role.announce, faults = std::move(faults), known, &system](
+                    node_card& card, const caf::strong_actor_ptr& actor) {
+    if (known->real != actor)
+      *known = {actor, faults->stand_in(system, actor)};
+    announce(card, known->stand_in);
+  };
+  return role;
+}
+
 } // namespace
 
 /// One life of a node.
@@ -121,7 +137,7 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
     gateway.index = options.prefix_index;
     gateway.remote = options.remote;
     node.roles.push_back(gateway_role(std::move(gateway)));
-    node.roles.push_back(stream_hub_role({x.id, 0, x.streams}));
+    node.roles.push_back(behind_faults(stream_hub_role({x.id, 0, x.streams}), faults_, system));
   }
   for (const auto& engine : options.engines) {
     auto utc = static_cast<double>(network_.now().count()) / 1e9;
@@ -149,7 +165,8 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
         config_.migration,
         options.kv_transport ? std::shared_ptr<kv_transport>{kv_network_.make_transport()}
                              : nullptr};
-      node.roles.push_back(llumlet_role(std::move(llumlet), "modeled"));
+      node.roles.push_back(
+        behind_faults(llumlet_role(std::move(llumlet), "modeled"), faults_, system));
     }
   node.connector = system.spawn(
     make_middleman_connector, caf::actor_cast<caf::actor>(system.middleman().actor_handle()));
@@ -167,13 +184,13 @@ void virtual_cluster::kill(const std::string& name) {
   network_.crash(at(name).process);
 }
 
-bool virtual_cluster::stop(const std::string& name, std::chrono::milliseconds patience) {
+void virtual_cluster::stop(const std::string& name, std::chrono::milliseconds patience) {
   auto& x = at(name);
   auto left = std::make_shared<bool>(false);
   role_changes_msg change;
   change.start.push_back(leave_role({x.id, patience, {}, [left] { *left = true; }}));
   caf::anon_send(x.node, std::move(change));
-  bool in_time = run_until([&] { return *left; }, patience);
+  run_until([&] { return *left; }, patience);
   auto ended = std::make_shared<bool>(false);
   caf::actor_cast<caf::abstract_actor*>(x.node)->attach_functor(
     [ended](const caf::error&) { *ended = true; });
@@ -181,7 +198,6 @@ bool virtual_cluster::stop(const std::string& name, std::chrono::milliseconds pa
   constexpr std::chrono::seconds to_say_goodbye{1};
   run_until([&] { return *ended; }, to_say_goodbye);
   kill(name);
-  return in_time;
 }
 
 void virtual_cluster::pause(const std::string& name) {

@@ -8,6 +8,7 @@
 #include "runtime/scheduling/latency_profile.hpp"
 #include "runtime/scheduling/remote_scheduler.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
+#include "sim/message_faults.hpp"
 #include "sim/virtual_client.hpp"
 #include "sim/virtual_network.hpp"
 #include "transport/loopback_transport.hpp"
@@ -51,8 +52,8 @@ public:
   /// kill -9: the node is frozen for ever, its peers see their connections end.
   void kill(const std::string& name);
   /// SIGTERM: requests of its instances get `patience` to move or end, then it says goodbye and is
-  /// gone. Whether its instances were empty by then, as far as there was somewhere to go.
-  bool stop(const std::string& name, std::chrono::milliseconds patience);
+  /// gone.
+  void stop(const std::string& name, std::chrono::milliseconds patience);
   /// SIGSTOP and SIGCONT: the node does nothing, its connections stay open; then it goes on in the
   /// present.
   void pause(const std::string& name);
@@ -63,6 +64,10 @@ public:
   void delay(const std::string& a, const std::string& b, nanoseconds by);
   /// The connection between the two breaks; what was under way is lost.
   void reset(const std::string& a, const std::string& b);
+  /// What becomes of the words of hand-overs from now on, by name; empty: all arrive.
+  void on_message(message_judge judge) { faults_->judge(std::move(judge)); }
+  /// How many of a name were sent since.
+  std::uint64_t messages(const std::string& name) const { return faults_->seen(name); }
   /// Ends one actor of a node ("scheduler", "gateway", ...) as a crash of it would.
   void kill_actor(const std::string& node, const std::string& role);
 
@@ -113,6 +118,7 @@ private:
   latency_profile profile_;
   byte_tokenizer words_;
   loopback_network kv_network_;
+  std::shared_ptr<message_faults> faults_ = std::make_shared<message_faults>();
   virtual_network network_;
   std::map<std::string, std::unique_ptr<life>> nodes_;
   std::vector<std::unique_ptr<life>> graveyard_;

@@ -92,7 +92,8 @@ class Node:
 
     def start(self):
         self.process = subprocess.Popen(
-            self.arguments, stdin=subprocess.DEVNULL, env={**os.environ, MARK: self.mark}, start_new_session=True)
+            self.arguments, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, MARK: self.mark},
+            start_new_session=True)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

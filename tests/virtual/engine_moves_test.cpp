@@ -52,9 +52,11 @@ struct leaving_engine : stage {
   bool holds(std::uint32_t epoch) {
     bool answer = false;
     caf::scoped_actor self{*system};
-    self->send(engine, holds_msg{{{"a", 1}, "a"}, stream, epoch});
+    auto asked = self->request(engine, caf::infinite, holds_msg{{{"a", 1}, "a"}, stream, epoch});
     run();
-    self->receive([&](const holds_answer_msg& msg) { answer = msg.holds; });
+    asked.receive(
+      [&](const holds_answer_msg& msg) { answer = msg.holds; },
+      [&](const caf::error& failure) { FAIL(caf::to_string(failure)); });
     return answer;
   }
   /// Tokens told to the hub under an epoch.

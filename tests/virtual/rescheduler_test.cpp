@@ -29,7 +29,7 @@ struct balance_scene : scene {
   }
   /// A number of RESCHEDULER's.
   std::uint64_t number(const std::string& name) {
-    for (const auto& actor : ask("actors").at("actors"))
+    for (const auto& actor : list_of("actors", "actors"))
       if (actor.at("role") == "rescheduler")
         return actor.at("state").at(name);
     FAIL("there is no RESCHEDULER");

@@ -90,10 +90,15 @@ struct scene : virtual_cluster {
   nlohmann::json ask(const std::string& subject, const std::string& argument = {}) {
     return nlohmann::json::parse(inspect("head", subject, argument));
   }
+  /// One list of that document, a value of its own: a loop over part of `ask` would outlive it.
+  nlohmann::json
+  list_of(const std::string& name, const std::string& subject, const std::string& argument = {}) {
+    return ask(subject, argument).at(name);
+  }
   /// Instances the head could use now, as its inspection says.
   std::size_t ready_instances() {
     std::size_t count = 0;
-    for (const auto& instance : ask("cluster").at("instances"))
+    for (const auto& instance : list_of("instances", "cluster"))
       count += instance.at("state") == "ready";
     return count;
   }

@@ -30,10 +30,14 @@ struct stage {
     return dynamic_cast<caf::scheduler::test_coordinator&>(system->scheduler());
   }
 
-  /// An actor that keeps each message of a type.
+  /// An actor that keeps each message of a type, and takes no notice of others.
   template <class Message>
   caf::actor listener(std::vector<Message>& heard) {
-    return system->spawn([&heard](caf::event_based_actor*) -> caf::behavior {
+    return system->spawn([&heard](caf::event_based_actor* self) -> caf::behavior {
+      self->set_default_handler( // `caf::drop` would tell the sender, who may end of it
+        [](caf::scheduled_actor*, caf::message_view&) -> caf::result<caf::message> {
+          return caf::message{};
+        });
       return {[&heard](const Message& msg) { heard.push_back(msg); }};
     });
   }

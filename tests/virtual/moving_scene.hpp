@@ -1,0 +1,88 @@
+#pragma once
+
+#include "scene.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace llumnix::testing {
+
+/// A cluster with requests that move.
+struct moving_scene : scene {
+  explicit moving_scene(
+    std::uint64_t seed, std::uint32_t engines = 2, cluster_config config = small_engines())
+    : scene{seed, engines, std::move(config)} {
+    REQUIRE(settle());
+    run_for(1s); // until the engine nodes have dialled each other
+  }
+
+  /// Where a request is, by the hub's list; empty where nobody has it.
+  instance_id place_of(const std::string& text_id) {
+    for (const auto& request : list_of("requests", "requests"))
+      if (request.at("id") == text_id && !request.at("instance").is_null())
+        return request.at("instance");
+    return {};
+  }
+  stream_ref stream_of(const virtual_client& client) {
+    return {"head", card("head").self.life.incarnation, 0, client.stream};
+  }
+  virtual_client& running(const std::string& id, std::uint32_t tokens, std::size_t prompt = 40) {
+    std::vector<token_id> ids(prompt);
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      ids[i] = static_cast<token_id>(97 + (i * 7 + id.size()) % 26);
+    prompts[id] = ids;
+    auto& client = request("head", greedy(id, tokens, ids));
+    REQUIRE(run_until([&] { return client.tokens.size() >= 3; }, 10s));
+    return client;
+  }
+  migrate_msg to(const instance_id& there, const virtual_client& client) {
+    migrate_msg order;
+    order.to = owner(there);
+    order.requests = {stream_of(client)};
+    order.policy = "by hand";
+    return order;
+  }
+  instance_id other(const instance_id& one) const {
+    return one == "engine-0" ? "engine-1" : "engine-0";
+  }
+  void expect_exact(const std::string& id, virtual_client& client, std::size_t tokens) {
+    REQUIRE(run_until([&] { return client.ended(); }, 60s));
+    CHECK(client.failure.code == errc::ok);
+    CHECK(client.finish == finish_reason::length);
+    CHECK(client.tokens == expected_tokens(prompts[id], tokens));
+  }
+
+  std::map<std::string, std::vector<token_id>> prompts;
+};
+
+/// Blocks in use and hand-overs under way, over all instances, as their statuses say.
+struct leftovers {
+  std::uint64_t used = 0;
+  std::uint64_t moving = 0;
+  std::uint64_t running = 0;
+  std::size_t silent = 0; ///< instances that tell nothing
+  friend bool operator==(const leftovers&, const leftovers&) = default;
+};
+
+/// `instances`: as many must be there and tell.
+inline leftovers leftovers_of(scene& there, std::size_t instances) {
+  leftovers found;
+  std::size_t told = 0;
+  for (const auto& instance : there.list_of("instances", "cluster")) {
+    if (instance.at("status_age_ms").is_null())
+      continue;
+    ++told;
+    found.used += instance.at("kv_blocks").at("used").get<std::uint64_t>();
+    found.moving += instance.at("migrations").at("in").get<std::uint64_t>()
+                    + instance.at("migrations").at("out").get<std::uint64_t>();
+    found.running += instance.at("scheduling").at("running").get<std::uint64_t>();
+  }
+  found.silent = instances - told;
+  return found;
+}
+
+} // namespace llumnix::testing
