@@ -189,6 +189,9 @@ std::string kv_transport_metrics_text(const kv_transport_counters& x) {
   out.counter("llumnix_kv_transport_failed_total", "Pulls that failed.", x.failed);
   out.counter("llumnix_kv_transport_cancelled_total", "Pulls that were given up.", x.cancelled);
   out.counter("llumnix_kv_transport_in_bytes_total", "KV bytes that landed here.", x.bytes_in);
+  out.counter(
+    "llumnix_kv_transport_direct_bytes_total",
+    "Of those that landed: read out of another process by ourselves.", x.bytes_direct);
   out.counter("llumnix_kv_transport_out_bytes_total", "KV bytes read from here.", x.bytes_out);
   out.counter(
     "llumnix_kv_transport_bad_checksums_total", "Stretches that came with other bytes than left.",

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Every test of the release build, then the plain and virtual rings again with sanitizers.
+# Every test of the release build, with the part for GPUs compiled, then the plain and virtual rings again with sanitizers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/build.sh
+scripts/test_cuda.sh
 
 # The integration tests speak to the gateway through OpenAI's own clients, in these pinned versions. Node.js is a Python
 # package here, so that every machine has the same one.

@@ -4,14 +4,32 @@
 #include "runtime/base/time.hpp"
 #include "runtime/migration/handover.hpp"
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llumnix {
+
+class kv_device; // transport/kv_device.hpp
+
+/// Where a region's bytes are: memory of the host, which is all a caller without GPU says, or of a
+/// device.
+struct kv_memory {
+  std::span<std::byte> bytes; ///< of a device: not to be touched by the CPU
+  std::shared_ptr<kv_device> device;
+
+  kv_memory() = default;
+  template <class Bytes>
+  requires std::convertible_to<Bytes, std::span<std::byte>>
+  kv_memory(Bytes&& all, std::shared_ptr<kv_device> of = nullptr)
+    : bytes{std::forward<Bytes>(all)}, device{std::move(of)} {}
+};
 
 /// A stretch of bytes to pull: offsets into the source's region and into ours.
 struct kv_span {
@@ -41,7 +59,8 @@ struct kv_transport_counters {
   std::uint64_t bytes_in = 0;  ///< landed here
   std::uint64_t bytes_out = 0; ///< read from here
   std::uint64_t bad_checksums = 0;
-  std::uint64_t refused = 0; ///< requests without an open window
+  std::uint64_t refused = 0;      ///< requests without an open window
+  std::uint64_t bytes_direct = 0; ///< of `bytes_in`: read out of another process by ourselves
 };
 
 /// KV TRANSPORT port: moves bytes between the KV memory of engines. The destination pulls
@@ -55,8 +74,10 @@ public:
   using job_id = std::uint64_t; ///< never 0
   virtual ~kv_transport() = default;
 
-  /// Memory that may be pulled from and into. It stays until `forget` returned.
-  virtual result<region_id> add_region(std::span<std::byte> memory) = 0;
+  /// Memory that may be pulled from and into. It stays until `forget` returned. Bytes of a device
+  /// pass through pinned memory of a bounded size, made with its first region; `invalid_argument`
+  /// for what is not the device's.
+  virtual result<region_id> add_region(kv_memory memory) = 0;
   /// No byte of it is touched after the return: jobs into it have ended (`cancelled`), windows on
   /// it are closed and readers gone. May wait for them, a second at most; unknown regions are
   /// ignored.
@@ -74,14 +95,16 @@ public:
 
   /// How a job ended; exactly one for each.
   struct outcome {
-    error
-      why; ///< `ok`; unreachable, timeout, cancelled, stale (no window), bad_message (checksum),
-           ///< invalid_argument (address, region, spans), queue_full (too many jobs)
+    error why; ///< `ok`; unreachable, timeout, cancelled, stale (no window), bad_message
+               ///< (checksum), invalid_argument (address, region, spans), queue_full (too many
+               ///< jobs), internal (a device failed)
     std::uint64_t bytes = 0; ///< landed; all of them with `ok`, of which spans is open otherwise
   };
   /// Reads `spans` from `from` (an `address` of a peer) into our region, within `deadline` from
-  /// now. Spans out of either region: `invalid_argument`. After `done` no byte lands any more,
-  /// whatever the outcome. `done` may come inside the call, before its id is known.
+  /// now. Spans out of either region: `invalid_argument`; where they overlap in ours, either's
+  /// bytes stand. After `done` no byte lands any more, whatever the outcome; with `ok` all of them
+  /// are there for whatever the device is told next. `done` may come inside the call, before its id
+  /// is known.
   virtual job_id pull(
     const std::string& from, const handover_id& key, region_id into, std::vector<kv_span> spans,
     nanoseconds deadline, std::function<void(outcome)> done)

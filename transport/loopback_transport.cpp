@@ -1,8 +1,10 @@
 #include "transport/loopback_transport.hpp"
 
+#include "transport/kv_device.hpp"
 #include "transport/memory_table.hpp"
 #include "transport/span_list.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <map>
@@ -17,10 +19,14 @@ namespace {
 using job_id = kv_transport::job_id;
 using region_id = kv_transport::region_id;
 
+/// What a copy from or to a device passes through at a time.
+constexpr std::uint64_t staging_bytes = 4 << 20;
+
 /// One transport's part of the network.
 struct member {
   memory_table memory;
   kv_transport_counters counters;
+  std::map<std::shared_ptr<kv_device>, std::shared_ptr<std::byte>> staging; ///< under the lock
 };
 
 struct job {
@@ -30,8 +36,9 @@ struct job {
   region_id source_region = 0;
   region_id own_region = 0;
   std::vector<kv_span> spans;
-  std::span<std::byte> from;
-  std::span<std::byte> to;
+  kv_memory from;
+  kv_memory to;
+  std::span<std::byte> staging; ///< where either side is a device's
   memory_table::permit under;
   std::uint64_t landed = 0;
   bool corrupt = false;
@@ -61,28 +68,83 @@ std::optional<place> parse(std::string_view address) {
   return where;
 }
 
-/// Copies the next `bytes` of the job's spans.
-void land(job& x, std::uint64_t bytes) {
+/// The next `bytes` of the job's spans.
+std::vector<kv_span> next_spans(const job& x, std::uint64_t bytes) {
+  std::vector<kv_span> parts;
   std::uint64_t skip = x.landed;
   for (const auto& span : x.spans) {
+    if (bytes == 0)
+      break;
     if (skip >= span.bytes) {
       skip -= span.bytes;
       continue;
     }
     auto part = std::min(bytes, span.bytes - skip);
-    std::memmove(x.to.data() + span.to + skip, x.from.data() + span.from + skip, part);
-    if (x.corrupt && x.landed == 0 && part > 0)
-      x.to[span.to] ^= std::byte{1};
-    x.landed += part;
+    parts.push_back({span.from + skip, span.to + skip, part});
     bytes -= part;
     skip = 0;
-    if (bytes == 0)
-      return;
   }
+  return parts;
+}
+
+/// Pieces of a region into staging, or out of it. False when the device failed.
+bool read(const kv_memory& from, std::span<const kv_piece> pieces, std::span<std::byte> staging) {
+  if (from.device)
+    return finish(*from.device->gather(from.bytes, pieces, staging));
+  gather(from.bytes, pieces, staging);
+  return true;
+}
+bool write(
+  const kv_memory& to, std::span<const kv_piece> pieces, std::span<const std::byte> staging) {
+  if (to.device)
+    return finish(*to.device->scatter(to.bytes, pieces, staging));
+  scatter(to.bytes, pieces, staging);
+  return true;
+}
+
+/// Copies the next `bytes` of the job's spans, no more than fit into its staging. False when a
+/// device failed.
+bool land(job& x, std::uint64_t bytes) {
+  auto parts = next_spans(x, bytes);
+  auto spoil = x.corrupt && x.landed == 0 && bytes > 0;
+  if (x.staging.empty()) {
+    for (const auto& part : parts)
+      std::memmove(x.to.bytes.data() + part.to, x.from.bytes.data() + part.from, part.bytes);
+    if (spoil)
+      x.to.bytes[parts.front().to] ^= std::byte{1};
+    x.landed += bytes;
+    return true;
+  }
+  if (!read(x.from, source_pieces(parts), x.staging))
+    return false;
+  if (spoil)
+    x.staging.front() ^= std::byte{1};
+  if (!write(x.to, own_pieces(parts), x.staging))
+    return false;
+  x.landed += bytes;
+  return true;
+}
+
+/// XXH3 over pieces of a region, wherever it is; nothing when a device failed.
+std::optional<std::uint64_t> checksum_of(
+  const kv_memory& memory, const std::vector<kv_piece>& pieces, std::span<std::byte> staging) {
+  if (!memory.device)
+    return checksum_of(memory.bytes, pieces);
+  running_checksum sum;
+  for (auto piece : pieces)
+    while (piece.bytes > 0) {
+      kv_piece part{piece.at, std::min<std::uint64_t>(piece.bytes, staging.size())};
+      if (!read(memory, {&part, 1}, staging))
+        return std::nullopt;
+      sum.add(staging.first(part.bytes));
+      piece = {piece.at + part.bytes, piece.bytes - part.bytes};
+    }
+  return sum.value();
 }
 
 bool landed_well(const job& x) {
-  return checksum_of(x.from, source_pieces(x.spans)) == checksum_of(x.to, own_pieces(x.spans));
+  auto there = checksum_of(x.from, source_pieces(x.spans), x.staging);
+  return there && there == checksum_of(x.to, own_pieces(x.spans), x.staging);
 }
 
 } // namespace
@@ -148,10 +210,17 @@ public:
     if (found == jobs_.end())
       return false;
     auto& x = found->second;
-    auto before = x.landed;
-    land(x, std::min(bytes_max, x.what.bytes - x.landed));
-    x.own->counters.bytes_in += x.landed - before;
-    x.source->counters.bytes_out += x.landed - before;
+    auto left = std::min(bytes_max, x.what.bytes - x.landed);
+    while (left > 0) {
+      auto part = x.staging.empty() ? left : std::min<std::uint64_t>(left, x.staging.size());
+      if (!land(x, part)) {
+        lock.unlock();
+        return end(id, {errc::internal, "a device failed to copy"});
+      }
+      x.own->counters.bytes_in += part;
+      x.source->counters.bytes_out += part;
+      left -= part;
+    }
     if (x.landed < x.what.bytes)
       return true;
     error why{errc::ok, {}};
@@ -199,6 +268,17 @@ public:
       end(id, why);
   }
 
+  result<void> make_staging(member& who, const std::shared_ptr<kv_device>& device) {
+    std::lock_guard lock{mutex_};
+    if (who.staging.contains(device))
+      return {};
+    auto made = device->make_staging(staging_bytes);
+    if (!made)
+      return std::move(made).error();
+    who.staging.emplace(device, std::move(*made));
+    return {};
+  }
+
   kv_transport_counters counters_of(const member& who) const {
     std::lock_guard lock{mutex_};
     return who.counters;
@@ -209,7 +289,7 @@ private:
   /// `forget` meets the job or the job meets the missing region.
   error prepare(job& x) {
     auto to = x.own->memory.find(x.own_region);
-    if (!to || !within(x.spans, UINT64_MAX, to->size()))
+    if (!to || !within(x.spans, UINT64_MAX, to->bytes.size()))
       return {errc::invalid_argument, "spans out of the own region"};
     auto where = parse(x.what.from);
     if (!where)
@@ -226,12 +306,22 @@ private:
     }
     x.source = found->second;
     x.source_region = where->region;
-    x.from = readable->memory;
-    x.to = *to;
+    x.from = std::move(readable->memory);
+    x.to = std::move(*to);
+    if (x.from.device)
+      x.staging = staging_of(*x.source, x.from.device);
+    else if (x.to.device)
+      x.staging = staging_of(*x.own, x.to.device);
     x.under = std::move(readable->under);
-    if (!within(x.spans, x.from.size(), to->size()))
+    if (!within(x.spans, x.from.bytes.size(), x.to.bytes.size()))
       return {errc::invalid_argument, "spans out of the source's region"};
     return {errc::ok, {}};
+  }
+
+  /// Every device reaches the staging of every other.
+  static std::span<std::byte>
+  staging_of(const member& of, const std::shared_ptr<kv_device>& device) {
+    return {of.staging.at(device).get(), staging_bytes};
   }
 
   bool mark(job_id id, bool corrupt) {
@@ -257,8 +347,11 @@ public:
     : network_{std::move(network)}, life_{network_->join(self_)} {}
   ~transport() override { network_->leave(life_, self_); }
 
-  result<region_id> add_region(std::span<std::byte> memory) override {
-    return self_->memory.add(memory);
+  result<region_id> add_region(kv_memory memory) override {
+    if (memory.device)
+      if (auto made = network_->make_staging(*self_, memory.device); !made)
+        return std::move(made).error();
+    return self_->memory.add(std::move(memory));
   }
 
   void forget(region_id region) override {

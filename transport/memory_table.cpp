@@ -1,19 +1,23 @@
 #include "transport/memory_table.hpp"
 
+#include "transport/kv_device.hpp"
+
 #include <utility>
 #include <vector>
 
 namespace llumnix {
 
-result<memory_table::region_id> memory_table::add(std::span<std::byte> memory) {
-  if (memory.empty())
+result<memory_table::region_id> memory_table::add(kv_memory memory) {
+  if (memory.bytes.empty())
     return error{errc::invalid_argument, "a region of no bytes"};
+  if (memory.device && !memory.device->holds(memory.bytes))
+    return error{errc::invalid_argument, "a region that is not its device's memory"};
   std::lock_guard lock{mutex_};
-  regions_.emplace(++last_region_, memory);
+  regions_.emplace(++last_region_, std::move(memory));
   return last_region_;
 }
 
-std::optional<std::span<std::byte>> memory_table::find(region_id region) const {
+std::optional<kv_memory> memory_table::find(region_id region) const {
   std::lock_guard lock{mutex_};
   auto found = regions_.find(region);
   if (found == regions_.end())

@@ -24,13 +24,13 @@ public:
   /// outside of locks.
   using permit = std::shared_ptr<const void>;
   struct readable {
-    std::span<std::byte> memory;
+    kv_memory memory;
     permit under;
   };
 
-  /// `invalid_argument` for no bytes.
-  result<region_id> add(std::span<std::byte> memory);
-  std::optional<std::span<std::byte>> find(region_id region) const;
+  /// `invalid_argument` for no bytes, or for what is not its device's.
+  result<region_id> add(kv_memory memory);
+  std::optional<kv_memory> find(region_id region) const;
   /// No read of it begins any more.
   void remove(region_id region);
 
@@ -55,7 +55,7 @@ private:
 
   mutable std::mutex mutex_;
   region_id last_region_ = 0;
-  std::map<region_id, std::span<std::byte>> regions_;
+  std::map<region_id, kv_memory> regions_;
   std::map<handover_id, entry> windows_;
 };
 

@@ -82,14 +82,55 @@ bool within(std::span<const kv_span> spans, std::uint64_t source_bytes, std::uin
   });
 }
 
-std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_piece> pieces) {
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state{
-    XXH3_createState(), &XXH3_freeState};
-  LLUMNIX_ASSERT(state != nullptr);
-  XXH3_64bits_reset(state.get());
+std::uint64_t bytes_of(std::span<const kv_piece> pieces) {
+  std::uint64_t sum = 0;
   for (const auto& piece : pieces)
-    XXH3_64bits_update(state.get(), memory.data() + piece.at, piece.bytes);
-  return XXH3_64bits_digest(state.get());
+    sum += piece.bytes;
+  return sum;
+}
+
+void gather(
+  std::span<const std::byte> memory, std::span<const kv_piece> pieces,
+  std::span<std::byte> staging) {
+  for (const auto& piece : pieces) {
+    std::ranges::copy(memory.subspan(piece.at, piece.bytes), staging.begin());
+    staging = staging.subspan(piece.bytes);
+  }
+}
+
+void scatter(
+  std::span<std::byte> memory, std::span<const kv_piece> pieces,
+  std::span<const std::byte> staging) {
+  for (const auto& piece : pieces) {
+    std::ranges::copy(staging.first(piece.bytes), memory.subspan(piece.at).begin());
+    staging = staging.subspan(piece.bytes);
+  }
+}
+
+struct running_checksum::state {
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> of{XXH3_createState(), &XXH3_freeState};
+};
+
+running_checksum::running_checksum() : state_{std::make_unique<state>()} {
+  LLUMNIX_ASSERT(state_->of != nullptr);
+  XXH3_64bits_reset(state_->of.get());
+}
+
+running_checksum::~running_checksum() = default;
+
+void running_checksum::add(std::span<const std::byte> bytes) {
+  XXH3_64bits_update(state_->of.get(), bytes.data(), bytes.size());
+}
+
+std::uint64_t running_checksum::value() const {
+  return XXH3_64bits_digest(state_->of.get());
+}
+
+std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_piece> pieces) {
+  running_checksum sum;
+  for (const auto& piece : pieces)
+    sum.add(memory.subspan(piece.at, piece.bytes));
+  return sum.value();
 }
 
 std::vector<kv_piece> source_pieces(std::span<const kv_span> spans) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 namespace llumnix {
@@ -20,6 +21,32 @@ struct kv_piece {
   std::uint64_t at = 0;
   std::uint64_t bytes = 0;
   friend bool operator==(const kv_piece&, const kv_piece&) = default;
+};
+
+std::uint64_t bytes_of(std::span<const kv_piece> pieces);
+
+/// The pieces of `memory`, one after the other, into `staging`, which has room for them.
+void gather(
+  std::span<const std::byte> memory, std::span<const kv_piece> pieces,
+  std::span<std::byte> staging);
+/// And back, where they belong in `memory`.
+void scatter(
+  std::span<std::byte> memory, std::span<const kv_piece> pieces,
+  std::span<const std::byte> staging);
+
+/// XXH3 over bytes as they come.
+class running_checksum {
+public:
+  running_checksum();
+  ~running_checksum();
+  running_checksum(const running_checksum&) = delete;
+  running_checksum& operator=(const running_checksum&) = delete;
+  void add(std::span<const std::byte> bytes);
+  std::uint64_t value() const;
+
+private:
+  struct state;
+  std::unique_ptr<state> state_;
 };
 
 /// XXH3 over the pieces of `memory` in their order.

@@ -1,3 +1,4 @@
+#include "tests/transport/test_device.hpp"
 #include "tests/transport/transport_kinds.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
 #include "transport/ucx/ucx_greeting.hpp"
@@ -261,6 +262,24 @@ TEST_CASE("who reads for ever does not keep a window open: it is cut off") {
   CHECK(!closed.came());
   CHECK(keeper.cut_off());
   CHECK(closed.wait(1s));
+}
+
+TEST_CASE("memory of a device is lent to nobody, and not read past its end") {
+  auto settings = impatient_ucx(true);
+  ucx_pair pair{settings};
+  test_memory memory{1000, make_device()};
+  auto region = *pair.source->add_region(memory.region());
+  pair.source->open_window(region, key);
+  raw_client client{pair.source->address(region)};
+  auto link = client.greet(settings.cluster_key);
+  REQUIRE(client.next<ucx::welcome>());
+  client.say(ucx::lease_request{link, 1, key, region});
+  CHECK(client.next<ucx::denial>()->why == errc::invalid_argument);
+  client.say(ucx::read_request{link, 2, key, region, false, {{999, 2}}});
+  CHECK(client.next<ucx::denial>()->why == errc::invalid_argument);
+  client.say(ucx::read_request{link, 3, key, region, false, {{UINT64_MAX, 2}}});
+  CHECK(client.next<ucx::denial>()->why == errc::invalid_argument);
+  CHECK(pair.works());
 }
 
 TEST_CASE("bytes that change on their way are noticed") {

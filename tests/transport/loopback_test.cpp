@@ -1,3 +1,4 @@
+#include "tests/transport/test_device.hpp"
 #include "tests/transport/transport_fixture.hpp"
 #include "transport/loopback_transport.hpp"
 
@@ -130,4 +131,49 @@ TEST_CASE("the hook fails and corrupts; checksums catch it") {
     CHECK((here[100] == there[0]) == (lands && !fate.corrupt));
     CHECK(own->counters().bad_checksums == (code == errc::bad_message ? 1 : 0));
   }
+}
+
+TEST_CASE("into a device too a job lands as far as it is driven, and not a byte after its end") {
+  loopback_network network;
+  auto source = network.make_transport();
+  auto own = network.make_transport();
+  auto device = make_device();
+  test_memory there{1000, nullptr}, here{1000, device};
+  there.fill(1);
+  auto from = *source->add_region(there.region());
+  auto into = *own->add_region(here.region());
+  source->open_window(from, key);
+  network.on_pull([](const loopback_job&) { return loopback_fate{.hold = true}; });
+  ending end;
+  auto job = own->pull(source->address(from), key, into, two_spans, 1s, end.callback());
+  CHECK(network.proceed(job, 60));
+  auto partly = landed(std::vector<std::byte>(1000), there.get(), {{0, 100, 50}, {200, 0, 10}});
+  CHECK(here.get() == partly);
+  own->cancel(job);
+  CHECK(end.wait().why.code == errc::cancelled);
+  CHECK(end.wait().bytes == 60);
+  CHECK(!network.proceed(job));
+  CHECK(here.get() == partly);
+}
+
+TEST_CASE("checksums catch what lands wrong in a device, or comes wrong out of it") {
+  for (bool source_side : {false, true})
+    for (bool own_side : {false, true})
+      for (bool corrupt : {false, true}) {
+        loopback_network network{true};
+        auto source = network.make_transport();
+        auto own = network.make_transport();
+        auto device = make_device();
+        test_memory there{9 << 20, source_side ? device : nullptr};
+        test_memory here{9 << 20, own_side ? device : nullptr};
+        there.fill(1);
+        auto from = *source->add_region(there.region());
+        source->open_window(from, key);
+        network.on_pull([&](const loopback_job&) { return loopback_fate{.corrupt = corrupt}; });
+        ending end;
+        own->pull(
+          source->address(from), key, *own->add_region(here.region()), {{0, 0, 9 << 20}}, 1s,
+          end.callback());
+        CHECK(end.wait().why.code == (corrupt ? errc::bad_message : errc::ok));
+      }
 }

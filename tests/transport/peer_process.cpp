@@ -1,9 +1,12 @@
 #include "tests/transport/peer_process.hpp"
 
+#include "tests/transport/test_device.hpp"
+
 #include <doctest/doctest.h>
 
 #include <csignal>
 #include <fcntl.h>
+#include <filesystem>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -12,11 +15,17 @@
 namespace llumnix::testing {
 
 peer_process::peer_process(const options& how) {
-  std::string words[]
-    = {LLUMNIX_TRANSPORT_PEER, std::to_string(how.port),  how.same_host ? "1" : "0",
-       how.cluster_key,        std::to_string(how.bytes), std::to_string(how.seed)};
-  char* arguments[7] = {};
-  for (std::size_t i = 0; i < 6; ++i)
+  auto beside = std::filesystem::read_symlink("/proc/self/exe").replace_filename(peer_program());
+  std::string words[] = {
+    beside,
+    std::to_string(how.port),
+    how.same_host ? "1" : "0",
+    how.cluster_key,
+    std::to_string(how.bytes),
+    std::to_string(how.seed),
+    how.device ? "device" : "host"};
+  char* arguments[8] = {};
+  for (std::size_t i = 0; i < 7; ++i)
     arguments[i] = words[i].data();
   int to[2], from[2];
   REQUIRE(::pipe2(to, O_CLOEXEC) == 0);

@@ -17,6 +17,7 @@ public:
     std::uint16_t port = 0;
     std::uint64_t bytes = 1 << 20;
     std::uint64_t seed = 1;
+    bool device = false; ///< its memory is a device's
   };
   static constexpr handover_id key{0x3333, 0x4444};
 

@@ -62,7 +62,7 @@ void ucx_destination::attach(job& x, time_point now) {
   if (!at)
     return stop_job(x, std::move(at).error(), now);
   x.link = (*at)->id;
-  x.leases = (*at)->leases;
+  x.leases = (*at)->leases && !x.order.memory.device;
   if (x.leases) { // which reads from the first span to the last
     x.next = 0;
     x.landed = 0;
@@ -218,12 +218,14 @@ void ucx_destination::on(link& from, const denial& x, time_point now) {
   auto found = from.requests.find(x.request);
   if (found == from.requests.end() || found->second.receiving)
     return;
-  auto of = found->second;
+  auto of = std::move(found->second);
   from.requests.erase(found);
   auto& owner = jobs_.at(of.job);
   --owner.under_way;
   if (of.lease && x.why == errc::unsupported)
     read_no_more(from, owner, now);
+  else if (of.lease && x.why == errc::invalid_argument)
+    by_chunks(from, owner, now);
   else
     stop_job(owner, {x.why, x.why == errc::stale ? "no open window" : "the source refuses"}, now);
   settle(of.job, now);
@@ -290,7 +292,7 @@ void ucx_destination::look_around(time_point now) {
     if (!x.ending && now >= x.order.deadline)
       late.push_back(id);
     else if (x.ending && now >= x.cut_at) {
-      if (auto* at = find_link(x.link))
+      if (auto* at = find_link(x.link); at != nullptr && x.under_way > x.scattering)
         close(*at, "did not answer a job that was given up");
     } else
       look_at(x.ending ? x.cut_at : x.order.deadline);
@@ -324,6 +326,7 @@ bool ucx_destination::work(time_point now) {
     handle(what, now);
   for (const auto& what : std::exchange(arrivals_, {}))
     arrived(what, now);
+  moved |= finish_scatters(now);
   moved |= copy(now);
   for (auto at = links_.begin(); at != links_.end();) {
     auto& one = at->second;
@@ -333,10 +336,10 @@ bool ucx_destination::work(time_point now) {
       lost(node.mapped(), now);
       moved = true;
     } else {
-      ask(one, now);
       ++at;
     }
   }
+  ask_around(now);
   if (now >= look_at_) {
     look_around(now);
     moved = true;

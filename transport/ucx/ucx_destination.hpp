@@ -3,6 +3,7 @@
 #include "transport/ucx/ucx_counters.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
 #include "transport/ucx/ucx_messages.hpp"
+#include "transport/ucx/ucx_staging.hpp"
 #include "transport/ucx/ucx_transport.hpp"
 
 #include <deque>
@@ -22,7 +23,7 @@ struct pull_order {
   address from;
   handover_id key;
   kv_transport::region_id into = 0;
-  std::span<std::byte> memory; ///< of `into`
+  kv_memory memory; ///< of `into`
   std::vector<kv_span> spans;
   time_point deadline;
   std::function<void(kv_transport::outcome)> done;
@@ -36,6 +37,10 @@ public:
   ucx_destination(const ucx_settings& settings, shared_counters& counters);
 
   void use(ucp_worker_h worker) { worker_ = worker; }
+  /// What the bytes for that device's regions pass through.
+  void use(std::shared_ptr<kv_device> device, std::shared_ptr<ucx_staging> staging) {
+    staging_[std::move(device)] = std::move(staging);
+  }
   /// From within UCX.
   void on_message(message what) { inbox_.push_back(std::move(what)); }
   /// Bytes of a chunk, from within UCX; what it returns is UCX's answer.
@@ -49,6 +54,8 @@ public:
   bool work(time_point now);
   time_point wake_at() const { return look_at_; }
   bool busy() const { return !jobs_.empty() || closing_ > 0; }
+  /// Whether a device copies for us.
+  bool copying() const { return !scatters_.empty(); }
   /// Cancels all jobs and closes all connections.
   void stop(time_point now);
   bool stopped() const { return jobs_.empty() && links_.empty(); }
@@ -64,7 +71,8 @@ private:
     pull_order order;
     std::size_t next = 0;      ///< first span not yet asked for
     std::vector<range> again;  ///< asked for, and lost with a connection
-    std::size_t under_way = 0; ///< requests without an answer
+    std::size_t under_way = 0; ///< requests without an answer, and scatters
+    std::size_t scattering = 0;
     std::uint64_t landed = 0;
     std::uint64_t link = 0; ///< 0: none
     bool queued = false;    ///< in its link's round
@@ -85,6 +93,12 @@ private:
     std::uint64_t bytes = 0;
     bool receiving = false;
     std::uint64_t checksum = 0;
+    std::optional<ucx_staging::part> staged; ///< for a device
+  };
+  /// Bytes that have come and are on their way into a device. They need no connection any more.
+  struct scatter {
+    request of;
+    std::unique_ptr<kv_device::copy> copy;
   };
   struct link {
     std::uint64_t id = 0;
@@ -120,14 +134,20 @@ private:
   result<link*> link_to(const peer& at, time_point now);
   void attach(job& x, time_point now);
   void queue(link& at, job& x);
+  void ask_around(time_point now);
   void ask(link& at, time_point now);
-  void ask_chunk(link& at, job& x);
+  bool ask_chunk(link& at, job& x);
   void ask_lease(link& at, job& x);
   void arrived(const arrival& x, time_point now);
-  void chunk_landed(job& x, const request& of, time_point now);
+  static std::span<const kv_span> spans_in(const job& x, const range& of);
+  bool came_well(job& x, const request& of, time_point now);
+  void chunk_landed(job& x, const request& of);
+  void begin_scatter(job& x, request of);
+  bool finish_scatters(time_point now);
   bool copy(time_point now);
   void give_back(job& x);
   void read_no_more(link& at, job& x, time_point now);
+  void by_chunks(link& at, job& x, time_point now);
 
   void stop_job(job& x, error why, time_point now);
   void settle(job_id id, time_point now);
@@ -148,9 +168,12 @@ private:
   std::deque<message> inbox_;
   std::vector<arrival> arrivals_;
   std::map<std::uint64_t, link> links_;
+  std::uint64_t asked_first_ = 0;         ///< links take turns with the staging
   std::map<peer, std::uint64_t> by_peer_; ///< links that are not closing
   std::map<job_id, job> jobs_;
   std::deque<job_id> copying_;
+  std::map<std::shared_ptr<kv_device>, std::shared_ptr<ucx_staging>> staging_;
+  std::list<scatter> scatters_;
   std::list<std::pair<kv_transport::region_id, std::function<void()>>> forgetting_;
 };
 

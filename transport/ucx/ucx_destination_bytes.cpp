@@ -19,8 +19,19 @@ constexpr std::uint64_t copy_bytes_max = 4 << 20; ///< of a job's own reading in
 
 // ---- asking
 
+/// Each link, another one first every time.
+void ucx_destination::ask_around(time_point now) {
+  auto first = links_.upper_bound(asked_first_);
+  for (auto at = first; at != links_.end(); ++at)
+    ask(at->second, now);
+  for (auto at = links_.begin(); at != first; ++at)
+    ask(at->second, now);
+  asked_first_ = first == links_.end() ? 0 : first->first;
+}
+
 void ucx_destination::ask(link& at, time_point now) {
-  while (at.ready && !at.end->closing() && !at.round.empty()
+  std::size_t without_room = 0; // jobs in a row
+  while (at.ready && !at.end->closing() && at.round.size() > without_room
          && at.requests.size() < settings_.chunks_in_flight) {
     auto* x = find_job(at.round.front());
     at.round.pop_front();
@@ -37,7 +48,12 @@ void ucx_destination::ask(link& at, time_point now) {
       ask_lease(at, *x);
       continue;
     }
-    ask_chunk(at, *x);
+    if (!ask_chunk(at, *x)) {
+      ++without_room;
+      queue(at, *x);
+      continue;
+    }
+    without_room = 0;
     if (x->next < x->order.spans.size() || !x->again.empty())
       queue(at, *x);
   }
@@ -45,17 +61,17 @@ void ucx_destination::ask(link& at, time_point now) {
 
 void ucx_destination::ask_lease(link& at, job& x) {
   auto id = ++last_request_;
-  at.requests.emplace(id, request{x.order.id, {}, true});
+  at.requests.emplace(id, request{x.order.id, {}, true, 0, false, 0, std::nullopt});
   x.lease = id;
   ++x.under_way;
   at.end->send(encode(lease_request{at.server_link, id, x.order.key, x.order.from.region}));
 }
 
-void ucx_destination::ask_chunk(link& at, job& x) {
+/// False while there is no staging for the chunk.
+bool ucx_destination::ask_chunk(link& at, job& x) {
   range of;
   if (!x.again.empty()) {
     of = x.again.back();
-    x.again.pop_back();
   } else {
     of = {x.next, x.next};
     std::uint64_t bytes = 0;
@@ -68,15 +84,26 @@ void ucx_destination::ask_chunk(link& at, job& x) {
       if (more >= alone_min)
         break;
     }
-    x.next = of.last;
   }
   std::span<const kv_span> spans{x.order.spans.data() + of.first, of.last - of.first};
+  auto bytes = bytes_of(spans);
+  std::optional<ucx_staging::part> staged;
+  if (x.order.memory.device) {
+    staged = ucx_staging::take(staging_.at(x.order.memory.device), bytes);
+    if (!staged)
+      return false;
+  }
+  if (!x.again.empty())
+    x.again.pop_back();
+  else
+    x.next = of.last;
   auto id = ++last_request_;
-  at.requests.emplace(id, request{x.order.id, of, false, bytes_of(spans)});
+  at.requests.emplace(id, request{x.order.id, of, false, bytes, false, 0, std::move(staged)});
   ++x.under_way;
   at.end->send(encode(read_request{
     at.server_link, id, x.order.key, x.order.from.region, settings_.checksums,
     source_pieces(spans)}));
+  return true;
 }
 
 ucs_status_t ucx_destination::on_chunk(
@@ -94,9 +121,11 @@ ucs_status_t ucx_destination::on_chunk(
   wanted.receiving = true;
   wanted.checksum = header.checksum;
   std::vector<ucp_dt_iov_t> pieces;
-  for (const auto& piece :
-       own_pieces({x.order.spans.data() + wanted.of.first, wanted.of.last - wanted.of.first}))
-    pieces.push_back({x.order.memory.data() + piece.at, piece.bytes});
+  if (wanted.staged)
+    pieces.push_back({wanted.staged->bytes().data(), bytes});
+  else
+    for (const auto& piece : own_pieces(spans_in(x, wanted.of)))
+      pieces.push_back({x.order.memory.bytes.data() + piece.at, piece.bytes});
   auto note = [this, link = header.client_link, request = header.request](ucs_status_t status) {
     arrivals_.push_back({link, request, status});
   };
@@ -120,25 +149,74 @@ void ucx_destination::arrived(const arrival& what, time_point now) {
   auto found = at->requests.find(what.request);
   if (found == at->requests.end())
     return;
-  auto of = found->second;
+  auto of = std::move(found->second);
   at->requests.erase(found);
   at->heard = now;
   auto& x = jobs_.at(of.job);
   --x.under_way;
-  chunk_landed(x, of, now);
-  settle(of.job, now);
+  if (of.staged) { // on the way into a device; for a job that ends it stays on this side
+    if (!x.ending && came_well(x, of, now))
+      begin_scatter(x, std::move(of));
+  } else {
+    chunk_landed(x, of);
+    came_well(x, of, now);
+  }
+  settle(x.order.id, now);
 }
 
-void ucx_destination::chunk_landed(job& x, const request& of, time_point now) {
+std::span<const kv_span> ucx_destination::spans_in(const job& x, const range& of) {
+  return {x.order.spans.data() + of.first, of.last - of.first};
+}
+
+void ucx_destination::chunk_landed(job& x, const request& of) {
   x.landed += of.bytes;
   counters_.bytes_in += of.bytes;
+}
+
+/// Whether what came is what was read, as far as that is asked; else the job ends.
+bool ucx_destination::came_well(job& x, const request& of, time_point now) {
   if (!settings_.checksums)
-    return;
-  auto pieces = own_pieces({x.order.spans.data() + of.of.first, of.of.last - of.of.first});
-  if (checksum_of(x.order.memory, pieces) == of.checksum)
-    return;
+    return true;
+  const kv_piece staged{0, of.bytes};
+  auto found = of.staged ? checksum_of(of.staged->bytes(), {&staged, 1})
+                         : checksum_of(x.order.memory.bytes, own_pieces(spans_in(x, of.of)));
+  if (found == of.checksum)
+    return true;
   ++counters_.bad_checksums;
   stop_job(x, {errc::bad_message, "what landed is not what was read"}, now);
+  return false;
+}
+
+// ---- into a device
+
+void ucx_destination::begin_scatter(job& x, request of) {
+  auto copy = x.order.memory.device->scatter(
+    x.order.memory.bytes, own_pieces(spans_in(x, of.of)), of.staged->bytes());
+  ++x.under_way;
+  ++x.scattering;
+  scatters_.push_back({std::move(of), std::move(copy)});
+}
+
+bool ucx_destination::finish_scatters(time_point now) {
+  auto before = scatters_.size();
+  for (auto at = scatters_.begin(); at != scatters_.end();) {
+    auto state = at->copy->look();
+    if (state == kv_device::copy::state::under_way) {
+      ++at;
+      continue;
+    }
+    auto id = at->of.job;
+    auto& x = jobs_.at(id);
+    --x.under_way;
+    --x.scattering;
+    if (state == kv_device::copy::state::done)
+      chunk_landed(x, at->of);
+    else
+      stop_job(x, {errc::internal, "the device failed to copy"}, now);
+    at = scatters_.erase(at);
+    settle(id, now);
+  }
+  return scatters_.size() < before;
 }
 
 // ---- reading by ourselves
@@ -156,7 +234,7 @@ void ucx_destination::on(link& from, const lease_grant& x, time_point now) {
   owner.source_memory = x.memory;
   if (!has_secret(x.process, x.secret_at, x.secret))
     return read_no_more(from, owner, now);
-  if (!within(owner.order.spans, x.bytes, owner.order.memory.size())) {
+  if (!within(owner.order.spans, x.bytes, owner.order.memory.bytes.size())) {
     stop_job(owner, {errc::invalid_argument, "spans out of the source's region"}, now);
     return settle(id, now);
   }
@@ -183,6 +261,10 @@ void ucx_destination::read_no_more(link& at, job& x, time_point now) {
       "no-direct-read", "process {} on this machine cannot be read; its KV comes by TCP",
       x.process);
   at.leases = false;
+  by_chunks(at, x, now);
+}
+
+void ucx_destination::by_chunks(link& at, job& x, time_point now) {
   give_back(x);
   x.leases = false;
   x.next = 0;
@@ -207,13 +289,14 @@ bool ucx_destination::copy(time_point now) {
   while (last < spans.size() && last - x->next < process_spans_max && bytes < copy_bytes_max)
     bytes += spans[last++].bytes;
   std::span slice{spans.data() + x->next, last - x->next};
-  if (!read_process(x->process, x->source_memory, slice, x->order.memory)) {
+  if (!read_process(x->process, x->source_memory, slice, x->order.memory.bytes)) {
     read_no_more(*at, *x, now);
     return true;
   }
   x->next = last;
   x->landed += bytes;
   counters_.bytes_in += bytes;
+  counters_.bytes_direct += bytes;
   if (last < spans.size())
     copying_.push_back(id);
   else // the job is good once the source says that its window was open all the time

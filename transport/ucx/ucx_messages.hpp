@@ -63,7 +63,8 @@ struct chunk_header {
   std::uint64_t request = 0;
   std::uint64_t checksum = 0;
 };
-/// Server: no.
+/// Server: no. To a lease, `unsupported` means none of any region, `invalid_argument` none of this
+/// one.
 struct denial {
   std::uint64_t client_link = 0;
   std::uint64_t request = 0;

@@ -30,6 +30,10 @@ void ucx_source::use(ucp_worker_h worker, ucp_listener_h listener) {
   listener_ = listener;
 }
 
+void ucx_source::use(std::shared_ptr<kv_device> device, std::shared_ptr<ucx_staging> staging) {
+  staging_[std::move(device)] = std::move(staging);
+}
+
 void ucx_source::accept(time_point now) {
   for (auto request : std::exchange(knocking_, {})) {
     if (stopping_ || links_.size() >= settings_.peers_max) {
@@ -111,7 +115,7 @@ bool ucx_source::begin(
     from.end->close();
     return false;
   }
-  if (from.sends.size() + from.leases.size() >= reads_max) {
+  if (from.sends.size() + from.gathers.size() + from.leases.size() >= reads_max) {
     deny(from, request, errc::queue_full);
     return false;
   }
@@ -128,20 +132,101 @@ void ucx_source::on(link& from, const read_request& x) {
   memory_table::readable got;
   if (!begin(from, x.request, x.key, x.region, got))
     return;
+  if (!within(x.pieces, got.memory.bytes.size(), chunk_bytes_max))
+    return deny(from, x.request, errc::invalid_argument);
+  if (got.memory.device)
+    return read_device(from, x, std::move(got));
   std::vector<ucp_dt_iov_t> pieces;
-  std::uint64_t bytes = 0;
-  for (const auto& piece : x.pieces) {
-    if (piece.bytes > got.memory.size() || piece.at > got.memory.size() - piece.bytes)
-      return deny(from, x.request, errc::invalid_argument);
-    pieces.push_back({got.memory.data() + piece.at, piece.bytes});
-    bytes += piece.bytes;
-  }
+  for (const auto& piece : x.pieces)
+    pieces.push_back({got.memory.bytes.data() + piece.at, piece.bytes});
+  auto bytes = bytes_of(x.pieces);
   chunk_header header{from.client_link, x.request, 0};
   if (x.checksum)
-    header.checksum = checksum_of(got.memory, x.pieces);
+    header.checksum = checksum_of(got.memory.bytes, x.pieces);
   auto sent = std::make_shared<bool>(false);
-  from.sends.push_back({x.key, x.region, bytes, sent, std::move(got.under)});
+  from.sends.push_back({x.key, x.region, bytes, sent, std::move(got.under), std::nullopt});
   from.end->send_chunk(encode(header), std::move(pieces), bytes >= rendezvous_min, sent);
+}
+
+// ---- out of a device
+
+void ucx_source::read_device(link& from, const read_request& x, memory_table::readable got) {
+  gathering wanted;
+  wanted.request = x.request;
+  wanted.checksum = x.checksum;
+  wanted.pieces = x.pieces;
+  wanted.memory = std::move(got.memory);
+  wanted.what = {x.key, x.region, bytes_of(x.pieces), nullptr, std::move(got.under), std::nullopt};
+  from.gathers.push_back(std::move(wanted));
+  waiting_.push_back(from.id);
+  begin_gathers();
+}
+
+/// As many as there is room for, in the order in which they were asked for.
+void ucx_source::begin_gathers() {
+  for (; !waiting_.empty(); waiting_.pop_front()) {
+    auto of = links_.find(waiting_.front());
+    if (of == links_.end() || of->second.end->closing())
+      continue;
+    auto& all = of->second.gathers;
+    auto next = std::ranges::find_if(all, [](const auto& x) { return !x.copy; });
+    if (next == all.end())
+      continue;
+    auto& staged = next->what.staged;
+    staged = ucx_staging::take(staging_.at(next->memory.device), next->what.bytes);
+    if (!staged)
+      return;
+    next->copy = next->memory.device->gather(next->memory.bytes, next->pieces, staged->bytes());
+  }
+}
+
+/// Whoever waits for room is told that it is too late.
+template <class Which>
+void ucx_source::drop_waiting(Which which) {
+  for (auto& [id, one] : links_)
+    std::erase_if(one.gathers, [&, &one = one](const gathering& x) {
+      if (x.copy || !which(x.what))
+        return false;
+      deny(one, x.request, errc::stale);
+      return true;
+    });
+}
+
+/// Sends what has been copied. True when there was any.
+bool ucx_source::finish_gathers(link& one) {
+  if (one.end->closing()) // what has not begun never will
+    std::erase_if(one.gathers, [](const auto& x) { return !x.copy; });
+  auto before = one.gathers.size();
+  std::erase_if(one.gathers, [&](gathering& x) {
+    auto state = x.copy ? x.copy->look() : kv_device::copy::state::under_way;
+    if (state == kv_device::copy::state::under_way)
+      return false;
+    x.copy.reset();
+    x.what.under.reset(); // the region is read no more
+    if (one.end->closing())
+      return true;
+    if (state == kv_device::copy::state::failed) {
+      deny(one, x.request, errc::internal);
+      return true;
+    }
+    auto bytes = x.what.staged->bytes();
+    chunk_header header{one.client_link, x.request, 0};
+    const kv_piece all{0, bytes.size()};
+    if (x.checksum)
+      header.checksum = checksum_of(bytes, {&all, 1});
+    auto sent = x.what.sent = std::make_shared<bool>(false);
+    one.sends.push_back(std::move(x.what));
+    one.end->send_chunk(
+      encode(header), {{bytes.data(), bytes.size()}}, bytes.size() >= rendezvous_min, sent);
+    return true;
+  });
+  return one.gathers.size() < before;
+}
+
+bool ucx_source::copying() const {
+  return std::ranges::any_of(links_, [](const auto& one) {
+    return std::ranges::any_of(one.second.gathers, [](const auto& x) { return x.copy != nullptr; });
+  });
 }
 
 void ucx_source::on(link& from, const lease_request& x) {
@@ -150,11 +235,14 @@ void ucx_source::on(link& from, const lease_request& x) {
     return;
   if (!settings_.same_host || from.leases.contains(x.request))
     return deny(from, x.request, errc::unsupported);
+  if (got.memory.device)
+    return deny(from, x.request, errc::invalid_argument);
   from.end->send(encode(lease_grant{
     from.client_link, x.request, static_cast<std::uint32_t>(::getpid()),
-    reinterpret_cast<std::uintptr_t>(got.memory.data()), got.memory.size(),
+    reinterpret_cast<std::uintptr_t>(got.memory.bytes.data()), got.memory.bytes.size(),
     reinterpret_cast<std::uintptr_t>(&secret_), secret_}));
-  from.leases.emplace(x.request, reading{x.key, x.region, 0, nullptr, std::move(got.under)});
+  from.leases.emplace(
+    x.request, reading{x.key, x.region, 0, nullptr, std::move(got.under), std::nullopt});
 }
 
 void ucx_source::on(link& from, const lease_return& x) {
@@ -169,31 +257,36 @@ void ucx_source::on(link& from, const ping&) {
 }
 
 template <class Which>
+bool ucx_source::reads(const link& one, Which which) {
+  return std::ranges::any_of(one.sends, [&](const auto& x) { return x.under && which(x); })
+         || std::ranges::any_of(one.gathers, [&](const auto& x) { return which(x.what); })
+         || std::ranges::any_of(one.leases, [&](const auto& x) { return which(x.second); });
+}
+
+template <class Which>
 void ucx_source::cut_readers(Which which, time_point at) {
-  for (auto& [id, one] : links_) {
-    auto reads = std::ranges::any_of(one.sends, which)
-                 || std::ranges::any_of(one.leases, [&](auto& x) { return which(x.second); });
-    if (reads)
+  for (auto& [id, one] : links_)
+    if (reads(one, which))
       one.cut_at = std::min(one.cut_at, at);
-  }
 }
 
 void ucx_source::closing(const handover_id& key, time_point now) {
-  cut_readers([&](const reading& x) { return x.key == key; }, now + settings_.quiesce_within);
+  auto under = [&](const reading& x) { return x.key == key; };
+  drop_waiting(under);
+  cut_readers(under, now + settings_.quiesce_within);
 }
 
 void ucx_source::forgetting(
   kv_transport::region_id region, time_point now, std::function<void()> gone) {
-  cut_readers([&](const reading& x) { return x.region == region; }, now + settings_.quiesce_within);
+  auto of = [&](const reading& x) { return x.region == region; };
+  drop_waiting(of);
+  cut_readers(of, now + settings_.quiesce_within);
   forgetting_.emplace_back(region, std::move(gone));
 }
 
 bool ucx_source::anybody_reads(kv_transport::region_id region) const {
-  auto reads = [&](const reading& x) { return x.region == region; };
   return std::ranges::any_of(links_, [&](const auto& one) {
-    return std::ranges::any_of(one.second.sends, reads)
-           || std::ranges::any_of(
-             one.second.leases, [&](const auto& x) { return reads(x.second); });
+    return reads(one.second, [&](const reading& x) { return x.region == region; });
   });
 }
 
@@ -207,17 +300,17 @@ bool ucx_source::sweep(link& one, time_point now) {
       counters_.bytes_out += x.bytes;
     return true;
   });
-  auto reads = !one.sends.empty() || !one.leases.empty();
+  auto reads = !one.sends.empty() || !one.gathers.empty() || !one.leases.empty();
   if (!reads)
     one.cut_at = time_point::max();
   auto late = (!one.proven && now - one.opened > settings_.connect_within)
               || (reads && now - one.heard > settings_.silence_max) || now >= one.cut_at;
   if (one.end->broken() || late || stopping_)
     one.end->close();
-  if (!one.end->closed())
+  if (!one.end->closed() || !one.gathers.empty())
     return true;
-  // UCX has let go of what was being sent. What a cut-off process may still read by itself does no
-  // harm here, and its job cannot end well without our word.
+  // The devices and UCX have let go of what was being read. What a cut-off process may still read
+  // by itself does no harm here, and its job cannot end well without our word.
   return false;
 }
 
@@ -227,10 +320,12 @@ bool ucx_source::work(time_point now) {
   for (auto& [what, reply] : std::exchange(inbox_, {}))
     handle(what, reply, now);
   for (auto at = links_.begin(); at != links_.end();) {
+    moved |= finish_gathers(at->second);
     auto stays = sweep(at->second, now);
     moved |= !stays;
     at = stays ? std::next(at) : links_.erase(at);
   }
+  begin_gathers();
   std::list<std::pair<kv_transport::region_id, std::function<void()>>> gone;
   for (auto at = forgetting_.begin(); at != forgetting_.end();) {
     auto next = std::next(at);
@@ -248,7 +343,7 @@ time_point ucx_source::wake_at() const {
   for (const auto& [id, one] : links_) {
     if (!one.proven)
       at = std::min(at, one.opened + settings_.connect_within);
-    if (!one.sends.empty() || !one.leases.empty())
+    if (!one.sends.empty() || !one.gathers.empty() || !one.leases.empty())
       at = std::min({at, one.heard + settings_.silence_max, one.cut_at});
   }
   return at;
@@ -257,7 +352,8 @@ time_point ucx_source::wake_at() const {
 bool ucx_source::busy() const {
   return std::ranges::any_of(links_, [](const auto& x) {
     const auto& one = x.second;
-    return !one.proven || !one.sends.empty() || !one.leases.empty() || one.end->closing();
+    return !one.proven || !one.sends.empty() || !one.gathers.empty() || !one.leases.empty()
+           || one.end->closing();
   });
 }
 

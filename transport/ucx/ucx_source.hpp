@@ -4,6 +4,7 @@
 #include "transport/ucx/ucx_counters.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
 #include "transport/ucx/ucx_messages.hpp"
+#include "transport/ucx/ucx_staging.hpp"
 #include "transport/ucx/ucx_transport.hpp"
 
 #include <deque>
@@ -24,6 +25,8 @@ public:
     const ucx_settings& settings, memory_table& memory, shared_counters& counters, token life);
 
   void use(ucp_worker_h worker, ucp_listener_h listener);
+  /// What the bytes of that device's regions pass through.
+  void use(std::shared_ptr<kv_device> device, std::shared_ptr<ucx_staging> staging);
   /// From within UCX.
   void on_connection(ucp_conn_request_h request) { knocking_.push_back(request); }
   /// `reply` is the endpoint a greeting came by.
@@ -37,6 +40,8 @@ public:
   bool work(time_point now);
   time_point wake_at() const;
   bool busy() const;
+  /// Whether a device copies for us.
+  bool copying() const;
   /// Cuts all connections.
   void stop();
   bool stopped() const { return links_.empty() && knocking_.empty(); }
@@ -50,7 +55,18 @@ private:
     kv_transport::region_id region = 0;
     std::uint64_t bytes = 0;
     std::shared_ptr<bool> sent; ///< of a send
-    memory_table::permit under;
+    memory_table::permit under; ///< none once nothing is read any more: the bytes are in `staged`
+    std::optional<ucx_staging::part> staged;
+  };
+  /// Bytes of a device that are wanted: first there is no room for them, then they are copied, and
+  /// then they are sent like others.
+  struct gathering {
+    std::uint64_t request = 0;
+    bool checksum = false;
+    std::vector<kv_piece> pieces;
+    kv_memory memory;
+    reading what;
+    std::unique_ptr<kv_device::copy> copy; ///< none yet without room
   };
   struct link {
     std::uint64_t id = 0; ///< drawn: to know it is to be this peer
@@ -61,6 +77,7 @@ private:
     time_point opened, heard;
     time_point cut_at = time_point::max();
     std::list<reading> sends;
+    std::list<gathering> gathers;
     std::map<std::uint64_t, reading> leases;
   };
 
@@ -80,7 +97,14 @@ private:
     link& from, std::uint64_t request, const handover_id& key, kv_transport::region_id region,
     memory_table::readable& got);
   void deny(link& from, std::uint64_t request, errc why);
+  void read_device(link& from, const read_request& x, memory_table::readable got);
+  void begin_gathers();
+  template <class Which>
+  void drop_waiting(Which which);
+  bool finish_gathers(link& one);
   bool sweep(link& one, time_point now);
+  template <class Which>
+  static bool reads(const link& one, Which which);
   template <class Which>
   void cut_readers(Which which, time_point at);
   bool anybody_reads(kv_transport::region_id region) const;
@@ -96,6 +120,8 @@ private:
   std::vector<ucp_conn_request_h> knocking_;
   std::deque<std::pair<message, ucp_ep_h>> inbox_;
   std::map<std::uint64_t, link> links_;
+  std::map<std::shared_ptr<kv_device>, std::shared_ptr<ucx_staging>> staging_;
+  std::deque<std::uint64_t> waiting_; ///< links, one for each gather without room
   std::list<std::pair<kv_transport::region_id, std::function<void()>>> forgetting_;
 };
 

@@ -17,6 +17,9 @@ namespace {
 constexpr std::chrono::milliseconds sleep_max_busy{50};
 constexpr std::chrono::milliseconds sleep_max_idle{500};
 constexpr int progress_max = 64; ///< in one turn
+// A device copies a chunk in some tens of microseconds.
+constexpr std::chrono::microseconds copy_spin{100};
+constexpr std::chrono::microseconds copy_nap{50};
 
 } // namespace
 
@@ -83,20 +86,25 @@ void ucx_thread::run() {
       moved_at = now;
       continue;
     }
-    if (duties_.busy() && now - moved_at < spin_)
+    auto copying = duties_.copying();
+    auto spin = copying ? std::max<nanoseconds>(spin_, copy_spin) : spin_;
+    if (duties_.busy() && now - moved_at < spin)
       continue;
     if (auto status = ucp_worker_arm(worker_); status == UCS_OK)
-      sleep(duties_.wake_at());
+      sleep(
+        duties_.wake_at(), copying                       ? copy_nap
+                           : duties_.busy() || stopping_ ? sleep_max_busy
+                                                         : nanoseconds{sleep_max_idle});
   }
 }
 
-void ucx_thread::sleep(time_point until) {
+void ucx_thread::sleep(time_point until, nanoseconds most) {
   auto now = std::chrono::steady_clock::now();
-  nanoseconds most = duties_.busy() || stopping_ ? sleep_max_busy : sleep_max_idle;
   auto left = std::clamp(until > now ? until - now : nanoseconds{0}, nanoseconds{0}, most);
-  auto left_ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+  auto seconds = std::chrono::floor<std::chrono::seconds>(left);
+  timespec timeout{seconds.count(), (left - seconds).count()};
   std::array<pollfd, 2> events{{{worker_events_, POLLIN, 0}, {task_events_, POLLIN, 0}}};
-  ::poll(events.data(), events.size(), static_cast<int>(left_ms));
+  ::ppoll(events.data(), events.size(), &timeout, nullptr);
   if (events[1].revents != 0) {
     std::uint64_t count = 0;
     [[maybe_unused]] auto got = ::read(task_events_, &count, sizeof count);

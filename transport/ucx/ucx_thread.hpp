@@ -24,6 +24,9 @@ public:
     std::function<time_point()> wake_at;
     /// Whether something is under way, worth a little spinning.
     std::function<bool()> busy;
+    /// Whether a device copies: nothing wakes us when it is done, so it is looked at again and
+    /// again, at once at first and then from nap to nap.
+    std::function<bool()> copying;
     /// Once, at the end: `true` when the thread may go.
     std::function<bool()> finished;
   };
@@ -42,7 +45,7 @@ public:
 private:
   void run();
   bool run_tasks();
-  void sleep(time_point until);
+  void sleep(time_point until, nanoseconds most);
 
   ucp_worker_h worker_ = nullptr;
   duties duties_;

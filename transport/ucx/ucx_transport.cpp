@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <future>
+#include <mutex>
+#include <set>
 #include <sys/mman.h>
 #include <utility>
 
@@ -76,14 +78,18 @@ public:
       {[this](time_point now) { return work(now); },
        [this] { return std::min(source_.wake_at(), destination_.wake_at()); },
        [this] { return source_.busy() || destination_.busy(); },
+       [this] { return source_.copying() || destination_.copying(); },
        [this] { return source_.stopped() && destination_.stopped(); }},
       settings_.spin);
   }
 
-  result<region_id> add_region(std::span<std::byte> memory) override {
+  result<region_id> add_region(kv_memory memory) override {
+    if (memory.device)
+      if (auto made = make_staging(memory.device); !made)
+        return std::move(made).error();
     auto made = memory_.add(memory);
-    if (made && settings_.same_host)
-      wish_for_huge_pages(memory);
+    if (made && settings_.same_host && !memory.device)
+      wish_for_huge_pages(memory.bytes);
     return made;
   }
 
@@ -122,7 +128,7 @@ public:
     error why{errc::ok, {}};
     if (!where)
       why = {errc::invalid_argument, "no KV address: " + from};
-    else if (!memory || !within(spans, UINT64_MAX, memory->size()))
+    else if (!memory || !within(spans, UINT64_MAX, memory->bytes.size()))
       why = {errc::invalid_argument, "spans out of the own region"};
     else if (deadline <= nanoseconds{0})
       why = {errc::timeout, "no time left"};
@@ -144,7 +150,7 @@ public:
       std::move(*where),
       key,
       into,
-      *memory,
+      std::move(*memory),
       std::move(spans),
       now + std::min(deadline, deadline_max),
       std::move(finished)};
@@ -159,6 +165,34 @@ public:
   kv_transport_counters counters() const override { return counters_.read(); }
 
 private:
+  /// With a device's first region: room for the largest chunk there can be, or some of ours, out of
+  /// its memory and as much into it. Neither direction waits for the other.
+  result<void> make_staging(const std::shared_ptr<kv_device>& device) {
+    std::lock_guard lock{devices_mutex_};
+    if (devices_.contains(device))
+      return {};
+    auto out = device->make_staging(chunk_bytes_max);
+    if (!out)
+      return std::move(out).error();
+    auto in = device->make_staging(chunk_bytes_max);
+    if (!in)
+      return std::move(in).error();
+    std::promise<result<void>> taken;
+    thread_.post([&] { // which alone may use the context
+      auto both = ucx_staging::make(context_.get(), std::move(*out), chunk_bytes_max);
+      auto other = ucx_staging::make(context_.get(), std::move(*in), chunk_bytes_max);
+      if (!both || !other)
+        return taken.set_value(both ? other.error() : both.error());
+      source_.use(device, std::move(*both));
+      destination_.use(device, std::move(*other));
+      taken.set_value({});
+    });
+    auto how = taken.get_future().get();
+    if (how)
+      devices_.insert(device);
+    return how;
+  }
+
   /// On the thread, where `forget` has either not come by yet or has gone by.
   void begin(pull_order order) {
     auto now = std::chrono::steady_clock::now();
@@ -235,6 +269,8 @@ private:
   const token life_ = random_token();
   memory_table memory_;
   shared_counters counters_;
+  std::mutex devices_mutex_;
+  std::set<std::shared_ptr<kv_device>> devices_; ///< that have their staging
   std::atomic<job_id> last_job_{0};
   std::atomic<std::size_t> live_jobs_{0};
   peer self_;
