@@ -12,8 +12,9 @@ namespace llumnix {
 
 namespace {
 
-/// From this mean size of a copy's pieces on the copy engines carry them.
-constexpr std::uint64_t copy_engine_min = 256 << 10;
+/// From this mean size of a copy's pieces on the copy engines carry them: on an H200 they are slower
+/// than the kernel at 256 KiB and faster at 1 MiB (docs/transport.md).
+constexpr std::uint64_t copy_engine_min = 1 << 20;
 
 error failure(cudaError_t status, std::string_view doing) {
   auto code = status == cudaErrorMemoryAllocation ? errc::out_of_blocks : errc::internal;
