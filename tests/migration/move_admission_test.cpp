@@ -14,6 +14,7 @@ handover::offer offered() {
   offer.of = {{1, 2}, {"head", 1, 0, 7}, 3};
   offer.destination = here;
   offer.geometry = blocks;
+  offer.kv_address = "somewhere";
   offer.request.stream = offer.of.stream;
   offer.request.epoch = 3;
   offer.request.model = "modeled";
@@ -60,6 +61,9 @@ TEST_CASE(
              y.copies_kv = false;
            },
            errc::ok},
+         row{
+           "nowhere to pull from", [](auto&x, auto&) { x.kv_address.clear(); },
+           errc::invalid_argument},
          row{"no gateway", [](auto&, auto&x) { x.knows_gateway = false; }, errc::unreachable},
          row{
            "other blocks", [](auto&x, auto&) { x.geometry.block_tokens = 32; }, errc::unsupported},
