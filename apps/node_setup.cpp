@@ -22,6 +22,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/engine/modeled_engine.hpp"
 #include "runtime/serving/byte_tokenizer.hpp"
+#include "transport/spoiling_transport.hpp"
 #include "transport/ucx/ucx_transport.hpp"
 
 #include <nlohmann/json.hpp>
@@ -212,6 +213,8 @@ result<void> running_node::open_transport() {
   if (!made)
     return error{made.error().code, "transport.listen: " + made.error().context};
   transport_ = std::move(*made);
+  if (auto every = config_.transport.spoil_every; every > 0)
+    transport_ = std::make_shared<spoiling_transport>(std::move(transport_), every);
   return {};
 }
 

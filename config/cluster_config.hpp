@@ -212,6 +212,7 @@ struct transport_config {
   bool insecure = false;              ///< listen off loopback without a key
   bool checksums = false;             ///< what lands is compared with what was read
   bool same_host = true; ///< between processes of one machine and user, memory is read directly
+  std::uint32_t spoil_every = 0; ///< tests only: one in so many pulls lands wrong; 0: none
 };
 
 /// The modeled engine (spec/modeled_engine.md).

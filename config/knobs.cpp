@@ -195,6 +195,7 @@ constexpr knob table[] = {
   {.path = "transport.insecure", .field = transport<&transport_config::insecure>, .doc = "let it listen off loopback without a key"},
   {.path = "transport.checksums", .field = transport<&transport_config::checksums>, .doc = "compare what lands with what was read"},
   {.path = "transport.same_host", .field = transport<&transport_config::same_host>, .doc = "between processes of one machine and user, read memory directly"},
+  {.path = "transport.spoil_every", .field = transport<&transport_config::spoil_every>, .doc = "for tests: one in so many pulls of KV lands with a wrong bit; 0: none"},
 
   {.path = "engine.latency", .field = engine<&engine_config::latency>, .doc = "latency model of the modeled engine: an id in latency_models.json"},
   {.path = "engine.speed", .field = engine<&engine_config::speed>, .doc = "step times are divided by it; 0: no waiting at all"},

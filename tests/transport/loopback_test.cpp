@@ -1,6 +1,7 @@
 #include "tests/transport/test_device.hpp"
 #include "tests/transport/transport_fixture.hpp"
 #include "transport/loopback_transport.hpp"
+#include "transport/spoiling_transport.hpp"
 
 #include <doctest/doctest.h>
 
@@ -176,4 +177,35 @@ TEST_CASE("checksums catch what lands wrong in a device, or comes wrong out of i
           end.callback());
         CHECK(end.wait().why.code == (corrupt ? errc::bad_message : errc::ok));
       }
+}
+
+TEST_CASE("one pull in three is spoiled by one bit, of those that went well") {
+  loopback_network network;
+  auto source = network.make_transport();
+  spoiling_transport own{network.make_transport(), 3};
+  std::vector<std::byte> there(1000);
+  std::vector<std::byte> here(1000);
+  fill(there, 1);
+  auto from = *source->add_region(there);
+  auto into = *own.add_region(here);
+  source->open_window(from, key);
+  bool fails = true;
+  network.on_pull([&](const loopback_job&) {
+    loopback_fate fate;
+    if (std::exchange(fails, false))
+      fate.why = {errc::unreachable, "cut"};
+    return fate;
+  });
+  std::vector<std::size_t> wrong;
+  for (int i = 0; i < 8; ++i) { // the first fails, and counts for nothing
+    ending end;
+    own.pull(source->address(from), key, into, {{0, 100, 50}}, 1s, end.callback());
+    end.wait();
+    std::size_t differing = 0;
+    for (std::size_t at = 0; at < 50; ++at)
+      differing += here[100 + at] != there[at];
+    if (i > 0)
+      wrong.push_back(differing);
+  }
+  CHECK(wrong == std::vector<std::size_t>{0, 0, 1, 0, 0, 1, 0});
 }
