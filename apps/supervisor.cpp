@@ -385,7 +385,8 @@ node_facts supervisor::facts_of(const child& which) const {
     .pid = which.process.pid(),
     .incarnation = which.incarnation,
     .roles = which.ready.roles,
-    .instances = which.ready.instances};
+    .instances = which.ready.instances,
+    .admin = dialable(which.ready.admin)};
 }
 
 cluster_facts supervisor::cluster() {

@@ -38,7 +38,8 @@ public:
         {{"node", node.name},
          {"pid", node.pid},
          {"roles", node.roles},
-         {"instances", node.instances}});
+         {"instances", node.instances},
+         {"admin", "http://" + node.admin}});
     emit(
       {{"event", "ready"},
        {"http", "http://" + cluster.http},
@@ -55,7 +56,8 @@ public:
       {{"event", "node_restarted"},
        {"node", node.name},
        {"pid", node.pid},
-       {"incarnation", node.incarnation}});
+       {"incarnation", node.incarnation},
+       {"admin", "http://" + node.admin}});
   }
   void stopping(std::chrono::milliseconds) override {}
   void stopped() override { emit({{"event", "stopped"}}); }

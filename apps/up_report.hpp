@@ -17,6 +17,7 @@ struct node_facts {
   std::uint64_t incarnation = 1;
   std::vector<std::string> roles;
   std::vector<std::string> instances;
+  std::string admin; ///< its own operators' address, HOST:PORT, for its /metrics
 };
 
 /// The cluster once it serves.

@@ -36,7 +36,7 @@ class Cluster:
         self.process = subprocess.Popen(
             [str(PROGRAM), "up", "--json", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "5s", *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        self.pids, self.changed, self.url, self.admin = {}, threading.Condition(), None, None
+        self.pids, self.admins, self.changed, self.url, self.admin = {}, {}, threading.Condition(), None, None
         threading.Thread(target=self.read, daemon=True).start()
         with self.changed:
             if not self.changed.wait_for(lambda: self.admin, 60):
@@ -49,6 +49,8 @@ class Cluster:
                 for each in event.get("nodes", [event]):
                     if "node" in each and "pid" in each and event["event"] != "node_down":
                         self.pids[each["node"]] = each["pid"]
+                    if "node" in each and "admin" in each:
+                        self.admins[each["node"]] = each["admin"]
                 if event["event"] == "node_down":
                     self.pids.pop(event["node"], None)
                 if event["event"] == "ready":
@@ -128,17 +130,32 @@ class Travels:
                 pass
 
 
-def engine_metrics(cluster):
-    """Sums over the engine nodes of what their transports and engines counted; those of dead processes are gone."""
-    total = collections.Counter()
-    for node in get_json(f"{cluster.admin}/admin/v1/cluster").get("nodes", []):
-        address = node.get("admin")
-        if not address:
-            continue
-        text = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
-        for name, value in re.findall(r"^(llumnix_kv_transport_\w+) (\S+)$", text, re.M):
-            total[name] += float(value)
-    return total
+class Counted:
+    """What the transports of the engine nodes counted, those of lives that ended included, as far as they were heard."""
+
+    def __init__(self, cluster):
+        self.cluster, self.last, self.over = cluster, {}, threading.Event()
+
+    def look(self):
+        with self.cluster.changed:
+            nodes = {(name, self.cluster.pids.get(name)): at for name, at in self.cluster.admins.items()}
+        for life, admin in nodes.items():
+            try:
+                text = urllib.request.urlopen(admin + "/metrics", timeout=5).read().decode()
+            except OSError:
+                continue
+            values = re.findall(r"^llumnix_kv_transport_(\w+?)(?:_total)? (\S+)$", text, re.M)
+            self.last[life] = {name: float(value) for name, value in values}
+
+    def watch(self):
+        while not self.over.wait(0.5):
+            self.look()
+
+    def total(self):
+        total = collections.Counter()
+        for values in self.last.values():
+            total.update(values)
+        return {name: int(value) for name, value in total.items()}
 
 
 def main():
@@ -152,12 +169,15 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    cluster = Cluster("--engines", str(options.engines), "--set", "engine.speed=3", "--set", f"transport.spoil_every={options.spoil}")
+    spoil = ["--set", f"transport.spoil_every={options.spoil}"] if options.spoil else []
+    cluster = Cluster("--engines", str(options.engines), "--set", "engine.speed=3", "--set", "engine.blocks=3000", *spoil)
     failed = []
     try:
         travels = Travels(cluster, chance)
         threads = [threading.Thread(target=travels.mover, args=(options.seed * 1000 + i,)) for i in range(options.movers)]
         threads.append(threading.Thread(target=travels.breaker, args=(options.faults_every,)))
+        counted = Counted(cluster)
+        threads.append(threading.Thread(target=counted.watch))
         began = time.monotonic()
         load = subprocess.Popen(
             [str(PROGRAM), "load", cluster.url, "--verify", "--json", "--requests", str(options.requests),
@@ -168,6 +188,7 @@ def main():
         out = load.communicate()[0]
         took = time.monotonic() - began
         travels.over.set()
+        counted.over.set()
         for thread in threads:
             thread.join(130)
         report = json.loads(out)
@@ -183,6 +204,7 @@ def main():
                 failed.append(f"still held at {held}: {cluster.instances()}")
                 break
             time.sleep(0.05)
+        counted.look()
         told = 0
         sample = [name for name, count in travels.travelled.most_common() if count > 0][:20]
         for name in sample:
@@ -195,7 +217,7 @@ def main():
             "requests": report["requests"], "seconds": round(took, 1), "outcomes": travels.outcomes, "paths": travels.paths,
             "moves_per_second": round(sum(travels.paths.values()) / took, 1), "bytes_of_moves": travels.bytes,
             "most_travelled": travels.travelled.most_common(3), "faults": travels.faults,
-            "transports_now": engine_metrics(cluster), "why_tells": f"{told} of {len(sample)}",
+            "transports": counted.total(), "why_tells": f"{told} of {len(sample)}",
             "reasons": travels.reasons.most_common(12)}, indent=1))
     finally:
         cluster.close()
