@@ -70,8 +70,9 @@ struct offer {
   inference_request request; ///< as it stood: prompt, output so far, sampling, epoch
   move_path path = move_path::kv;
   kv_geometry geometry;
-  std::string kv_address; ///< where its KV can be pulled from (`kv_transport`); empty: nowhere
-  nanoseconds lease{0};   ///< D lets go when nothing was heard for so long
+  std::string kv_address;  ///< where its KV can be pulled from (`kv_transport`); empty: nowhere
+  nanoseconds lease{0};    ///< D lets go when nothing was heard for so long
+  std::uint32_t moves = 0; ///< by load, of this request so far (`move_history`)
 };
 
 /// D to S: blocks are reserved.

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
+#include <string>
+#include <string_view>
 
 namespace llumnix {
 
@@ -26,6 +29,26 @@ tokens_to_balance(const planned_move& move, const instance_view& from, const ins
   return std::max(0.0, difference / (1 / source + 1 / destination));
 }
 
+/// Cuts what is taken to the tokens that balance. Whether that is worth it.
+bool fit(request_selection& wanted, double balance, double capacity, double tokens_min) {
+  balance = std::floor(balance);
+  if (balance < tokens_min)
+    return false;
+  if (wanted.rule == selection_rule::tokens)
+    wanted.value = std::min(wanted.value, balance);
+  else if (wanted.rule == selection_rule::kv_ratio)
+    wanted.value = std::min(wanted.value, balance / capacity);
+  return wanted.rule != selection_rule::tokens || wanted.value >= tokens_min;
+}
+
+/// From one node to another; none within a node.
+std::optional<std::pair<std::string, std::string>>
+link_of(const instance_view* from, const instance_view* to) {
+  if (!from || !to || from->life.node == to->life.node)
+    return std::nullopt;
+  return std::pair{from->life.node, to->life.node};
+}
+
 } // namespace
 
 std::vector<planned_move> moves_to_order(
@@ -34,26 +57,49 @@ std::vector<planned_move> moves_to_order(
   std::vector<planned_move> ordered;
   std::map<instance_id, std::int32_t> in_slots;
   std::map<instance_id, std::int32_t> out_slots;
+  std::set<std::pair<std::string, std::string>> links;
+  for (const auto& [from, to] : under_way)
+    if (auto link = link_of(view.find(from), view.find(to)))
+      links.insert(std::move(*link));
   for (auto& move : plan) {
     const auto* from = view.find(move.from);
     const auto* to = view.find(move.to);
     if (!from || !to || under_way.contains({move.from, move.to}))
       continue;
+    auto link = link_of(from, to);
+    if (link && links.contains(*link))
+      continue;
     auto out = out_slots.try_emplace(move.from, from->status.num_available_migrate_out_slots).first;
     auto in = in_slots.try_emplace(move.to, to->status.num_available_migrate_in_slots).first;
     if (out->second <= 0 || in->second <= 0)
       continue;
-    if (move.metric == share_of_kv && move.selection.rule == selection_rule::tokens) {
-      move.selection.value
-        = std::min(move.selection.value, std::floor(tokens_to_balance(move, *from, *to)));
-      if (move.selection.value < tokens_min)
-        continue;
-    }
+    if (
+      move.metric == share_of_kv
+      && !fit(move.selection, tokens_to_balance(move, *from, *to), kv_tokens(*from), tokens_min))
+      continue;
     --out->second;
     --in->second;
+    if (link)
+      links.insert(std::move(*link));
     ordered.push_back(std::move(move));
   }
   return ordered;
+}
+
+void keep_within(
+  double budget, std::vector<std::string>& chosen, const request_lists& chosen_from) {
+  std::map<std::string_view, double> tokens;
+  for (const auto* list : {&chosen_from.running, &chosen_from.waiting})
+    if (*list)
+      for (const auto& request : **list)
+        tokens[request.id] = request.tokens;
+  double spent = 0;
+  for (const auto& id : chosen)
+    spent += tokens[id];
+  while (!chosen.empty() && spent > budget) {
+    spent -= tokens[chosen.back()];
+    chosen.pop_back();
+  }
 }
 
 } // namespace llumnix

@@ -82,7 +82,8 @@ std::vector<source_effect> source_machine::begin(const leaving_request& request,
     .path = plan_.path,
     .geometry = plan_.geometry,
     .kv_address = plan_.kv_address,
-    .lease = settings_.lease}};
+    .lease = settings_.lease,
+    .moves = plan_.moves}};
 }
 
 std::vector<source_effect> source_machine::on(const source_event& event, time_point now) {

@@ -46,7 +46,8 @@ struct source_plan {
   stream_owner destination;
   move_path path = move_path::kv;
   kv_geometry geometry;
-  std::string kv_address; ///< path `kv` alone
+  std::string kv_address;  ///< path `kv` alone
+  std::uint32_t moves = 0; ///< told to the destination
 };
 
 /// How a hand-over ended, seen from its source.

@@ -9,10 +9,12 @@ namespace {
 /// Instances with 1000 tokens of KV and slots for moves.
 struct instances {
   cluster_view view;
-  void add(const instance_id& id, std::int32_t out, std::int32_t in, std::int32_t tokens = 1000) {
+  void add(
+    const instance_id& id, std::int32_t out, std::int32_t in, std::int32_t tokens = 1000,
+    const std::string& node = {}) {
     instance_metadata metadata;
     metadata.instance_id = id;
-    view.put(metadata, {id, 1}, "modeled");
+    view.put(metadata, {node.empty() ? id : node, 1}, "modeled");
     instance_status status;
     status.instance_id = id;
     status.update_id = 1;
@@ -72,6 +74,52 @@ TEST_CASE("a move by load takes what makes both sides equal, and nothing where t
   }
 }
 
+TEST_CASE("by whatever rule it takes, a move by load is left where what balances is little") {
+  instances there;
+  there.add("a", 4, 4);
+  there.add("b", 4, 4);
+  using enum selection_rule;
+  struct row {
+    selection_rule rule;
+    double value;
+    float to_load; ///< below 1
+    double taken;  ///< 0: it is left
+  };
+  for (const auto& [rule, value, to_load, taken] :
+       {row{kv_ratio, 0.75, 0.0f, 0.5}, row{kv_ratio, 0.25, 0.0f, 0.25},
+        row{kv_ratio, 0.75, 0.875f, 0}, // 62.5 tokens
+        row{requests, 2, 0.0f, 2}, row{requests, 2, 0.875f, 0}, row{tokens, 32, 0.0f, 0}}) {
+    auto move = by_load("a", "b", 1.0f, to_load, value);
+    move.selection.rule = rule;
+    auto left = moves_to_order({move}, there.view, {});
+    REQUIRE(left.size() == (taken > 0 ? 1 : 0));
+    if (taken > 0)
+      CHECK(left.front().selection.value == taken);
+  }
+}
+
+TEST_CASE("of the requests chosen those stay that would make the destination the fuller one") {
+  request_lists lists;
+  lists.running = {{{.id = "r1", .tokens = 600}, {.id = "r2", .tokens = 700}}};
+  lists.waiting = {{{.id = "w1", .tokens = 400}}};
+  struct row {
+    std::vector<std::string> chosen;
+    double budget;
+    std::vector<std::string> kept;
+  };
+  for (const auto& [chosen, budget, kept] : std::vector<row>{
+         {{"r1", "r2"}, 1000, {"r1"}},
+         {{"w1", "r1"}, 1000, {"w1", "r1"}},
+         {{"w1", "r1", "r2"}, 1000, {"w1", "r1"}},
+         {{"w1", "r1"}, 999, {"w1"}},
+         {{"r2"}, 100, {}},
+         {{}, 100, {}}}) {
+    auto left = chosen;
+    keep_within(budget, left, lists);
+    CHECK(left == kept);
+  }
+}
+
 TEST_CASE("pairs under way, full instances and unknown ones are left until the next plan") {
   instances there;
   there.add("a", 1, 4);
@@ -92,4 +140,21 @@ TEST_CASE("pairs under way, full instances and unknown ones are left until the n
   CHECK(ordered({failover("a", "b"), failover("a", "d")}) == "a>b "); // a has one slot
   CHECK(ordered({failover("a", "b"), failover("d", "b"), failover("c", "b")}) == "a>b ");
   CHECK(ordered({failover("a", "nobody"), failover("nobody", "a")}) == "");
+}
+
+TEST_CASE("one order at a time goes from one node to another, whichever instances of theirs") {
+  instances there;
+  for (auto id : {"a0", "a1", "b0", "b1"})
+    there.add(id, 4, 4, 1000, std::string{id[0]});
+  auto ordered = [&](std::vector<planned_move> plan, const move_pairs& under_way = {}) {
+    std::string text;
+    for (const auto& move : moves_to_order(std::move(plan), there.view, under_way))
+      text += move.from + ">" + move.to + " ";
+    return text;
+  };
+  CHECK(ordered({failover("a0", "b0"), failover("a1", "b1")}) == "a0>b0 ");
+  CHECK(ordered({failover("a1", "b1")}, {{"a0", "b0"}}) == "");
+  CHECK(ordered({failover("b1", "a1")}, {{"a0", "b0"}}) == "b1>a1 ");             // the other way
+  CHECK(ordered({failover("a0", "a1"), failover("a1", "a0")}) == "a0>a1 a1>a0 "); // no link
+  CHECK(ordered({failover("a1", "b1")}, {{"gone", "b0"}}) == "a1>b1 ");
 }
