@@ -43,7 +43,9 @@ cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_confi
     [this](store_statuses_msg& msg) { on_statuses(msg); },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
-    [this](const inspect_msg&) { return on_inspect(); },
+    [this](const claim_lease_msg& msg) { return on_claim_lease(msg); },
+    [this](const release_lease_msg& msg) { lease.release(msg.term); },
+    [this](const inspect_msg& msg) { return on_inspect(msg); },
     [this](const stat_msg&) { return on_stat(); },
     [this](tick_atom) { on_tick(); },
   };
@@ -303,8 +305,34 @@ instance_state cms_state::shown_state(const instance_view& x) const {
   return x.has_status && !x.foreign() ? instance_state::draining : x.state;
 }
 
-inspected_msg cms_state::on_inspect() {
+lease_msg cms_state::on_claim_lease(const claim_lease_msg& msg) {
+  auto now = self->clock().now();
+  auto before = lease.leader(now);
+  lease_msg told{lease.claim(msg.claim, now, now_ms())};
+  if (auto after = lease.leader(now); after && after != before)
+    log::cms.info("leader", "{} leads the reschedulers", to_string(after));
+  return told;
+}
+
+inspected_msg cms_state::leaders() {
   using nlohmann::json;
+  auto now = self->clock().now();
+  auto leader = lease.leader(now);
+  json found = json::object();
+  if (leader)
+    found["rescheduler"] = {
+      {"node", leader.leader.node},
+      {"incarnation", leader.leader.incarnation},
+      {"term", leader.number},
+      {"lease_left_ms",
+       std::chrono::duration_cast<std::chrono::milliseconds>(lease.left(now)).count()}};
+  return {found.dump(-1, ' ', false, json::error_handler_t::replace)};
+}
+
+inspected_msg cms_state::on_inspect(const inspect_msg& msg) {
+  using nlohmann::json;
+  if (msg.subject == "leaders")
+    return leaders();
   json instances = json::array();
   for (const auto& [id, x] : view.instances()) {
     const auto& status = x.status;
@@ -330,8 +358,11 @@ inspected_msg cms_state::on_inspect() {
        {"migrations",
         {{"in", status.num_migrate_in_reqs},
          {"out", status.num_migrate_out_reqs},
-         {"slots",
-          std::max(0, status.num_available_migrate_in_slots + status.num_migrate_in_reqs)}}},
+         {"slots", std::max(0, status.num_available_migrate_in_slots + status.num_migrate_in_reqs)},
+         {"out_slots",
+          std::max(0, status.num_available_migrate_out_slots + status.num_migrate_out_reqs)},
+         {"free_in", std::max(0, status.num_available_migrate_in_slots)},
+         {"free_out", std::max(0, status.num_available_migrate_out_slots)}}},
        {"status_age_ms", age}});
   }
   return {instances.dump(-1, ' ', false, json::error_handler_t::replace)};
@@ -345,7 +376,8 @@ actor_stats_msg cms_state::on_stat() {
     {"view_version", static_cast<std::int64_t>(view.version())},
     {"foreign",
      std::ranges::count_if(view.instances(), [](const auto& x) { return x.second.foreign(); })},
-    {"store_reachable", store == store_news::reachable}};
+    {"store_reachable", store == store_news::reachable},
+    {"leader_term", static_cast<std::int64_t>(lease.leader(self->clock().now()).number)}};
   return {{std::move(line)}};
 }
 

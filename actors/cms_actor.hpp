@@ -49,7 +49,9 @@ struct cms_state {
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_tick();
-  inspected_msg on_inspect();
+  lease_msg on_claim_lease(const claim_lease_msg& msg);
+  inspected_msg on_inspect(const inspect_msg& msg);
+  inspected_msg leaders();
   actor_stats_msg on_stat();
 
   /// A node's word that it speaks for an engine behind HTTP.
@@ -98,6 +100,7 @@ struct cms_state {
   std::map<caf::actor_addr, subscribe_view_msg> listeners;
   std::map<instance_id, instance_status> held_back; ///< what paced listeners were not told yet
   bool flush_pending = false;
+  leader_lease lease; ///< of RESCHEDULERs, should they ask us
 };
 
 cms_actor::behavior_type make_cms(cms_state::pointer self, cms_actor_config config);

@@ -98,7 +98,8 @@ caf::result<inspected_msg> console_state::on_inspect(const inspect_msg& msg) {
 caf::result<inspected_msg> console_state::cluster() {
   json listed = json::array();
   json leaders = json::object();
-  std::vector<cms_actor> views;
+  std::vector<cms_actor> views, keepers; // of the lease: the first, as RESCHEDULERs take it
+  bool reschedules = false;
   for (const auto& [name, card] : nodes) {
     json instances = json::array();
     for (const auto& instance : card.instances)
@@ -114,13 +115,31 @@ caf::result<inspected_msg> console_state::cluster() {
       leaders["scheduler"] = name;
     if (!card.cms.empty() && (views.empty() || name == config.life.node))
       views.assign(1, card.cms.front());
+    if (!card.cms.empty() && keepers.empty())
+      keepers.assign(1, card.cms.front());
+    reschedules = reschedules || std::ranges::count(card.self.roles, "rescheduler") > 0;
   }
+  if (!reschedules)
+    keepers.clear();
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<inspected_msg>(
     self, views, inspect_msg{"cluster", {}}, patience,
-    [promise, listed, leaders](std::vector<inspected_msg> answers) mutable {
+    [this, promise, listed, leaders, keepers](std::vector<inspected_msg> answers) mutable {
       json instances = answers.empty() ? json::array() : parsed(answers.front().json);
-      promise.deliver(text({{"nodes", listed}, {"instances", instances}, {"leaders", leaders}}));
+      ask_all<inspected_msg>(
+        self, keepers, inspect_msg{"leaders", {}}, patience,
+        [promise, listed, leaders, instances](std::vector<inspected_msg> more) mutable {
+          json terms = json::object();
+          for (const auto& answer : more) {
+            auto found = parsed(answer.json);
+            for (const auto& [role, leader] : found.items()) {
+              leaders[role] = leader.at("node");
+              terms[role] = leader;
+            }
+          }
+          promise.deliver(text(
+            {{"nodes", listed}, {"instances", instances}, {"leaders", leaders}, {"terms", terms}}));
+        });
     });
   return promise;
 }

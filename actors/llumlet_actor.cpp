@@ -23,6 +23,10 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
         config.life, config.metadata.instance_id, config.knobs.status_min_interval},
       std::move(made), llumlet_actor{self});
   }
+  if (!config.counters)
+    config.counters = std::make_shared<node_counters>();
+  slots = {config.migration.out_slots, config.migration.per_link};
+  history = {config.migration.cool_down, config.migration.moves_max};
   auto name = std::hash<std::string>{}(config.life.node + "/" + config.metadata.instance_id);
   chance.seed(config.handover_seed ^ name ^ config.life.incarnation);
   self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
@@ -36,6 +40,7 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
         self->send(engine, std::move(msg));
     },
     [this](migrate_msg& msg) { return on_migrate(msg); },
+    [this](const leader_msg& msg) { fence.heard(msg.term); },
     [this](const drain_msg& msg) { return on_drain(msg); },
     [this](handover::accept& msg) { to_departure(msg); },
     [this](handover::reject& msg) { to_departure(msg); },
@@ -65,6 +70,14 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
     [this](const stat_msg&) { return on_stat(); },
     [this](tick_atom) { on_tick(); },
   };
+}
+
+/// What our hand-overs were is not under way any more.
+llumlet_state::~llumlet_state() {
+  if (!config.counters)
+    return;
+  config.counters->departing.fetch_sub(counted_out, std::memory_order_relaxed);
+  config.counters->arriving.fetch_sub(counted_in, std::memory_order_relaxed);
 }
 
 /// A message for an earlier incarnation of the instance is not for us.
@@ -194,7 +207,8 @@ caf::result<actor_stats_msg> llumlet_state::on_stat() {
     {"listeners", static_cast<std::int64_t>(listeners.size())},
     {"departing", static_cast<std::int64_t>(departures.size())},
     {"arriving", static_cast<std::int64_t>(arrivals.size())},
-    {"handovers_kept", static_cast<std::int64_t>(settled.size())}};
+    {"handovers_kept", static_cast<std::int64_t>(settled.size())},
+    {"leader_term", static_cast<std::int64_t>(fence.latest().number)}};
   if (!engine)
     return actor_stats_msg{{std::move(mine)}};
   auto promise = self->make_response_promise<actor_stats_msg>();

@@ -4,15 +4,19 @@
 #include "actors/measured.hpp"
 #include "actors/protocol/migration_messages.hpp"
 #include "config/cluster_config.hpp"
+#include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/recent_waiting.hpp"
 #include "runtime/engine/engine.hpp"
 #include "runtime/migration/ended_handovers.hpp"
 #include "runtime/migration/move_admission.hpp"
+#include "runtime/migration/move_history.hpp"
+#include "runtime/migration/move_slots.hpp"
 
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 
 namespace llumnix {
@@ -29,6 +33,7 @@ struct llumlet_actor_config {
   migration_config migration{};
   std::shared_ptr<kv_transport> transport{}; ///< null: KV is not copied, but computed anew
   std::uint64_t handover_seed = 0;           ///< of hand-over ids; drawn by chance in production
+  std::shared_ptr<node_counters> counters{}; ///< null: its own
 };
 
 /// LLUMLET: speaks for one engine instance. Gates what comes in, passes it to its ENGINE (its
@@ -38,6 +43,7 @@ struct llumlet_actor_config {
 /// that an engine nobody checks any more grows stale.
 struct llumlet_state {
   llumlet_state() = default;
+  ~llumlet_state();
   static inline const char* name = "llumlet";
   using pointer = role_pointer<llumlet_actor, llumlet_state>;
 
@@ -64,6 +70,8 @@ struct llumlet_state {
     stream_ref stream;
     stream_owner to;
     std::string policy;
+    bool by_load = false;
+    std::optional<std::uint32_t> moves{}; ///< by load, this one included; none: it never began
     move_path path = move_path::kv;
     time_point due{};      ///< it has left the queue by then, or nobody waits for it any more
     departure_actor actor; ///< null while it waits
@@ -72,6 +80,7 @@ struct llumlet_state {
     stream_ref stream;
     stream_owner source;
     arrival_actor actor;
+    std::uint32_t moves = 0; ///< by load, so far
   };
   /// A `migrate_msg` that is not answered yet.
   struct move_order {
@@ -80,12 +89,15 @@ struct llumlet_state {
     std::size_t open = 0;
   };
   caf::result<moves_msg> on_migrate(migrate_msg& msg);
+  void tell_stale(const migrate_msg& msg, const std::string& why);
+  request_lists movable(const migrate_msg& msg, const listed_msg& listed);
   void on_listed(std::uint64_t order, const migrate_msg& msg, const listed_msg& listed);
   void queue_departures(
     std::uint64_t order, const migrate_msg& msg, const std::vector<stream_ref>& streams);
   void start_departures();
   void start(departure next);
   void on_departed(departed_msg& msg);
+  void count(const move_result& result);
   void settle(std::uint64_t order, move_result result);
   void on_offer(handover::offer& msg);
   arrival_facts facts_for(const handover::offer& offer) const;
@@ -127,6 +139,11 @@ struct llumlet_state {
   bool draining = false;
   std::uint32_t slot_changes = 0; ///< beside what ENGINE counts as changes of the status
   std::map<handover_id, departure> departures;
+  move_slots slots; ///< taken by `departures`
+  move_history history;
+  leader_fence fence;
+  std::uint32_t counted_out = 0; ///< of `departures` and `arrivals`, by our process's gauges
+  std::uint32_t counted_in = 0;
   std::deque<departure> queued; ///< at most `queued_max`
   static constexpr std::size_t queued_max = 16384;
   std::map<handover_id, arrival> arrivals; ///< those that take a slot

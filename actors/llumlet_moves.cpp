@@ -4,6 +4,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/base/overloaded.hpp"
 #include "runtime/migration/move_ladder.hpp"
+#include "runtime/migration/move_limits.hpp"
 
 #include <algorithm>
 
@@ -43,7 +44,15 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
     return all_refused("its engine is behind HTTP: requests there are replayed, not moved");
   if (msg.to == own())
     return all_refused("it is there already");
-  if (msg.rescheduled && draining)
+  if (!fence.admit(msg.term)) {
+    auto why = "the order is stale: " + to_string(msg.term) + " gave it, and "
+               + to_string(fence.latest()) + " leads";
+    tell_stale(msg, why);
+    auto answer = all_refused(why);
+    answer.overtaken_by = fence.latest();
+    return answer;
+  }
+  if (msg.rescheduled() && draining)
     return all_refused("it is being drained: whoever does that moves its requests");
   if (config.migration.out_slots == 0)
     return all_refused("migration.out_slots is 0: nothing leaves this instance");
@@ -66,14 +75,55 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
   return promise;
 }
 
+/// People should know: two RESCHEDULERs were at work, or one was held up.
+void llumlet_state::tell_stale(const migrate_msg& msg, const std::string& why) {
+  config.counters->orders_stale.fetch_add(1, std::memory_order_relaxed);
+  log::llumlet.warn(
+    "stale-order", "{} to {} by {} is refused: {}", config.metadata.instance_id, msg.to.instance,
+    msg.policy, why);
+  event_msg event{
+    config.wall.at(self->clock().now()),
+    "order_refused",
+    {{"instance", config.metadata.instance_id},
+     {"to", msg.to.instance},
+     {"policy", msg.policy},
+     {"leader", msg.term.leader.node},
+     {"term", std::to_string(msg.term.number)},
+     {"reason", why}}};
+  for (const auto& [node, card] : peers)
+    if (!card.console.empty())
+      self->send(card.console.front(), event);
+}
+
+/// What there is to choose from; by load, those moved lately or often stay.
+request_lists llumlet_state::movable(const migrate_msg& msg, const listed_msg& listed) {
+  auto here = listed.streams;
+  for (const auto& [id, leaving] : departures)
+    here.push_back(leaving.stream);
+  history.keep_only(std::move(here));
+  auto lists = listed.lists;
+  if (!msg.by_load)
+    return lists;
+  auto now = self->clock().now();
+  for (auto* list : {&lists.running, &lists.waiting})
+    if (*list)
+      std::erase_if(**list, [&](const listed_request& x) {
+        return !history.may_move(listed.streams.at(std::stoul(x.id)), now);
+      });
+  return lists;
+}
+
 void llumlet_state::on_listed(
   std::uint64_t order, const migrate_msg& msg, const listed_msg& listed) {
-  auto chosen = select_requests(msg.selection, listed.lists, listed.kv_capacity_tokens);
+  auto lists = movable(msg, listed);
+  auto chosen = select_requests(msg.selection, lists, listed.kv_capacity_tokens);
   if (!chosen) {
     orders[order].open = 1;
     settle(order, refused_move({}, own(), msg.to, msg.policy, chosen.error().context));
     return;
   }
+  if (msg.by_load && msg.selection.rule == selection_rule::tokens)
+    keep_within(msg.selection.value, *chosen, lists);
   std::vector<stream_ref> streams;
   for (const auto& place : *chosen)
     streams.push_back(listed.streams.at(std::stoul(place)));
@@ -105,18 +155,24 @@ void llumlet_state::queue_departures(
     else if (under_way(stream))
       settle(order, refused_move(stream, own(), msg.to, msg.policy, "it is on its way already"));
     else
-      queued.push_back({order, stream, msg.to, msg.policy, path, due, {}});
+      queued.push_back(
+        {order, stream, msg.to, msg.policy, msg.by_load, std::nullopt, path, due, {}});
   start_departures();
 }
 
 void llumlet_state::start_departures() {
-  while (!queued.empty() && departures.size() < config.migration.out_slots) {
-    auto next = std::move(queued.front());
-    queued.pop_front();
-    if (self->clock().now() < next.due)
-      start(std::move(next));
+  for (auto next = queued.begin(); next != queued.end() && slots.any_free();) {
+    bool late = self->clock().now() >= next->due;
+    if (!late && !slots.free_to(next->to.life.node)) {
+      ++next;
+      continue;
+    }
+    auto leaving = std::move(*next);
+    next = queued.erase(next);
+    if (late)
+      refuse(leaving, "no slot was free in time");
     else
-      refuse(next, "no slot was free in time");
+      start(std::move(leaving));
   }
 }
 
@@ -131,6 +187,8 @@ void llumlet_state::start(departure next) {
     return refuse(
       next, destination ? "its stream's gateway is not connected"
                         : next.to.instance + " is not connected");
+  if (!next.moves)
+    next.moves = history.begin(next.stream, next.by_load, self->clock().now());
   handover_id id{chance(), chance()};
   departure_actor_config settings;
   settings.limits.offer_limit = config.migration.offer_timeout;
@@ -143,6 +201,7 @@ void llumlet_state::start(departure next) {
   settings.plan.destination = next.to;
   settings.plan.path = next.path;
   settings.plan.geometry = geometry;
+  settings.plan.moves = *next.moves;
   if (next.path == move_path::kv) {
     settings.plan.kv_address = kv->address();
     settings.kv = kv;
@@ -153,6 +212,7 @@ void llumlet_state::start(departure next) {
   settings.destination = destination;
   settings.hub = hub;
   next.actor = self->spawn<caf::linked>(make_departure, std::move(settings));
+  slots.take(next.to.life.node);
   departures.emplace(id, std::move(next));
   slots_changed();
 }
@@ -163,6 +223,7 @@ void llumlet_state::on_departed(departed_msg& msg) {
     return;
   auto leaving = std::move(found->second);
   departures.erase(found);
+  slots.give_back(leaving.to.life.node);
   ended.remember({{msg.id, leaving.stream, msg.result.epoch}, false}, self->clock().now());
   if (auto path = next_path(leaving.path, msg.why.code)) {
     log::llumlet.info(
@@ -172,10 +233,23 @@ void llumlet_state::on_departed(departed_msg& msg) {
     leaving.actor = nullptr;
     queued.push_front(std::move(leaving));
   } else {
+    if (msg.result.outcome == "moved" || msg.result.outcome == "finished")
+      history.forget(leaving.stream);
+    count(msg.result);
     settle(leaving.order, std::move(msg.result));
   }
   start_departures();
   slots_changed();
+}
+
+void llumlet_state::count(const move_result& result) {
+  auto& counters = *config.counters;
+  auto* counter = result.outcome == "moved"     ? &counters.moves_out
+                  : result.outcome == "refused" ? &counters.moves_refused
+                  : result.outcome == "failed"  ? &counters.moves_failed
+                                                : nullptr;
+  if (counter)
+    counter->fetch_add(1, std::memory_order_relaxed);
 }
 
 /// One request of an order has moved or has not. Its gateway is told, for its record.
@@ -228,9 +302,10 @@ void llumlet_state::on_offer(handover::offer& msg) {
     settings.kv = kv;
   auto stream = msg.of.stream;
   auto from = msg.source;
+  auto moves = msg.moves;
   settings.offer = std::move(msg);
   auto actor = self->spawn<caf::linked>(make_arrival, std::move(settings));
-  arrivals.emplace(id, arrival{stream, from, actor});
+  arrivals.emplace(id, arrival{stream, from, actor, moves});
   slots_changed();
 }
 
@@ -252,6 +327,10 @@ void llumlet_state::on_arrived(const arrived_msg& msg) {
   const auto& id = msg.of.id;
   bool moved = msg.outcome == destination_outcome::moved;
   ended.remember({msg.of, moved && !msg.done}, self->clock().now());
+  if (auto came = arrivals.find(id); moved && came != arrivals.end()) {
+    config.counters->moves_in.fetch_add(1, std::memory_order_relaxed);
+    history.arrived(came->second.stream, came->second.moves, self->clock().now());
+  }
   if (msg.done) {
     settled.erase(id);
     arrivals.erase(id);
@@ -371,6 +450,12 @@ stream_hub_actor llumlet_state::hub_of(const stream_ref& stream) const {
 /// Everybody learns of it with the next status, which is now.
 void llumlet_state::slots_changed() {
   ++slot_changes;
+  auto out = static_cast<std::uint32_t>(departures.size());
+  auto in = static_cast<std::uint32_t>(arrivals.size());
+  config.counters->departing.fetch_add(
+    std::uint64_t{out} - std::exchange(counted_out, out), std::memory_order_relaxed);
+  config.counters->arriving.fetch_add(
+    std::uint64_t{in} - std::exchange(counted_in, in), std::memory_order_relaxed);
   publish();
 }
 

@@ -88,7 +88,8 @@ void add_serve_command(CLI::App& app, command_action& chosen) {
   command->add_option("--name", options->name, "what the node is called")->type_name("NAME");
   command
     ->add_option(
-      "--roles", options->roles, "what it does: gateway, scheduler, cms, console, llumlet")
+      "--roles", options->roles,
+      "what it does: gateway, scheduler, rescheduler, cms, console, llumlet")
     ->delimiter(',')
     ->allow_extra_args(false)
     ->type_name("ROLE,...");

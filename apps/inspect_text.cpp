@@ -190,8 +190,13 @@ std::string status_text(const admin_document& cluster, bool colours) {
        plain(at(each, "scheduling/running")), plain(at(each, "scheduling/waiting")),
        plain(at(each, "kv_blocks/used")), plain(at(each, "kv_blocks/total")),
        span(at(each, "status_age_ms")), plain(at(each, "engine"))});
-  return nodes.render(colours) + "\n"
-         + (instances.empty() ? "No instance is known\n" : instances.render(colours));
+  auto text = nodes.render(colours) + "\n"
+              + (instances.empty() ? "No instance is known\n" : instances.render(colours));
+  if (auto& leader = at(cluster, "terms/rescheduler"); leader.is_object())
+    text += fmt::format(
+      "\nThe rescheduler of {} leads, under term {}\n", plain(at(leader, "node")),
+      plain(at(leader, "term")));
+  return text;
 }
 
 std::string actors_text(const admin_document& actors, bool colours) {

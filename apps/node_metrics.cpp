@@ -117,6 +117,25 @@ void add_predictions(const node_counters& x, exposition& out) {
   out.histogram(name, R"(kind="tpot",side="early")", x.tpot_error.early);
 }
 
+void add_moves(const node_counters& x, exposition& out) {
+  out.gauge("llumnix_moves_departing", "Requests on their way to another instance.", x.departing);
+  out.gauge("llumnix_moves_arriving", "Requests on their way here.", x.arriving);
+  out.counter("llumnix_moves_out_total", "Requests that moved to another instance.", x.moves_out);
+  out.counter("llumnix_moves_in_total", "Requests that moved here.", x.moves_in);
+  out.counter(
+    "llumnix_moves_refused_total", "Moves that the destination did not take.", x.moves_refused);
+  out.counter(
+    "llumnix_moves_failed_total", "Moves given up after a part was done; the request ran on.",
+    x.moves_failed);
+  out.counter(
+    "llumnix_stale_orders_total", "Orders refused: their rescheduler leads no more.",
+    x.orders_stale);
+  out.gauge("llumnix_rescheduler_leader", "1 while this node's rescheduler leads.", x.leads);
+  out.gauge(
+    "llumnix_rescheduler_term", "Term under which it leads; 0 while it does not.", x.leader_term);
+  out.counter("llumnix_rescheduler_orders_total", "Orders it gave to instances.", x.move_orders);
+}
+
 void add_mirror(const redis_metrics& x, exposition& out) {
   out.gauge(
     "llumnix_redis_connected", "1 while the Redis that mirrors the CMS answers.",
@@ -173,6 +192,7 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
   out.counter("llumnix_peers_lost_total", "Node lives that ended while linked.", x.peers_lost);
   out.counter("llumnix_statuses_total", "Instance statuses taken into the view.", x.statuses);
   out.counter("llumnix_actor_restarts_total", "Actors started again after a crash.", x.restarts);
+  add_moves(x, out);
   add_predictions(x, out);
   if (mirror)
     add_mirror(*mirror, out);

@@ -343,8 +343,8 @@ result<void> running_node::add_roles(node_actor_config& node) {
        scheduler_probes_},
       [this](deciding_actor actor) { scheduler_desk_.attach(std::move(actor)); }));
   if (has("rescheduler"))
-    node.roles.push_back(
-      rescheduler_role({life_, config_.rescheduler, config_.scheduler, wall_, profile_}));
+    node.roles.push_back(rescheduler_role(
+      {life_, config_.rescheduler, config_.scheduler, wall_, profile_, counters_}));
   if (has("gateway")) {
     for (std::uint32_t i = 0; i < http_->loops(); ++i) {
       stream_ref self{life_.node, life_.incarnation, i, 0};
@@ -397,6 +397,7 @@ void running_node::add_engines(node_actor_config& node) {
       config_.migration,
       transport_};
     llumlet.handover_seed = drawn_by_chance();
+    llumlet.counters = counters_;
     node.roles.push_back(llumlet_role(std::move(llumlet), "modeled " + config_.engine.latency));
   }
 }

@@ -182,6 +182,7 @@ struct rescheduler_config {
   double select_value = 1024;
   double load_balance_threshold = 0.7;        ///< least difference of load that a move is worth
   std::string load_balance_scope = "cluster"; ///< cluster, unit
+  milliseconds lease{3000};                   ///< of the one that leads; the same on every node
 };
 
 /// The agent beside an engine.
@@ -196,6 +197,9 @@ struct llumlet_config {
 struct migration_config {
   std::uint32_t out_slots = 4;        ///< requests that may leave an instance at a time
   std::uint32_t in_slots = 4;         ///< requests that may arrive at an instance at a time
+  std::uint32_t per_link = 4;         ///< requests that may leave it for the same node at a time
+  milliseconds cool_down{2000};       ///< a request that has just moved is not moved by load
+  std::uint32_t moves_max = 5;        ///< times that a request is moved by load
   std::uint32_t rounds_max = 8;       ///< copies while the request runs on, before it is let be
   std::uint32_t headroom_tokens = 64; ///< room reserved for what is generated meanwhile
   milliseconds offer_timeout{1000};   ///< for the destination's answer

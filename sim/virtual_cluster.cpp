@@ -126,7 +126,7 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
     node.roles.push_back(scheduler_role({x.id, config_.scheduler, {}, false, profile_}));
   if (has("rescheduler"))
     node.roles.push_back(
-      rescheduler_role({x.id, config_.rescheduler, config_.scheduler, {}, profile_}));
+      rescheduler_role({x.id, config_.rescheduler, config_.scheduler, {}, profile_, x.counters}));
   if (has("gateway")) {
     stream_ref self{name, x.id.incarnation, 0, 0};
     auto both = std::make_shared<loop_and_streams>(system, config_.gateway, self, words_);
@@ -165,6 +165,7 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
         config_.migration,
         options.kv_transport ? std::shared_ptr<kv_transport>{kv_network_.make_transport()}
                              : nullptr};
+      llumlet.counters = x.counters;
       node.roles.push_back(
         behind_faults(llumlet_role(std::move(llumlet), "modeled"), faults_, system));
     }

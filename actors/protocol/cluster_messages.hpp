@@ -3,6 +3,7 @@
 #include "actors/protocol/interfaces.hpp"
 #include "actors/protocol/serving_inspect.hpp"
 #include "runtime/cluster/cluster_view.hpp"
+#include "runtime/cluster/leader_lease.hpp"
 
 namespace llumnix {
 
@@ -219,6 +220,48 @@ struct listening_msg {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, listening_msg& x) {
   return f(caf::meta::type_name("listening_msg"), x.address);
+}
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, leader_term& x) {
+  return f(caf::meta::type_name("leader_term"), x.number, x.leader);
+}
+
+/// RESCHEDULER would lead, or lead on (to the CMS that keeps the lease: of the first node, by name,
+/// that has one). Answered with `lease_msg`.
+struct claim_lease_msg {
+  lease_claim claim;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, claim_lease_msg& x) {
+  return f(
+    caf::meta::type_name("claim_lease_msg"), x.claim.by, x.claim.holds, x.claim.seen,
+    x.claim.length);
+}
+struct lease_msg {
+  lease_answer answer;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, lease_msg& x) {
+  return f(caf::meta::type_name("lease_msg"), x.answer.leader, x.answer.wait);
+}
+
+/// It stops in order: another may lead at once.
+struct release_lease_msg {
+  leader_term term;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, release_lease_msg& x) {
+  return f(caf::meta::type_name("release_lease_msg"), x.term);
+}
+
+/// RESCHEDULER leads: orders of earlier terms are stale from now on (to every LLUMLET).
+struct leader_msg {
+  leader_term term;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, leader_msg& x) {
+  return f(caf::meta::type_name("leader_msg"), x.term);
 }
 
 struct stop_node_msg {};

@@ -11,6 +11,7 @@ struct actor_stats_msg;
 struct arrival_event_msg;
 struct arrival_order_msg;
 struct arrived_msg;
+struct claim_lease_msg;
 struct departed_msg;
 struct departure_event_msg;
 struct departure_order_msg;
@@ -29,6 +30,8 @@ struct inspect_msg;
 struct inspected_msg;
 struct kv_changes_msg;
 struct kv_heard_msg;
+struct leader_msg;
+struct lease_msg;
 struct list_requests_msg;
 struct listed_msg;
 struct listening_msg;
@@ -47,6 +50,7 @@ struct placements_msg;
 struct prefixes_msg;
 struct refused_msg;
 struct remote_choice_msg;
+struct release_lease_msg;
 struct release_msg;
 struct role_changes_msg;
 struct stat_msg;
@@ -90,6 +94,7 @@ using start_atom = caf::atom_constant<caf::atom("start")>;
 using flush_atom = caf::atom_constant<caf::atom("flush")>;
 using dial_atom = caf::atom_constant<caf::atom("dial")>;
 using metadata_atom = caf::atom_constant<caf::atom("metadata")>;
+using lease_atom = caf::atom_constant<caf::atom("lease")>;
 using statuses_atom = caf::atom_constant<caf::atom("statuses")>;
 
 /// Hears which nodes come and go, its own included. NODE tells its local actors.
@@ -154,10 +159,13 @@ using scheduler_actor = caf::typed_actor<
   caf::reacts_to<view_change_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>>;
 
-/// RESCHEDULER: has running requests moved to where they run best, by one view.
+/// RESCHEDULER: has running requests moved to where they run best, by one view. Of several one
+/// leads.
 using rescheduler_actor = caf::typed_actor<
   caf::reacts_to<view_change_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
-  caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
+  // Time to plan; to claim the lease.
+  caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>,
+  caf::reacts_to<lease_atom>>;
 
 /// CMS: this process's replica of what instances there are and how loaded they are.
 using cms_actor = caf::typed_actor<
@@ -168,7 +176,9 @@ using cms_actor = caf::typed_actor<
   // A reading of the store is due; what it found.
   caf::reacts_to<metadata_atom>, caf::reacts_to<statuses_atom>, caf::reacts_to<store_metadata_msg>,
   caf::reacts_to<store_statuses_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
-  // The view, for inspection.
+  // Who leads RESCHEDULERs; one stops leading.
+  caf::replies_to<claim_lease_msg>::with<lease_msg>, caf::reacts_to<release_lease_msg>,
+  // The view, for inspection; who leads (`leaders`).
   caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
 
@@ -204,6 +214,8 @@ using llumlet_actor = caf::typed_actor<
   caf::reacts_to<watch_kv_msg>, caf::reacts_to<kv_heard_msg>,
   // Let requests go to another instance; answered when each has moved or not.
   caf::replies_to<migrate_msg>::with<moves_msg>,
+  // Who leads RESCHEDULERs now.
+  caf::reacts_to<leader_msg>,
   // Take no new work, or take it again.
   caf::replies_to<drain_msg>::with<draining_msg>,
   // The words of hand-overs, as their source...

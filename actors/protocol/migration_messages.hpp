@@ -48,17 +48,22 @@ struct migrate_msg {
   stream_owner to;
   std::vector<stream_ref> requests; ///< these; empty: as `selection` says
   request_selection selection;
-  std::string policy;       ///< who wants it, for people
-  bool rescheduled = false; ///< RESCHEDULER's wish: refused where somebody drains the instance
+  std::string policy;   ///< who wants it, for people
+  leader_term term;     ///< of the RESCHEDULER that wants it; number 0: an operator or a drain does
+  bool by_load = false; ///< requests moved lately, or often, stay
+
+  /// Refused where somebody drains the instance, and once a later leader is known of.
+  bool rescheduled() const { return static_cast<bool>(term); }
 };
 
 /// One for each request chosen; none: nothing fitted the selection.
 struct moves_msg {
   std::vector<move_result> moves;
+  leader_term overtaken_by{}; ///< the order was stale: of the later leader; else number 0
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, moves_msg& x) {
-  return f(caf::meta::type_name("moves_msg"), x.moves);
+  return f(caf::meta::type_name("moves_msg"), x.moves, x.overtaken_by);
 }
 
 /// A request has moved, or has not (source LLUMLET to GATEWAY, for the flight record).
@@ -209,7 +214,8 @@ typename Inspector::result_type inspect(Inspector& f, request_selection& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, migrate_msg& x) {
   return f(
-    caf::meta::type_name("migrate_msg"), x.to, x.requests, x.selection, x.policy, x.rescheduled);
+    caf::meta::type_name("migrate_msg"), x.to, x.requests, x.selection, x.policy, x.term,
+    x.by_load);
 }
 
 namespace handover {
@@ -222,7 +228,7 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, offer& x) {
   return f(
     caf::meta::type_name("offer"), x.of, x.source, x.destination, x.request, x.path, x.geometry,
-    x.kv_address, x.lease);
+    x.kv_address, x.lease, x.moves);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, accept& x) {

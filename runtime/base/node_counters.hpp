@@ -46,6 +46,18 @@ struct node_counters {
   std::atomic<std::uint64_t> peers_lost{0};    ///< node lives that ended while linked
   std::atomic<std::uint64_t> statuses{0};      ///< statuses taken into the view
   std::atomic<std::uint64_t> restarts{0};      ///< actors started again
+  // Live migration, as LLUMLETs of this process see it.
+  std::atomic<std::uint64_t> departing{0};     ///< gauge: requests on their way out now
+  std::atomic<std::uint64_t> arriving{0};      ///< gauge: and in
+  std::atomic<std::uint64_t> moves_out{0};     ///< requests that moved away
+  std::atomic<std::uint64_t> moves_in{0};      ///< that came
+  std::atomic<std::uint64_t> moves_refused{0}; ///< that a destination did not take
+  std::atomic<std::uint64_t> moves_failed{0};  ///< that did not move though it was tried
+  std::atomic<std::uint64_t> orders_stale{0};  ///< refused: of a RESCHEDULER that leads no more
+  // RESCHEDULER.
+  std::atomic<std::uint64_t> leads{0};       ///< gauge: 1 while ours leads
+  std::atomic<std::uint64_t> leader_term{0}; ///< gauge: its term, while it does
+  std::atomic<std::uint64_t> move_orders{0}; ///< given to LLUMLETs
   std::atomic<std::uint32_t> longest_request{
     0}; ///< gauge: tokens the roomiest known instance can hold; 0: unknown
   // Of requests that stayed where they were sent, where a prediction was made; GATEWAY writes.

@@ -35,6 +35,15 @@ TEST_CASE("status shows nodes and instances, and a dash for what is not known") 
        "-\n");
 }
 
+TEST_CASE("status says who leads the reschedulers") {
+  auto text = status_text(
+    admin_document::parse(
+      R"({"nodes":[],"instances":[],"leaders":{"rescheduler":"r1"},
+      "terms":{"rescheduler":{"node":"r1","incarnation":2,"term":1764200000123}}})"),
+    false);
+  CHECK(text.ends_with("\nThe rescheduler of r1 leads, under term 1764200000123\n"));
+}
+
 TEST_CASE("empty lists are said in words") {
   CHECK(
     requests_text(admin_document::parse(R"({"requests":[]})"), false) == "No request is running\n");

@@ -49,6 +49,29 @@ TEST_CASE("errors of predictions are told by what was predicted and by the side 
   CHECK(lines_with(text, R"(kind="tpot",side="early")") == 0);
 }
 
+TEST_CASE("moves are counted, and who leads shows") {
+  node_counters counters;
+  counters.departing = 2;
+  counters.arriving = 1;
+  counters.moves_out = 3;
+  counters.moves_in = 4;
+  counters.moves_refused = 5;
+  counters.moves_failed = 6;
+  counters.orders_stale = 7;
+  counters.leads = 1;
+  counters.leader_term = 1'764'200'000'123;
+  counters.move_orders = 9;
+  auto text = node_metrics_text(counters, nullptr, 1);
+  for (auto line :
+       {"llumnix_moves_departing 2", "llumnix_moves_arriving 1", "llumnix_moves_out_total 3",
+        "llumnix_moves_in_total 4", "llumnix_moves_refused_total 5", "llumnix_moves_failed_total 6",
+        "llumnix_stale_orders_total 7", "llumnix_rescheduler_leader 1",
+        "llumnix_rescheduler_term 1764200000123", "llumnix_rescheduler_orders_total 9"}) {
+    CAPTURE(line);
+    CHECK(has(text, line));
+  }
+}
+
 TEST_CASE("gauges of an instance come with its status and go with it") {
   scheduler_probes probes;
   CHECK(scheduler_metrics_text(probes).find("instance_cms_") == std::string::npos);

@@ -4,10 +4,11 @@ import asyncio
 import json
 import subprocess
 import tempfile
+import time
 import unittest
 
 import modeled
-from cluster import PROGRAM, Cluster, ClusterTest, Stream, chat_body, free_port, until_async
+from cluster import PROGRAM, Cluster, ClusterTest, Stream, chat_body, free_port, until, until_async
 
 REQUEST_STATES = {"queued", "prefilling", "running", "moving", "replaying"}
 
@@ -45,6 +46,20 @@ class Commands(ClusterTest):
         self.assertEqual(code, 0)
         self.assertIn("engine-1", out)
         self.assertNotIn("\x1b", out)  # no colour in a pipe
+
+    def test_who_leads(self):
+        until(lambda: "rescheduler" in self.document("status")["leaders"], 20, "somebody leads the reschedulers")
+        status = self.document("status")
+        self.assertEqual(status["leaders"]["rescheduler"], "head")
+        leader = status["terms"]["rescheduler"]
+        self.assertEqual((leader["node"], leader["incarnation"]), ("head", 1))
+        now = time.time() * 1000
+        self.assertTrue(now - 600_000 < leader["term"] <= now, leader)  # the wall time, in milliseconds
+        for each in status["instances"]:
+            moves = each["migrations"]
+            self.assertEqual((moves["out_slots"], moves["free_in"], moves["free_out"]), (4, 4, 4))
+        _, out, _ = self.cluster.command("status")
+        self.assertIn(f"The rescheduler of head leads, under term {leader['term']}", out)
 
     def test_requests_and_why(self):
         asyncio.run(self.look_at_a_running_request())

@@ -2,6 +2,7 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/console_messages.hpp"
 #include "actors/protocol/kv_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "actors/protocol/type_ids.hpp"
 
@@ -52,6 +53,30 @@ inference_request some_request() {
 }
 
 } // namespace
+
+TEST_CASE("what leaders say survives the wire") {
+  registered config;
+  caf::actor_system system{config};
+  leader_term term{7, {"head", 3}};
+  auto claim = over_the_wire(system, claim_lease_msg{{{"head", 3}, 7, 9, std::chrono::seconds{3}}});
+  CHECK(claim.claim.by == term.leader);
+  CHECK(claim.claim.holds == 7);
+  CHECK(claim.claim.seen == 9);
+  CHECK(claim.claim.length == std::chrono::seconds{3});
+  auto answer = over_the_wire(system, lease_msg{{term, std::chrono::milliseconds{5}}});
+  CHECK(answer.answer.leader == term);
+  CHECK(answer.answer.wait == std::chrono::milliseconds{5});
+  CHECK(over_the_wire(system, release_lease_msg{term}).term == term);
+  CHECK(over_the_wire(system, leader_msg{term}).term == term);
+  migrate_msg order{{{"engine-0", 5}, "engine-0"}, {}, {}, "neutral_load", term, true};
+  CHECK(over_the_wire(system, order).term == term);
+  CHECK(over_the_wire(system, order).by_load);
+  CHECK(over_the_wire(system, moves_msg{{}, term}).overtaken_by == term);
+  handover::offer offer;
+  offer.request = some_request();
+  offer.moves = 4;
+  CHECK(over_the_wire(system, offer).moves == 4);
+}
 
 TEST_CASE("every message survives the wire") {
   registered config;
