@@ -122,3 +122,73 @@ TEST_CASE("whatever becomes of a word of a hand-over, the stream is exact and no
   CHECK(moved > 0);
   MESSAGE(seed, " cases, ", moved, " moved; all was free after ", longest.count() / 1000000, " ms");
 }
+
+namespace {
+
+/// Something that happens the moment a word is said.
+struct blow {
+  const char* what;
+  void (*strike)(moving_scene& there, virtual_client& client, const instance_id& from);
+  bool client_stays;
+};
+
+void kill_and_restart(moving_scene& there, const std::string& node) {
+  there.kill(node);
+  there.start(node, node == "head" ? scene::head() : scene::engine());
+}
+
+void pause_for(moving_scene& there, const std::string& node, std::chrono::milliseconds time) {
+  there.pause(node);
+  there.run_for(time);
+  there.resume(node);
+}
+
+const blow blows[] = {
+  {"the source dies", [](auto& there, auto&, const auto& from) { kill_and_restart(there, from); },
+   true},
+  {"the destination dies",
+   [](auto& there, auto&, const auto& from) { kill_and_restart(there, there.other(from)); }, true},
+  {"the source stands still for a while",
+   [](auto& there, auto&, const auto& from) { pause_for(there, from, 3s); }, true},
+  {"the destination stands still for a while",
+   [](auto& there, auto&, const auto& from) { pause_for(there, there.other(from), 3s); }, true},
+  {"the owner of the stream stands still for a while",
+   [](auto& there, auto&, const auto&) { pause_for(there, "head", 1s); }, true},
+  {"the link between the two breaks",
+   [](auto& there, auto&, const auto& from) { there.reset(from, there.other(from)); }, true},
+  {"the source's link to the owner breaks",
+   [](auto& there, auto&, const auto& from) { there.reset(from, "head"); }, true},
+  {"the destination's link to the owner breaks",
+   [](auto& there, auto&, const auto& from) { there.reset(there.other(from), "head"); }, true},
+  {"the owner of the stream dies",
+   [](auto& there, auto&, const auto&) { kill_and_restart(there, "head"); }, false},
+  {"the client goes away", [](auto& there, auto& client, const auto&) { there.disconnect(client); },
+   false},
+};
+
+} // namespace
+
+TEST_CASE("whoever dies, stops or goes at whatever word, streams are exact and nothing is left") {
+  std::uint64_t seed = 1000;
+  for (const auto& blow : blows)
+    for (std::string word :
+         {"offer", "accept", "copy_progress", "prepared", "freeze_commit", "claim", "claim_answer",
+          "committed", "release"}) {
+      CAPTURE(blow.what);
+      CAPTURE(word);
+      CAPTURE(seed);
+      moving_scene there{++seed};
+      auto& client = there.running("r1", 250);
+      auto from = there.place_of("r1");
+      there.on_message({});
+      there.order(from, there.to(there.other(from), client));
+      REQUIRE(there.run_until([&] { return there.messages(word) > 0; }, 5s));
+      blow.strike(there, client, from);
+      if (blow.client_stays)
+        there.expect_exact("r1", client, 250);
+      REQUIRE(there.settle());
+      auto began = there.now();
+      CHECK(there.run_until([&] { return leftovers_of(there, 2) == leftovers{}; }, 20s));
+      MESSAGE(blow.what, " at ", word, ": ", (there.now() - began).count() / 1000000, " ms");
+    }
+}
