@@ -41,6 +41,8 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
     },
     [this](migrate_msg& msg) { return on_migrate(msg); },
     [this](const leader_msg& msg) { fence.heard(msg.term); },
+    [this](begin_moves_msg& msg) { return on_begin_moves(msg); },
+    [this](tick_atom, std::uint64_t order) { on_due(order); },
     [this](const drain_msg& msg) { return on_drain(msg); },
     [this](handover::accept& msg) { to_departure(msg); },
     [this](handover::reject& msg) { to_departure(msg); },

@@ -18,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 
 namespace llumnix {
 
@@ -63,6 +64,13 @@ struct llumlet_state {
   void on_abort(abort_msg& msg);
   draining_msg on_drain(const drain_msg& msg);
 
+  // llumlet_calls.cpp: what callers of the RPC service want.
+  struct move_order;
+  caf::result<moves_begun_msg> on_begin_moves(begin_moves_msg& msg);
+  void begin_moves(std::uint64_t order, const begin_moves_msg& msg, listed_msg& listed);
+  void on_due(std::uint64_t order);
+  void give_up_order(std::uint64_t order, error why);
+
   // llumlet_moves.cpp: requests that leave and arrive.
   /// A request on its way out, or waiting for a slot.
   struct departure {
@@ -75,6 +83,7 @@ struct llumlet_state {
     move_path path = move_path::kv;
     time_point due{};      ///< it has left the queue by then, or nobody waits for it any more
     departure_actor actor; ///< null while it waits
+    bool accepted = false; ///< the destination made room for it
   };
   struct arrival {
     stream_ref stream;
@@ -82,23 +91,38 @@ struct llumlet_state {
     arrival_actor actor;
     std::uint32_t moves = 0; ///< by load, so far
   };
-  /// A `migrate_msg` that is not answered yet.
+  /// A `migrate_msg` or `begin_moves_msg` some of whose requests have not moved yet.
   struct move_order {
-    caf::typed_response_promise<moves_msg> promise;
+    caf::typed_response_promise<moves_msg> promise; ///< of a `migrate_msg`
     std::vector<move_result> results;
     std::size_t open = 0;
+    // Of a `begin_moves_msg`.
+    caf::typed_response_promise<moves_begun_msg> begun{};
+    moves_begun so_far{};
+    bool by_call = false;
+    bool listing = false; ///< nothing is chosen yet
+    bool told = false;
+
+    void note_accepted();
+    void note_settled(const move_result& result, bool was_accepted);
+    void tell_if_known();
+    void tell();
   };
+  /// Why no request of an order can leave; `ok` if they can.
+  error why_stuck(const migrate_msg& order) const;
+  std::set<stream_ref> leaving() const;
   caf::result<moves_msg> on_migrate(migrate_msg& msg);
   void tell_stale(const migrate_msg& msg, const std::string& why);
   request_lists movable(const migrate_msg& msg, const listed_msg& listed);
   void on_listed(std::uint64_t order, const migrate_msg& msg, const listed_msg& listed);
   void queue_departures(
     std::uint64_t order, const migrate_msg& msg, const std::vector<stream_ref>& streams);
+  void note_accepted(departure& leaving);
   void start_departures();
   void start(departure next);
   void on_departed(departed_msg& msg);
   void count(const move_result& result);
-  void settle(std::uint64_t order, move_result result);
+  void settle(std::uint64_t order, move_result result, bool accepted = false);
   void on_offer(handover::offer& msg);
   arrival_facts facts_for(const handover::offer& offer) const;
   void on_arrived(const arrived_msg& msg);

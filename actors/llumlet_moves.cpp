@@ -40,10 +40,8 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
       answer.moves.push_back(refused_move({}, own(), msg.to, msg.policy, why));
     return answer;
   };
-  if (!engine)
-    return all_refused("its engine is behind HTTP: requests there are replayed, not moved");
-  if (msg.to == own())
-    return all_refused("it is there already");
+  if (auto why = why_stuck(msg); why.code != errc::ok)
+    return all_refused(why.context);
   if (!fence.admit(msg.term)) {
     auto why = "the order is stale: " + to_string(msg.term) + " gave it, and "
                + to_string(fence.latest()) + " leads";
@@ -52,12 +50,6 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
     answer.overtaken_by = fence.latest();
     return answer;
   }
-  if (msg.rescheduled() && draining)
-    return all_refused("it is being drained: whoever does that moves its requests");
-  if (config.migration.out_slots == 0)
-    return all_refused("migration.out_slots is 0: nothing leaves this instance");
-  if (!llumlet_of(msg.to))
-    return all_refused(msg.to.instance + " is not connected");
   auto promise = self->make_response_promise<moves_msg>();
   auto order = ++orders_made;
   orders[order].promise = promise;
@@ -113,6 +105,20 @@ request_lists llumlet_state::movable(const migrate_msg& msg, const listed_msg& l
   return lists;
 }
 
+error llumlet_state::why_stuck(const migrate_msg& order) const {
+  if (!engine)
+    return {errc::unsupported, "its engine is behind HTTP: requests there are replayed, not moved"};
+  if (order.to == own())
+    return {errc::invalid_argument, "it is there already"};
+  if (order.rescheduled() && draining)
+    return {errc::draining, "it is being drained: whoever does that moves its requests"};
+  if (config.migration.out_slots == 0)
+    return {errc::queue_full, "migration.out_slots is 0: nothing leaves this instance"};
+  if (!llumlet_of(order.to))
+    return {errc::unreachable, order.to.instance + " is not connected"};
+  return {errc::ok, {}};
+}
+
 void llumlet_state::on_listed(
   std::uint64_t order, const migrate_msg& msg, const listed_msg& listed) {
   auto lists = movable(msg, listed);
@@ -135,16 +141,14 @@ void llumlet_state::queue_departures(
   auto& made = orders[order];
   made.open = streams.size();
   if (streams.empty()) {
-    made.promise.deliver(moves_msg{});
+    if (made.by_call)
+      made.tell();
+    else
+      made.promise.deliver(moves_msg{});
     orders.erase(order);
     return;
   }
-  auto under_way = [&](const stream_ref& stream) {
-    auto same = [&](const departure& x) { return x.stream == stream; };
-    return std::any_of(queued.begin(), queued.end(), same)
-           || std::any_of(
-             departures.begin(), departures.end(), [&](const auto& x) { return same(x.second); });
-  };
+  auto on_their_way = leaving();
   auto path = kv ? move_path::kv : move_path::recompute;
   auto due = self->clock().now() + queue_patience;
   for (const auto& stream : streams)
@@ -152,12 +156,22 @@ void llumlet_state::queue_departures(
       settle(
         order, refused_move(
                  stream, own(), msg.to, msg.policy, "too many requests wait to move from here"));
-    else if (under_way(stream))
+    else if (!on_their_way.insert(stream).second)
       settle(order, refused_move(stream, own(), msg.to, msg.policy, "it is on its way already"));
     else
       queued.push_back(
         {order, stream, msg.to, msg.policy, msg.by_load, std::nullopt, path, due, {}});
   start_departures();
+}
+
+/// What is on its way out, or waits for a slot.
+std::set<stream_ref> llumlet_state::leaving() const {
+  std::set<stream_ref> all;
+  for (const auto& [id, each] : departures)
+    all.insert(each.stream);
+  for (const auto& each : queued)
+    all.insert(each.stream);
+  return all;
 }
 
 void llumlet_state::start_departures() {
@@ -236,7 +250,7 @@ void llumlet_state::on_departed(departed_msg& msg) {
     if (msg.result.outcome == "moved" || msg.result.outcome == "finished")
       history.forget(leaving.stream);
     count(msg.result);
-    settle(leaving.order, std::move(msg.result));
+    settle(leaving.order, std::move(msg.result), leaving.accepted);
   }
   start_departures();
   slots_changed();
@@ -253,7 +267,7 @@ void llumlet_state::count(const move_result& result) {
 }
 
 /// One request of an order has moved or has not. Its gateway is told, for its record.
-void llumlet_state::settle(std::uint64_t order, move_result result) {
+void llumlet_state::settle(std::uint64_t order, move_result result, bool accepted) {
   if (!result.request.empty())
     if (const auto* card = peer({result.stream.node, result.stream.incarnation});
         card && !card->gateway.empty())
@@ -262,10 +276,14 @@ void llumlet_state::settle(std::uint64_t order, move_result result) {
   if (found == orders.end())
     return;
   auto& made = found->second;
-  made.results.push_back(std::move(result));
+  if (made.by_call)
+    made.note_settled(result, accepted);
+  else
+    made.results.push_back(std::move(result));
   if (--made.open > 0)
     return;
-  made.promise.deliver(moves_msg{std::move(made.results)});
+  if (!made.by_call)
+    made.promise.deliver(moves_msg{std::move(made.results)});
   orders.erase(found);
 }
 
@@ -351,10 +369,12 @@ llumlet_state::arrival* llumlet_state::arrival_of(const handover_id& id) {
 
 template <class Word>
 void llumlet_state::to_departure(Word& word) {
-  if (auto found = departures.find(word.of.id); found != departures.end())
-    self->send(found->second.actor, departure_event_msg{std::move(word)});
-  else
-    on_stray(word);
+  auto found = departures.find(word.of.id);
+  if (found == departures.end())
+    return on_stray(word);
+  if constexpr (std::is_same_v<Word, handover::accept>)
+    note_accepted(found->second);
+  self->send(found->second.actor, departure_event_msg{std::move(word)});
 }
 
 template <class Word>

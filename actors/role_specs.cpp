@@ -111,18 +111,26 @@ role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> 
     [](node_card&, const caf::strong_actor_ptr&) {}};
 }
 
+role_spec llumlet_desk_role(node_life life, std::function<void(llumlet_desk_actor)> desk) {
+  return told_of(
+    role<llumlet_desk_actor>(
+      "llumlet_desk", make_llumlet_desk, std::move(life), [](node_card&, llumlet_desk_actor) {}),
+    std::move(desk));
+}
+
 role_spec leave_role(leave_actor_config config) {
   return role<leave_actor>("leave", make_leave, std::move(config), [](node_card&, leave_actor) {});
 }
 
 instance_metadata describe_instance(
   const instance_id& id, const std::string& node, const std::string& ip,
-  const cluster_config& config, double utc) {
+  const cluster_config& config, double utc, std::uint16_t rpc_port) {
   instance_metadata x;
   x.instance_id = id;
   x.instance_type = config.llumlet.instance_type;
   x.backend_type = "modeled";
   x.ip = x.ip_kvs = x.ip_kvt = ip;
+  x.llumlet_port = x.kvt_port = rpc_port; // who moves requests names their destination by it
   x.node_id = node;
   x.data_parallel_size = 1;
   x.tensor_parallel_size = 1;

@@ -6,6 +6,7 @@
 #include "actors/gateway_actor.hpp"
 #include "actors/leave_actor.hpp"
 #include "actors/llumlet_actor.hpp"
+#include "actors/llumlet_desk.hpp"
 #include "actors/node_actor.hpp"
 #include "actors/rescheduler_actor.hpp"
 #include "actors/scheduler_actor.hpp"
@@ -34,15 +35,17 @@ std::string llumlet_role_name(const instance_id& id);
 role_spec console_role(node_life life, wall_clock wall);
 /// Behind the node's admin listener; `desk` is told the actor each time it is started.
 role_spec admin_desk_role(node_life life, std::function<void(admin_desk_actor)> desk);
+/// Behind the node's RPC service; `desk` is told the actor each time it is started.
+role_spec llumlet_desk_role(node_life life, std::function<void(llumlet_desk_actor)> desk);
 
 /// Begun when the node is to end.
 role_spec leave_role(leave_actor_config config);
 
 /// What a modeled instance is, for the CMS. `utc`: seconds of the Unix epoch when its llumlet
-/// starts.
+/// starts. `rpc_port`: of the RPC service at `ip`; 0 without one.
 instance_metadata describe_instance(
   const instance_id& id, const std::string& node, const std::string& ip,
-  const cluster_config& config, double utc);
+  const cluster_config& config, double utc, std::uint16_t rpc_port = 0);
 /// The same of an engine behind HTTP. `backend`: what it is, as far as it told ("vllm 0.9.1"). What
 /// nobody knows from outside is 0 or empty.
 instance_metadata

@@ -149,6 +149,11 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
         return handover::abandoned{msg.of};
       });
     },
+    [this](end_streams_msg& msg) {
+      on_loop([msg = std::move(msg)](hub_loop& x) {
+        x.table.end_requests(msg.requests, msg.at, {errc::cancelled, msg.why});
+      });
+    },
     [this](const peer_down_msg& msg) {
       on_loop([msg](hub_loop& x) { x.table.on_node_lost(msg.life, x.loop.now()); });
     },

@@ -222,6 +222,21 @@ std::string kv_transport_metrics_text(const kv_transport_counters& x) {
   return std::move(out).take();
 }
 
+std::string llumlet_calls_metrics_text(const llumlet_server_counters& x) {
+  exposition out;
+  constexpr auto calls = "llumnix_llumlet_calls_total";
+  out.describe(calls, "counter", "Calls of the llumlets' RPC service.");
+  out.labelled(calls, R"(method="Migrate")", static_cast<double>(x.migrate_calls));
+  out.labelled(calls, R"(method="Abort")", static_cast<double>(x.abort_calls));
+  constexpr auto ended = "llumnix_llumlet_calls_ended_total";
+  out.describe(ended, "counter", "The same, and those nobody serves, by gRPC's code at their end.");
+  for (std::size_t code = 0; code < x.ended.size(); ++code)
+    if (x.ended[code] > 0)
+      out.labelled(ended, fmt::format(R"(code="{}")", code), static_cast<double>(x.ended[code]));
+  out.gauge("llumnix_llumlet_calls_open", "Calls under way.", static_cast<double>(x.open));
+  return std::move(out).take();
+}
+
 std::string kv_store_metrics_text(const mooncake::client_counters& counters) {
   exposition out;
   out.gauge(

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gateway/scheduler_api/scheduler_client.hpp"
+#include "integrations/llumlet_grpc/llumlet_server.hpp"
 #include "integrations/mooncake/metadata_client.hpp"
 #include "integrations/redis/redis_metrics.hpp"
 #include "integrations/vllm/event_index.hpp"
@@ -32,6 +33,9 @@ std::string discovery_metrics_text(const std::vector<discovery_health>& sources,
 
 /// What moved between the KV memory of this node's engines and others, as Prometheus text.
 std::string kv_transport_metrics_text(const kv_transport_counters& counters);
+
+/// What was called by the RPC service of this node's llumlets, as Prometheus text.
+std::string llumlet_calls_metrics_text(const llumlet_server_counters& counters);
 
 /// How the KV store's metadata service fares, as Prometheus text.
 std::string kv_store_metrics_text(const mooncake::client_counters& counters);

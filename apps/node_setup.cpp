@@ -17,6 +17,7 @@
 #include "gateway/routes.hpp"
 #include "gateway/scheduler_api/api_handler.hpp"
 #include "gateway/scheduler_api/scheduler_client.hpp"
+#include "integrations/llumlet_grpc/llumlet_server.hpp"
 #include "integrations/redis/redis_cms_store.hpp"
 #include "net/http_server.hpp"
 #include "runtime/base/log.hpp"
@@ -31,6 +32,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <mutex>
 #include <random>
 #include <thread>
 #include <unistd.h>
@@ -71,6 +73,27 @@ std::uint64_t drawn_by_chance() {
   return (static_cast<std::uint64_t>(random()) << 32) | random();
 }
 
+/// The desk that calls of the RPC service are taken to; replaced when the actor is started again.
+/// Safe from any thread.
+class call_desk {
+public:
+  void set(llumlet_desk_actor desk) {
+    std::lock_guard guard{mutex_};
+    desk_ = std::move(desk);
+  }
+  void take(incoming_call call, llumlet_server::answer answer) const {
+    std::lock_guard guard{mutex_};
+    if (desk_)
+      caf::anon_send(desk_, llumlet_call{std::move(call), std::move(answer)});
+    else
+      answer({call_code::unavailable, false, "the node is being started, or stops"});
+  }
+
+private:
+  mutable std::mutex mutex_;
+  llumlet_desk_actor desk_;
+};
+
 /// A node being put together, run, and taken apart again.
 class running_node {
 public:
@@ -92,6 +115,7 @@ private:
   result<void> open_scheduler();
   result<void> open_lookup();
   result<void> open_agents();
+  result<void> open_calls();
   result<void> add_roles(node_actor_config& node);
   void add_engines(node_actor_config& node);
   void open_remote();
@@ -138,6 +162,8 @@ private:
   scheduler_api::scheduler_metrics scheduler_metrics_{began_};
   std::unique_ptr<net::http_server> scheduler_; ///< for gateways of other makes
   std::unique_ptr<engine_agents> agents_;       ///< with engines behind HTTP for those gateways
+  std::shared_ptr<call_desk> call_desk_ = std::make_shared<call_desk>();
+  std::unique_ptr<llumlet_server> calls_; ///< for schedulers of other makes and scripts
   std::unique_ptr<node_system> system_;
   std::vector<std::shared_ptr<hub_loop>> loops_;
   node_actor node_;
@@ -172,6 +198,8 @@ result<void> running_node::prepare() {
     return lookup;
   if (auto agents = open_agents(); !agents)
     return agents;
+  if (auto calls = open_calls(); !calls)
+    return calls;
   open_remote();
   return open_admin();
 }
@@ -269,6 +297,24 @@ result<void> running_node::open_agents() {
   return {};
 }
 
+/// The RPC service of our instances.
+result<void> running_node::open_calls() {
+  if (!has("llumlet") || config_.llumlet.grpc.empty())
+    return {};
+  llumlet_server_options options;
+  options.listen = config_.llumlet.grpc;
+  options.key = config_.llumlet.grpc_key;
+  auto made = llumlet_server::make(
+    options, [desk = call_desk_](incoming_call call, llumlet_server::answer answer) {
+      desk->take(std::move(call), std::move(answer));
+    });
+  if (!made)
+    return error{made.error().code, "llumlet.grpc: " + made.error().context};
+  calls_ = std::move(*made);
+  addresses_.grpc = calls_->address();
+  return {};
+}
+
 result<void> running_node::open_lookup() {
   auto* server = http_ ? http_.get() : scheduler_.get();
   if (!server)
@@ -335,6 +381,9 @@ result<void> running_node::add_roles(node_actor_config& node) {
   if (admin_)
     node.roles.push_back(admin_desk_role(
       life_, [desk = desk_](admin_desk_actor actor) { desk->set(std::move(actor)); }));
+  if (calls_)
+    node.roles.push_back(llumlet_desk_role(
+      life_, [desk = call_desk_](llumlet_desk_actor actor) { desk->set(std::move(actor)); }));
   if (has("cms"))
     node.roles.push_back(cms_role({life_, config_.cms, wall_, counters_, store_}));
   if (has("scheduler"))
@@ -380,12 +429,16 @@ void running_node::add_engines(node_actor_config& node) {
   std::uint16_t port = 0;
   split_address(
     config_.node.advertise.empty() ? config_.node.listen : config_.node.advertise, host, port);
+  std::uint16_t rpc_port = 0;
+  if (std::string rpc_host; calls_ && split_address(calls_->address(), rpc_host, rpc_port))
+    if (rpc_host != "0.0.0.0" && rpc_host != "::")
+      host = rpc_host; // where callers find it
   for (const auto& [id, engine] : *engines_) {
     auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
     llumlet_actor_config llumlet{
       config_.llumlet,
       life_,
-      describe_instance(id, life_.node, host, config_, utc),
+      describe_instance(id, life_.node, host, config_, utc, rpc_port),
       wall_,
       [engines = engines_, id = id, knobs = config_.engine] {
         if (auto fresh = std::exchange((*engines)[id], nullptr))
@@ -496,6 +549,8 @@ std::string running_node::metrics_text() const {
     text += remote_metrics_text(remote_->counters());
   if (transport_)
     text += kv_transport_metrics_text(transport_->counters());
+  if (calls_)
+    text += llumlet_calls_metrics_text(calls_->counters());
   if (has("scheduler"))
     text += scheduler_metrics_text(*scheduler_probes_);
   return text;
@@ -596,6 +651,8 @@ int running_node::wait_for_end() {
     options_.drain.count());
   if (http_)
     http_->drain();
+  if (calls_)
+    calls_->refuse();
   auto wait_for = [&](auto over, std::chrono::milliseconds longest) {
     auto until = steady::now() + longest;
     while (!over() && steady::now() < until)
@@ -642,6 +699,8 @@ bool running_node::give_up_requests() {
 void running_node::take_apart() {
   watchdog guard{std::chrono::seconds{5}};
   ready_ = false;
+  if (calls_)
+    calls_->stop(std::chrono::seconds{1});
   caf::anon_send(node_, stop_node_msg{});
   node_ = nullptr;
   system_->actors().await_all_actors_done();
@@ -662,6 +721,7 @@ void running_node::take_apart() {
   admin_.reset();
   scheduler_.reset();
   desk_->set({});
+  call_desk_->set({});
   scheduler_desk_.attach({});
   loops_.clear();
   store_.reset();

@@ -15,6 +15,7 @@ struct node_ready {
   std::string http;      ///< HOST:PORT
   std::string admin;     ///< HOST:PORT
   std::string scheduler; ///< for gateways of other makes, HOST:PORT
+  std::string grpc;      ///< for schedulers of other makes, HOST:PORT
   std::vector<std::string> roles;
   std::vector<std::string> instances;
 };

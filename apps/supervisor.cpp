@@ -275,6 +275,7 @@ void supervisor::on_announcement(child& which, const std::string& line) {
     .http = said.value("http", ""),
     .admin = said.value("admin", ""),
     .scheduler = said.value("scheduler", ""),
+    .grpc = said.value("grpc", ""),
     .roles = said.value("roles", std::vector<std::string>{}),
     .instances = said.value("instances", std::vector<std::string>{})};
   which.up = true;
@@ -386,7 +387,8 @@ node_facts supervisor::facts_of(const child& which) const {
     .incarnation = which.incarnation,
     .roles = which.ready.roles,
     .instances = which.ready.instances,
-    .admin = dialable(which.ready.admin)};
+    .admin = dialable(which.ready.admin),
+    .grpc = which.ready.grpc};
 }
 
 cluster_facts supervisor::cluster() {

@@ -24,22 +24,30 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
+json with_grpc(json event, const node_facts& node) {
+  if (!node.grpc.empty())
+    event["grpc"] = node.grpc;
+  return event;
+}
+
 class json_report final : public up_report {
 public:
   void starting(std::uint32_t, std::uint32_t, bool) override {}
   void node_started(const node_facts& node) override {
-    emit(
-      {{"event", "node_started"}, {"node", node.name}, {"pid", node.pid}, {"roles", node.roles}});
+    emit(with_grpc(
+      {{"event", "node_started"}, {"node", node.name}, {"pid", node.pid}, {"roles", node.roles}},
+      node));
   }
   void ready(const cluster_facts& cluster) override {
     auto nodes = json::array();
     for (auto& node : cluster.nodes)
-      nodes.push_back(
+      nodes.push_back(with_grpc(
         {{"node", node.name},
          {"pid", node.pid},
          {"roles", node.roles},
          {"instances", node.instances},
-         {"admin", "http://" + node.admin}});
+         {"admin", "http://" + node.admin}},
+         node));
     emit(
       {{"event", "ready"},
        {"http", "http://" + cluster.http},
@@ -52,12 +60,13 @@ public:
     emit({{"event", "node_down"}, {"node", node}, {"pid", pid}, {"reason", reason}});
   }
   void node_restarted(const node_facts& node) override {
-    emit(
+    emit(with_grpc(
       {{"event", "node_restarted"},
        {"node", node.name},
        {"pid", node.pid},
        {"incarnation", node.incarnation},
-       {"admin", "http://" + node.admin}});
+       {"admin", "http://" + node.admin}},
+       node));
   }
   void stopping(std::chrono::milliseconds) override {}
   void stopped() override { emit({{"event", "stopped"}}); }
@@ -83,7 +92,8 @@ public:
       print(fmt::format("Starting a head and {}\n", counted(engines)));
   }
   void node_started(const node_facts& node) override {
-    print(fmt::format("  {:<10} pid {:<8} {}\n", node.name, node.pid, joined(node.roles)));
+    auto grpc = node.grpc.empty() ? "" : "  gRPC " + node.grpc;
+    print(fmt::format("  {:<10} pid {:<8} {}{}\n", node.name, node.pid, joined(node.roles), grpc));
   }
   void ready(const cluster_facts& cluster) override;
   void node_down(const std::string& node, pid_t pid, const std::string& reason) override {

@@ -18,6 +18,7 @@ struct node_facts {
   std::vector<std::string> roles;
   std::vector<std::string> instances;
   std::string admin; ///< its own operators' address, HOST:PORT, for its /metrics
+  std::string grpc; ///< HOST:PORT of its llumlets' RPC service; empty: none
 };
 
 /// The cluster once it serves.

@@ -159,6 +159,23 @@ void check_scheduler_listener(const scheduler_config& scheduler, problems& found
                              "scheduler.http_insecure=true"});
 }
 
+/// Whoever reaches a llumlet can move and end its requests.
+void check_llumlet_listener(
+  const llumlet_config& llumlet, const node_config& node, problems& found) {
+  std::string host;
+  std::uint16_t port = 0;
+  if (
+    split_address(llumlet.grpc, host, port) && !is_loopback(llumlet.grpc)
+    && llumlet.grpc_key.empty() && !node.insecure_cluster)
+    found.push_back(
+      {"llumlet.grpc", llumlet.grpc
+                         + " is off loopback; set llumlet.grpc_key, or allow it with "
+                           "--insecure-cluster"});
+  if (!std::ranges::all_of(llumlet.grpc_key, [](char byte) { return byte > ' ' && byte < 127; }))
+    found.push_back(
+      {"llumlet.grpc_key", "holds a blank or another character that no header may have"});
+}
+
 /// The settings by which engines behind HTTP are found.
 std::vector<std::string> engine_sources(const cluster_config& config) {
   std::vector<std::string> paths;
@@ -357,6 +374,7 @@ std::vector<config_problem> check(const cluster_config& config) {
   check_node(config.node, found);
   check_listeners(config.http, config.admin, found);
   check_scheduler_listener(config.scheduler, found);
+  check_llumlet_listener(config.llumlet, config.node, found);
   check_discovery(config.discovery, found);
   check_engines(config, found);
   check_scheduler(config.scheduler, found);

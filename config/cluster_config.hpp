@@ -191,6 +191,10 @@ struct llumlet_config {
   std::string instance_type = "neutral";  ///< neutral, prefill or decode
   milliseconds status_min_interval{2};    ///< at most one status per instance in this time
   milliseconds status_max_interval{1000}; ///< at least one, also without a change
+  /// HOST:PORT of the RPC service for schedulers of other makes and scripts (spec/llumlet.md 8);
+  /// empty: none.
+  std::string grpc;
+  std::string grpc_key; ///< callers must send it; empty: none
 };
 
 /// Live migration (spec/migration.md 8.5, 10, 12).

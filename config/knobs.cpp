@@ -182,6 +182,8 @@ constexpr knob table[] = {
   {.path = "llumlet.instance_type", .field = llumlet<&llumlet_config::instance_type>, .doc = "what its instances are for", .choices = instance_types},
   {.path = "llumlet.status_min_interval", .field = llumlet<&llumlet_config::status_min_interval>, .doc = "at most one status per instance in this time"},
   {.path = "llumlet.status_max_interval", .field = llumlet<&llumlet_config::status_max_interval>, .doc = "at least one status in this time, also without a change", .minimum = 1},
+  {.path = "llumlet.grpc", .field = llumlet<&llumlet_config::grpc>, .doc = "gRPC address for schedulers of other makes and scripts (docs/grpc.md); port 0 picks a free one; empty: none", .form = optional_address},
+  {.path = "llumlet.grpc_key", .field = llumlet<&llumlet_config::grpc_key>, .doc = "bearer key that its callers must send; empty: none", .secret = true},
   {.path = "migration.out_slots", .field = migration<&migration_config::out_slots>, .doc = "requests that may leave an instance at a time; 0: none", .maximum = 1024},
   {.path = "migration.in_slots", .field = migration<&migration_config::in_slots>, .doc = "requests that may arrive at an instance at a time; 0: none", .maximum = 1024},
   {.path = "migration.per_link", .field = migration<&migration_config::per_link>, .doc = "of migration.out_slots, requests that may leave for the same node at a time", .minimum = 1, .maximum = 1024},

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 packages=(
   build-essential cmake ninja-build ccache mold
   libcaf-dev libboost1.81-dev libssl-dev nlohmann-json3-dev doctest-dev libspdlog-dev libhiredis-dev
-  libprotobuf-dev protobuf-compiler prometheus-cpp-dev libcli11-dev libsimdjson-dev libjemalloc-dev libxxhash-dev
+  libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc prometheus-cpp-dev libcli11-dev libsimdjson-dev libjemalloc-dev libxxhash-dev
   libzmq3-dev cppzmq-dev libucx-dev redis-server python3-venv
 )
 

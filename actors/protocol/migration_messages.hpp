@@ -3,6 +3,7 @@
 #include "actors/protocol/cluster_messages.hpp"
 #include "actors/protocol/serving_messages.hpp"
 #include "runtime/migration/destination_machine.hpp"
+#include "runtime/migration/migrate_call.hpp"
 #include "runtime/migration/request_selection.hpp"
 #include "runtime/migration/source_machine.hpp"
 
@@ -153,6 +154,21 @@ struct arrived_msg {
   handover::head of;
   destination_outcome outcome = destination_outcome::cancelled;
   bool done = false; ///< it has ended; nothing more comes
+};
+
+/// Begin to move requests (LLUMLET DESK to LLUMLET). Answered when the destination has taken or
+/// refused each of them, or at `due` with what is known by then; they go on all the same. Nothing
+/// is begun once `due` is over or the caller is gone.
+struct begin_moves_msg {
+  migrate_msg order; ///< with a selection
+  time_point due{};
+  std::shared_ptr<const std::atomic<bool>> withdrawn{}; ///< null: the caller stays
+};
+
+/// How that went. `queue_full`: fewer may leave at a time than the selection wants slots for; what
+/// is chosen and the slots it takes are one decision.
+struct moves_begun_msg {
+  result<moves_begun> outcome;
 };
 
 /// What ENGINE runs and what waits, for a selection (LLUMLET to ENGINE).
@@ -307,6 +323,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::pinned_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::arrival_order_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::departed_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::arrived_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::begin_moves_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::moves_begun_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::list_requests_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::listed_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::order_msg)

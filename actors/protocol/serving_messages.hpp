@@ -86,6 +86,18 @@ typename Inspector::result_type inspect(Inspector& f, refused_msg& x) {
   return f(caf::meta::type_name("refused_msg"), x.stream, x.epoch, x.instance, x.why);
 }
 
+/// End what runs for these requests at one of these instances; their clients are told why. What is
+/// not there is passed over (LLUMLET DESK to every hub).
+struct end_streams_msg {
+  std::vector<std::string> requests; ///< text ids
+  std::vector<instance_id> at;
+  std::string why; ///< for clients
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, end_streams_msg& x) {
+  return f(caf::meta::type_name("end_streams_msg"), x.requests, x.at, x.why);
+}
+
 /// A request that wants an instance.
 struct placement_question {
   stream_ref stream;

@@ -57,6 +57,7 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<lease_msg>("lease")
     .add_message_type<release_lease_msg>("rel_lease")
     .add_message_type<leader_msg>("leader")
+    .add_message_type<end_streams_msg>("end")
     .add_message_type<moved_msg>("moved")
     .add_message_type<drain_msg>("drain")
     .add_message_type<draining_msg>("draining")

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
+#include <string_view>
 
 namespace llumnix {
 
@@ -302,6 +304,25 @@ void stream_table::on_refused(
     replay(*found->second, {by}, now);
 }
 
+void stream_table::end_requests(
+  const std::vector<std::string>& text_ids, const std::vector<instance_id>& at, const error& why) {
+  const std::set<std::string_view> names{text_ids.begin(), text_ids.end()};
+  std::vector<std::uint64_t> meant;
+  for (const auto& [number, stream] : streams_)
+    if (
+      stream->owner && std::ranges::find(at, stream->owner->instance) != at.end()
+      && names.contains(stream->request.text_id))
+      meant.push_back(number);
+  for (auto number : meant) {
+    auto found = streams_.find(number);
+    if (found == streams_.end())
+      continue; // with a choice of the same request
+    auto& stream = *found->second;
+    port_.abort(*stream.owner, number, stream.request.epoch);
+    fail(stream, why);
+  }
+}
+
 void stream_table::on_node_back(const node_life& life) {
   auto gone = lost_.find(life.node);
   if (gone == lost_.end() || gone->second.incarnation < life.incarnation)
@@ -444,7 +465,7 @@ void stream_table::fail(entry& stream, const error& why) {
   auto choice = stream.request.sampling.choice;
   if (std::exchange(sink->flush_pending, false))
     std::erase(touched_, sink);
-  finish(number, "failed", why);
+  finish(number, why.code == errc::cancelled ? "cancelled" : "failed", why);
   sink->on_failure(choice, why);
 }
 

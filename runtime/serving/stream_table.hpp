@@ -135,6 +135,9 @@ public:
   void on_refused(
     std::uint64_t stream, std::uint32_t epoch, const instance_id& by, const error& why,
     time_point now);
+  /// Somebody wants requests ended that are at one of these instances. Their sinks hear why.
+  void end_requests(
+    const std::vector<std::string>& text_ids, const std::vector<instance_id>& at, const error& why);
   /// A node life ended, and those before it: their streams are replayed, and they claim none any
   /// more.
   void on_node_lost(const node_life& life, time_point now);

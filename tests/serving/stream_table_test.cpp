@@ -252,6 +252,28 @@ TEST_CASE_FIXTURE(table_rig, "refusals move on, final ones fail, and placements 
   }
 }
 
+TEST_CASE_FIXTURE(table_rig, "a request is ended where it is, by whatever owns it") {
+  const error why{errc::cancelled, "aborted"};
+  auto stream = open();
+  table.end_requests({"r"}, {"a"}, why); // it is nowhere yet
+  table.on_placed(stream, 0, a, now);
+  batch(a, stream, 0, 0, {'a', 'b'});
+  table.end_requests({"q", "s"}, {"a"}, why);
+  table.end_requests({"r"}, {"b"}, why);
+  table.end_requests({}, {"a"}, why);
+  table.end_requests({"r"}, {}, why);
+  CHECK(table.size() == 1);
+  CHECK(claim(stream, 0, b, 2) == verdict::granted);
+  table.end_requests({"r"}, {"a"}, why); // it has moved
+  CHECK(table.size() == 1);
+  table.end_requests({"q", "r"}, {"a", "b"}, why);
+  CHECK(table.size() == 0);
+  CHECK(port.aborted.back() == "b/1/1");
+  CHECK(sink.failure == errc::cancelled);
+  REQUIRE(port.ended.size() == 1);
+  CHECK(port.ended[0].outcome == "cancelled");
+}
+
 TEST_CASE_FIXTURE(table_rig, "credit follows what the client took") {
   auto stream = open();
   table.on_placed(stream, 0, a, now);

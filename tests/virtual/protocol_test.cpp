@@ -163,6 +163,10 @@ TEST_CASE("every message survives the wire") {
       .age_ms
     == 4);
   CHECK(over_the_wire(system, watch_kv_msg{{}, 3}).watch == 3);
+  auto end = over_the_wire(system, end_streams_msg{{"r"}, {"i"}, "aborted"});
+  CHECK(end.requests == std::vector<std::string>{"r"});
+  CHECK(end.at == std::vector<instance_id>{"i"});
+  CHECK(end.why == "aborted");
   auto receipt = over_the_wire(system, kv_heard_msg{{}, 3, 16});
   CHECK(receipt.watch == 3);
   CHECK(receipt.heard == 16);
