@@ -273,7 +273,7 @@ class Waiting(GrpcTest):
 class Silent(GrpcTest):
     """Destinations that stand still, and are not given up."""
     knobs = {"migration__out_slots": 1, "migration__offer_timeout": "20s", "node__connection_timeout": "60s",
-             "gateway__silence": "60s"}
+             "gateway__silence": "60s", "migration__headroom_tokens": 2000}  # what it generates meanwhile has room
 
     def while_silent(self, act, prompts):
         def silently(names):
