@@ -223,7 +223,7 @@ TEST_CASE("a leader whose orders are refused for a later term leads again, under
   there.run_for(1s);
   auto former = there.term(leader);
   auto above = former + 1000000; // the wall clock was set back since that was granted
-  there.migrate("engine-0", there.order_of({above, {"gone", 1}}, "engine-0"), 5s);
+  there.migrate("engine-0", there.order_of({above, {"gone", 1}}, "engine-9"), 5s);
   there.load(8);
   there.start("engine-1", scene::engine());
   REQUIRE(there.settle(2));
@@ -282,8 +282,10 @@ TEST_CASE("a rescheduler that ends in order, or whose actor ends, leaves the lea
   auto term = there.term(leader);
   there.run_for(2s);
   auto began = there.now();
+  auto within = 1500ms; // the next claim: a third of the lease
   SUBCASE("its node stops") {
     there.stop(leader, 0ms);
+    within = 3100ms; // its last word may not get out any more
   }
   SUBCASE("its actor is ended") {
     there.kill_actor(leader, "rescheduler");
@@ -296,7 +298,7 @@ TEST_CASE("a rescheduler that ends in order, or whose actor ends, leaves the lea
       return next > term;
     },
     10s));
-  CHECK(there.now() - began < 1500ms); // the next claim: a third of the lease
+  CHECK(there.now() - began < within);
 }
 
 TEST_CASE("the next life of a leader's node does not lead before its former lease is over") {
