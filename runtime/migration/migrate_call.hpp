@@ -101,8 +101,8 @@ struct moves_begun {
   std::uint32_t waiting = 0;  ///< time was up before it was known; they still may move
   /// All are to leave, and these are on their way already, or somebody sees to it.
   std::uint32_t joined = 0;
-  bool merged = false; ///< there was a drain to be joined
-  std::string reason;  ///< of the first one that was rejected or failed
+  bool merged = false;  ///< there was a drain to be joined
+  std::string reason{}; ///< of the first one that was rejected or failed
   friend bool operator==(const moves_begun&, const moves_begun&) = default;
 };
 
