@@ -15,12 +15,15 @@ bool wants_all(const request_selection& x) {
 } // namespace
 
 caf::result<moves_begun_msg> llumlet_state::on_begin_moves(begin_moves_msg& msg) {
-  if (engine && draining && msg.order.rescheduled && wants_all(msg.order.selection)) {
+  if (engine && draining && msg.planned && wants_all(msg.order.selection)) {
     moves_begun drained;
     drained.merged = true;
     drained.joined = static_cast<std::uint32_t>(leaving().size());
     return moves_begun_msg{drained};
   }
+  if (engine && draining && msg.planned)
+    return moves_begun_msg{
+      error{errc::draining, "it is being drained: whoever does that moves its requests"}};
   if (auto why = why_stuck(msg.order); why.code != errc::ok)
     return moves_begun_msg{std::move(why)};
   auto number = ++orders_made;

@@ -115,7 +115,7 @@ void llumlet_desk_state::begin(const migrate_call& call, const llumlet_call& msg
   wanted.withdrawn = msg.call.withdrawn;
   wanted.order.selection = *selection;
   wanted.order.policy = policy_of(call);
-  wanted.order.rescheduled = !call.trigger.empty();
+  wanted.planned = !call.trigger.empty();
   llumlet_actor source;
   for (const auto& [name, node] : nodes)
     for (const auto& each : node.instances) {

@@ -163,6 +163,7 @@ struct begin_moves_msg {
   migrate_msg order; ///< with a selection
   time_point due{};
   std::shared_ptr<const std::atomic<bool>> withdrawn{}; ///< null: the caller stays
+  bool planned = false; ///< a scheduler's wish: refused where somebody drains the instance
 };
 
 /// How that went. `queue_full`: fewer may leave at a time than the selection wants slots for; what

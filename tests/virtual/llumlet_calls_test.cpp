@@ -121,7 +121,7 @@ struct calls_scene : scene {
     begin_moves_msg wanted;
     wanted.order.to = owner("engine-1");
     wanted.order.selection = selection;
-    wanted.order.rescheduled = policy != "grpc";
+    wanted.planned = policy != "grpc";
     wanted.order.policy = std::move(policy);
     wanted.due = system.clock().now() + limit;
     wanted.withdrawn = std::move(withdrawn);
@@ -169,7 +169,7 @@ TEST_CASE_FIXTURE(desk_stage, "a call goes to the instance it names, and says ho
   CHECK(begun[0].order.to == stream_owner{{"away", 4}, "away"});
   CHECK(begun[0].order.selection == request_selection{requests, longest_running, 2});
   CHECK(begun[0].order.policy == "grpc");
-  CHECK_FALSE(begun[0].order.rescheduled);
+  CHECK_FALSE(begun[0].planned);
   CHECK(told.back() == call_reply{call_code::ok, true, two_moved});
   auto planned = call();
   planned.trigger = "NEUTRAL_Failover";
@@ -178,7 +178,7 @@ TEST_CASE_FIXTURE(desk_stage, "a call goes to the instance it names, and says ho
   planned.destination_port = 7000;
   ask(planned);
   CHECK(begun.back().order.policy == "neutral_failover");
-  CHECK(begun.back().order.rescheduled);
+  CHECK(begun.back().planned);
   CHECK(told.back().success);
 }
 
