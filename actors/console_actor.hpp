@@ -49,6 +49,7 @@ struct console_state {
     stream_owner owner;
     llumlet_actor llumlet;
     bool shared = false; ///< an engine behind HTTP
+    std::string role{};  ///< neutral, prefill, decode
   };
   /// What stands there now.
   struct sight {

@@ -199,7 +199,8 @@ std::optional<console_state::place> console_state::place_of(const instance_id& i
   for (const auto& [name, card] : nodes)
     for (const auto& instance : card.instances)
       if (instance.metadata.instance_id == id && instance.llumlet)
-        return place{{card.self.life, id}, instance.llumlet, instance.shared};
+        return place{
+          {card.self.life, id}, instance.llumlet, instance.shared, instance.metadata.instance_type};
   return std::nullopt;
 }
 
@@ -236,6 +237,8 @@ console_state::why_not(const instance_id& from, const instance_id& to, const sig
            + "` keeps new ones away from it";
   if (destination->shared)
     return to + " is a server behind HTTP, which takes over no request; name an engine of ours";
+  if (destination->role == "prefill" && source->role != "prefill")
+    return to + " is for prefills; requests decode elsewhere, so name a decode instance";
   if (state == seen.states.end() || state->second == "ready")
     return {}; // nobody tells: LLUMLET knows
   if (state->second == "draining")

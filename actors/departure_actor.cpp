@@ -14,7 +14,7 @@ departure_state::make_behavior(pointer actor, departure_actor_config settings) {
   result.from = config.plan.source;
   result.to = config.plan.destination;
   result.policy = config.policy;
-  order(departure_order_msg::pin{});
+  order(departure_order_msg::pin{config.plan.to_decode});
   return {
     [this](departure_event_msg& msg) { hear(msg.event); },
     [this](pinned_msg& msg) { on_pinned(msg); },
@@ -38,11 +38,15 @@ void departure_state::on_pinned(pinned_msg& msg) {
     config.kv->transport().open_window(config.kv->id(), config.plan.of.id);
   machine = std::make_unique<source_machine>(config.limits, config.plan);
   carry_out(machine->begin(*msg.request, self->clock().now()));
+  if (destination_lost)
+    hear(source_side::destination_lost{});
 }
 
 void departure_state::hear(const source_event& event) {
   if (machine)
     carry_out(machine->on(event, self->clock().now()));
+  else if (std::holds_alternative<source_side::destination_lost>(event))
+    destination_lost = true;
 }
 
 /// What the machine does not hold, ENGINE may.

@@ -44,6 +44,7 @@ struct departure_state {
   pointer self = nullptr;
   departure_actor_config config;
   std::unique_ptr<source_machine> machine; ///< once the request is pinned
+  bool destination_lost = false;           ///< before that
   move_result result;
   alarm ticks; ///< what the machine wants
 };

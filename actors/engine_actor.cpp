@@ -6,6 +6,13 @@ namespace llumnix {
 
 static_assert(actor_state<engine_state>);
 
+namespace {
+
+/// For the DEPARTURE of a request that came with the instance where it decodes. It is on its way.
+constexpr std::chrono::milliseconds pin_patience{1};
+
+} // namespace
+
 engine_actor::behavior_type engine_state::make_behavior(
   pointer actor, engine_actor_config settings, std::shared_ptr<stepped_engine> value,
   llumlet_actor parent) {
@@ -23,6 +30,7 @@ engine_actor::behavior_type engine_state::make_behavior(
     [this](const watch_kv_msg& msg) { on_watch_kv(msg); },
     [this](departure_order_msg& msg) { on_order(msg); },
     [this](arrival_order_msg& msg) { on_order(msg); },
+    [this](decode_here_msg& msg) { on_order(msg); },
     [this](const list_requests_msg&) { return on_list(); },
     [this](const kv_heard_msg& msg) { on_kv_heard(msg); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
@@ -47,13 +55,25 @@ void engine_state::on_submit(submit_msg& msg) {
       early.push_back(std::move(msg));
     return;
   }
+  prefill apart;
+  if (msg.to_decode)
+    apart.wanted = decode_wanted(msg.request, {config.life, config.instance});
   if (auto taken = engine->submit(std::move(msg.request)); !taken) {
     self->send(hub, refused_msg{stream, epoch, config.instance, std::move(taken).error()});
     return;
   }
+  end_prefill(stream); // of an earlier epoch
   streams[stream] = epoch;
+  auto* moving = engine->moving();
+  bool decodes_elsewhere = msg.to_decode && moving && moving->decode_elsewhere(stream, epoch);
+  if (decodes_elsewhere)
+    prefills.emplace(stream, std::move(apart));
   tell_news();
-  begin_step();
+  // D hears of it while it is prefilled if its DEPARTURE pins it before that begins.
+  if (decodes_elsewhere && !msg.decode.instance.empty() && !stepping)
+    self->delayed_send(self, pin_patience, step_atom::value, std::uint64_t{0});
+  else
+    begin_step();
 }
 
 void engine_state::on_abort(const abort_msg& msg) {
@@ -70,6 +90,7 @@ bool engine_state::forget(const stream_ref& stream, std::uint32_t epoch) {
     return false;
   streams.erase(found);
   engine->abort(stream, epoch);
+  end_prefill(stream);
   return true;
 }
 
@@ -80,8 +101,10 @@ void engine_state::on_grant(const grant_msg& msg) {
 
 /// By our own list: the engine forgets a stream with the step that ends it, before its last tokens
 /// are told.
-holds_answer_msg engine_state::on_holds(const holds_msg& msg) const {
+holds_answer_msg engine_state::on_holds(const holds_msg& msg) {
   auto found = streams.find(msg.stream);
+  if (auto apart = prefills.find(msg.stream); apart != prefills.end() && apart->second.done)
+    self->send(llumlet, prefilled_msg{apart->second.wanted}); // nobody is left that waits for ever
   return {msg.owner, msg.stream, msg.epoch, found != streams.end() && found->second == msg.epoch};
 }
 
@@ -165,6 +188,7 @@ void engine_state::begin_step() {
     return;
   running = engine->step(self->clock().now());
   tell_kv_of_step();
+  on_prefills_begun();
   if (!running.worked)
     return;
   stepping = true;
@@ -176,11 +200,14 @@ void engine_state::begin_step() {
 }
 
 void engine_state::on_step(std::uint64_t ended) {
+  if (ended == 0)
+    return begin_step(); // no DEPARTURE came
   if (!stepping || ended != generation)
     return;
   stepping = false;
   observe_step();
   deliver();
+  on_prefills_ended();
   tell_computed();
   carry_out_orders();
   tell_news();
@@ -213,8 +240,10 @@ void engine_state::deliver() {
       at = destinations.insert(at, {&output.stream, {}});
     at->batch.add(output.delta);
     tokens += output.delta.tokens.size();
-    if (output.delta.finish != finish_reason::none)
+    if (output.delta.finish != finish_reason::none) {
       streams.erase(found);
+      end_prefill(output.stream);
+    }
   }
   for (auto& [any, batch] : destinations)
     if (auto hub = hub_of(*any))
@@ -264,6 +293,7 @@ void engine_state::on_peer_down(const peer_down_msg& msg) {
   while (first != streams.end() && first->first.node == msg.life.node
          && first->first.incarnation <= msg.life.incarnation) {
     engine->abort(first->first, first->second);
+    end_prefill(first->first);
     first = streams.erase(first);
   }
   tell_news();
@@ -282,6 +312,7 @@ actor_stats_msg engine_state::on_stat() {
     {"streams", static_cast<std::int64_t>(streams.size())},
     {"steps", static_cast<std::int64_t>(steps)},
     {"tokens", static_cast<std::int64_t>(tokens)},
+    {"prefills", static_cast<std::int64_t>(prefills.size())},
     {"kv_listeners", static_cast<std::int64_t>(kv_watchers.size())}};
   return {{std::move(line)}};
 }

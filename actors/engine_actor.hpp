@@ -34,7 +34,7 @@ struct engine_state {
   void on_submit(submit_msg& msg);
   void on_abort(const abort_msg& msg);
   void on_grant(const grant_msg& msg);
-  holds_answer_msg on_holds(const holds_msg& msg) const;
+  holds_answer_msg on_holds(const holds_msg& msg);
   void on_watch_kv(const watch_kv_msg& msg);
   void on_kv_heard(const kv_heard_msg& msg);
   inspected_msg on_inspect(const inspect_msg& msg) const;
@@ -47,10 +47,16 @@ struct engine_state {
   // engine_moves.cpp: what hand-overs want, done between two steps.
   void on_order(departure_order_msg& msg);
   void on_order(arrival_order_msg& msg);
+  void on_order(decode_here_msg& msg);
   listed_msg on_list() const;
   void carry_out(departure_order_msg& msg);
   void carry_out(arrival_order_msg& msg);
+  void carry_out(decode_here_msg& msg);
+  void pin(departure_order_msg& msg, bool to_decode);
   void carry_out_orders();
+  void on_prefills_begun();
+  void on_prefills_ended();
+  void end_prefill(const stream_ref& stream);
   void tell_computed();
 
   bool forget(const stream_ref& stream, std::uint32_t epoch);
@@ -86,7 +92,18 @@ struct engine_state {
   std::vector<submit_msg> early;               ///< requests of gateways not known here yet
   static constexpr std::size_t early_max = 1024;
   std::vector<kv_watcher> kv_watchers;
-  using order = std::variant<departure_order_msg, arrival_order_msg>;
+  /// A request that is prefilled here to decode elsewhere, and what its DEPARTURE waits for.
+  struct prefill {
+    decode_wanted_msg wanted;
+    departure_actor departure{};                ///< null: nobody hands it over yet
+    handover_id id{};                           ///< of that hand-over
+    std::optional<leaving_request> pinned{};    ///< to be told when it begins
+    std::optional<std::uint32_t> look_beyond{}; ///< to be looked at when more is written
+    bool freeze = false;                        ///< to be frozen when it is done
+    bool done = false;                          ///< it stands
+  };
+  std::map<stream_ref, prefill> prefills;
+  using order = std::variant<departure_order_msg, arrival_order_msg, decode_here_msg>;
   std::vector<order> orders; ///< for the end of the running step
   /// A room whose KV is computed ahead, and what its ARRIVAL was told of it.
   struct computed_room {

@@ -117,8 +117,8 @@ std::string flight_json(const std::vector<flight_record>& records) {
         line["instance"] = event.instance;
       if (event.kind != "finished" && event.kind != "waiting")
         line["epoch"] = event.epoch;
-      line["reasons"]
-        = event.kind == "placed" ? reasons_json(event.reasons, event.instance) : json::object();
+      line["reasons"] = !event.reasons.policy.empty() ? reasons_json(event.reasons, event.instance)
+                                                      : json::object();
       if (!event.note.empty())
         line["note"] = event.note;
       if (event.kind == "finished")

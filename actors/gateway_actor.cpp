@@ -44,6 +44,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   LLUMNIX_ASSERT(made.has_value()); // the config was checked when the node started
   own_view = std::make_unique<dispatcher>(std::move(*made));
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
+  mode = parse_serving_mode(config.knobs.serving_mode).value_or(serving_mode::neutral);
   archive = decision_archive{config.scheduling.recorded_scenes};
   if (is_cache_aware(config.scheduling) && !config.index)
     prefixes = std::make_unique<prefix_watch>(config.prefix_seed);
@@ -56,6 +57,7 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
     [this](const view_change_msg& msg) { on_view_change(msg); },
     [this](const kv_changes_msg& msg) { on_kv_changes(msg); },
     [this](const moved_msg& msg) { on_moved(msg); },
+    [this](const decode_wanted_msg& msg) { return on_decode_wanted(msg); },
     [this](prefixes_msg& msg) { on_prefixes(msg); },
     [this](remote_choice_msg& msg) { on_remote_choice(msg); },
     [this](const watch_msg&) { on_watch(); },
@@ -111,6 +113,15 @@ void gateway_state::hear(admission& word) {
   try_place(waiting.emplace(stream, waiting_request{std::move(word), deadline}).first->second);
 }
 
+/// Of two roles both are asked for, or the one for its prefill. What a loop relays goes to one
+/// engine.
+placement_query gateway_state::query_of(const waiting_request& request) const {
+  auto query = llumnix::query_of(request.admit, config.scheduling);
+  if (!request.admit.relayed)
+    query.mode = mode;
+  return query;
+}
+
 /// Who holds the beginning of the prompt: looked up once, however often the request is tried.
 const prefix_hits& gateway_state::hits_of(waiting_request& request, const placement_query& query) {
   const auto& prompt = request.admit.request.prompt;
@@ -150,8 +161,7 @@ void gateway_state::on_prefixes(prefixes_msg& msg) {
     return;
   auto& hits = request->hits.emplace();
   if (msg.found)
-    hits = find_hits(
-      *msg.found, query_of(request->admit, config.scheduling).prompt_tokens, own_view->view());
+    hits = find_hits(*msg.found, query_of(*request).prompt_tokens, own_view->view());
   else
     log::gateway.debug(
       "no-prefixes", "{}: {}", request->admit.request.text_id, to_string(msg.found.error()));
@@ -174,7 +184,7 @@ void gateway_state::try_place(waiting_request& request) {
   auto own = schedulers.find(config.life.node);
   auto& scheduler = (own != schedulers.end() ? own : schedulers.begin())->second;
   const auto& body = request.admit.request;
-  auto query = query_of(request.admit, config.scheduling);
+  auto query = query_of(request);
   const auto& hits = hits_of(request, query);
   scheduler.questions.push_back({body.stream, body.epoch, std::move(query), hits});
   request.asked = true;
@@ -190,7 +200,7 @@ void gateway_state::ask_remote(waiting_request& request) {
     return;
   const auto& body = request.admit.request;
   remote_question question{body.text_id, body.epoch, body.model, {}, body.prompt};
-  question.prompt_tokens = query_of(request.admit, config.scheduling).prompt_tokens;
+  question.prompt_tokens = query_of(request).prompt_tokens;
   request.asked = true;
   config.remote->place(
     std::move(question), [me = gateway_actor{self}, stream = body.stream,
@@ -226,7 +236,7 @@ void gateway_state::on_remote_choice(remote_choice_msg& msg) {
     try_place(*request);
     return flush();
   }
-  auto query = query_of(request->admit, config.scheduling);
+  auto query = query_of(*request);
   auto tokens = static_cast<std::int32_t>(
     std::min<std::uint32_t>(query.prompt_tokens, std::numeric_limits<std::int32_t>::max()));
   own_view->book(
@@ -288,7 +298,7 @@ void gateway_state::place_by_view(waiting_request& request) {
   const auto& body = request.admit.request;
   auto stream = body.stream;
   auto epoch = body.epoch;
-  auto query = query_of(request.admit, config.scheduling);
+  auto query = query_of(request);
   const auto& hits = hits_of(request, query);
   if (archive.keeps())
     archive.keep(own_view->snapshot(query, &hits, now_ms()));
@@ -307,6 +317,10 @@ void gateway_state::place_by_view(waiting_request& request) {
     choice.reasons.note = "placed by the gateway";
   }
   placed_msg placed{stream, epoch, {chosen->life, choice.instance}, std::move(choice.reasons)};
+  if (const auto* decode = own_view->view().find(choice.decode)) {
+    placed.decode = {decode->life, choice.decode};
+    placed.decode_reasons = std::move(choice.decode_reasons);
+  }
   on_choice(stream, epoch, placed);
 }
 
@@ -324,7 +338,7 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
     view_changed = true; // tried again at the next tick
     return;
   }
-  send_to(take_out(waiting.find(stream)), choice.owner, std::move(choice.reasons));
+  send_to(take_out(waiting.find(stream)), choice);
 }
 
 void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why) {
@@ -344,9 +358,10 @@ void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, 
   }
 }
 
-void gateway_state::send_to(
-  waiting_request request, const stream_owner& owner, placement_reasons reasons) {
+void gateway_state::send_to(waiting_request request, placed_msg& choice) {
   auto& body = request.admit.request;
+  const auto& owner = choice.owner;
+  auto& reasons = choice.reasons;
   config.counters->placements.fetch_add(1, std::memory_order_relaxed);
   if (reasons.hit_tokens > 0) {
     config.counters->placements_with_hits.fetch_add(1, std::memory_order_relaxed);
@@ -357,10 +372,91 @@ void gateway_state::send_to(
   if (watched())
     tell("placed", {{"request", body.text_id}, {"instance", owner.instance}});
   tell_placed(body.stream, body.epoch, owner);
-  if (request.admit.relayed)
+  if (request.admit.relayed) {
     relayed.placed(body.stream, owner.instance, role_of(owner.instance));
-  else
-    self->send(llumlet_of(owner), submit_msg{std::move(body)});
+    return;
+  }
+  submit_msg submit;
+  submit.to_decode = mode != serving_mode::neutral && choice.decode.instance != owner.instance;
+  if (submit.to_decode && !choice.decode.instance.empty())
+    note_decode(body.text_id, body.epoch, choice.decode.instance, std::move(choice.decode_reasons));
+  submit.decode = std::move(choice.decode);
+  submit.request = std::move(body);
+  self->send(llumlet_of(owner), std::move(submit));
+}
+
+void gateway_state::note_decode(
+  const std::string& text_id, std::uint32_t epoch, const instance_id& chosen,
+  placement_reasons reasons) {
+  records->note_late(text_id, {now_ms(), "decode_placed", chosen, epoch, std::move(reasons), {}});
+  if (watched())
+    tell("decode_placed", {{"request", text_id}, {"instance", chosen}});
+}
+
+/// Where a request decodes that is prefilled at an instance: for the first time, or because those
+/// who were asked did not take it.
+caf::result<decode_at_msg> gateway_state::on_decode_wanted(const decode_wanted_msg& msg) {
+  if (!records->placed(msg.request))
+    return decode_at_msg{}; // it has ended
+  placement_question question{msg.stream, msg.epoch, {msg.request, msg.tokens, msg.tried}};
+  question.query.mode = serving_mode::pd_staged;
+  question.query.stage = infer_type::decode;
+  question.query.wishes = msg.wishes;
+  if (!asks_scheduler())
+    return choose_decode_by_view(msg, question);
+  auto own = schedulers.find(config.life.node);
+  bool local = own != schedulers.end();
+  auto& scheduler = (local ? own : schedulers.begin())->second;
+  auto promise = self->make_response_promise<decode_at_msg>();
+  self
+    ->request(
+      scheduler.actor,
+      local ? caf::duration{caf::infinite} : caf::duration{config.schedule_timeout},
+      place_msg{{question}, std::exchange(scheduler.released, {})})
+    .then(
+      [this, promise, msg](placements_msg& answer) mutable {
+        placed_msg none;
+        promise.deliver(take_decode(msg, answer.placed.empty() ? none : answer.placed.front()));
+      },
+      [this, promise, msg, question](const caf::error&) mutable {
+        promise.deliver(choose_decode_by_view(msg, question));
+      });
+  return promise;
+}
+
+decode_at_msg gateway_state::choose_decode_by_view(
+  const decode_wanted_msg& wanted, const placement_question& question) {
+  auto choice = own_view->place(question.query, nullptr, now_ms(), true);
+  placed_msg placed{wanted.stream, wanted.epoch, {}, std::move(choice.reasons)};
+  if (const auto* chosen = own_view->view().find(choice.instance))
+    placed.owner = {chosen->life, choice.instance};
+  return take_decode(wanted, placed);
+}
+
+/// Whoever was asked already is no choice, though nobody else is left.
+decode_at_msg gateway_state::take_decode(const decode_wanted_msg& wanted, placed_msg& choice) {
+  const auto& chosen = choice.owner.instance;
+  if (!records->placed(wanted.request)) { // it ended meanwhile; nobody else takes this back
+    release(wanted.request);
+    return {};
+  }
+  bool tried = std::ranges::find(wanted.tried, chosen) != wanted.tried.end();
+  if (!chosen.empty() && !tried) {
+    note_decode(wanted.request, wanted.epoch, chosen, std::move(choice.reasons));
+    return {choice.owner};
+  }
+  config.counters->decodes_at_prefill.fetch_add(1, std::memory_order_relaxed);
+  flight_event event;
+  event.at = now_ms();
+  event.kind = "decodes_at_prefill";
+  event.instance = wanted.at.instance;
+  event.epoch = wanted.epoch;
+  event.note = chosen.empty() ? sentence(choice.reasons, {})
+                              : "no decode instance is left that was not asked";
+  records->note_late(wanted.request, std::move(event));
+  if (watched())
+    tell("decodes_at_prefill", {{"request", wanted.request}, {"instance", wanted.at.instance}});
+  return {};
 }
 
 infer_type gateway_state::role_of(const instance_id& instance) const {
@@ -550,6 +646,10 @@ void gateway_state::on_moved(const moved_msg& msg) {
   if (moved && (!placed || placed->epoch < x.epoch)) { // else it was placed anew since
     release(x.request);
     flush();
+  }
+  if (x.policy == "decode") {
+    auto& counted = moved ? config.counters->handovers : config.counters->handovers_failed;
+    counted.fetch_add(1, std::memory_order_relaxed);
   }
   flight_event event;
   event.at = now_ms();

@@ -112,7 +112,15 @@ struct gateway_state {
   void place_by_view(waiting_request& request);
   void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
   void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
-  void send_to(waiting_request request, const stream_owner& owner, placement_reasons reasons);
+  void send_to(waiting_request request, placed_msg& choice);
+  placement_query query_of(const waiting_request& request) const;
+  void note_decode(
+    const std::string& text_id, std::uint32_t epoch, const instance_id& chosen,
+    placement_reasons reasons);
+  caf::result<decode_at_msg> on_decode_wanted(const decode_wanted_msg& msg);
+  decode_at_msg
+  choose_decode_by_view(const decode_wanted_msg& wanted, const placement_question& question);
+  decode_at_msg take_decode(const decode_wanted_msg& wanted, placed_msg& choice);
   void ask_schedulers();
   void ask(known_scheduler& scheduler, bool local, std::vector<placement_question> questions);
   void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);
@@ -145,6 +153,7 @@ struct gateway_state {
 
   pointer self = nullptr;
   gateway_actor_config config;
+  serving_mode mode = serving_mode::neutral;
   std::unique_ptr<dispatcher> own_view;
   decision_archive archive; ///< of decisions by `own_view`
   std::unique_ptr<flight_recorder> records;

@@ -3,6 +3,7 @@
 #include "actors/engine_actor.hpp"
 #include "actors/protocol/kv_messages.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/migration/move_ladder.hpp"
 
 namespace llumnix {
 
@@ -55,6 +56,7 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
     [this](handover::freeze_commit& msg) { to_arrival(msg); },
     [this](handover::cancel& msg) { to_either(msg); },
     [this](handover::cancelled& msg) { to_either(msg); },
+    [this](const prefilled_msg& msg) { on_prefilled(msg); },
     [this](departed_msg& msg) { on_departed(msg); },
     [this](const arrived_msg& msg) { on_arrived(msg); },
     [this](kv_heard_msg& msg) {
@@ -139,9 +141,16 @@ void llumlet_state::on_submit(submit_msg& msg) {
                {errc::draining, config.metadata.instance_id + " is being drained"}});
     return;
   }
-  if (engine)
+  if (engine) {
+    msg.to_decode = msg.to_decode && outlives_prefill(msg.request);
+    decode_wanted_msg wanted;
+    if (msg.to_decode)
+      wanted = decode_wanted(msg.request, own());
+    auto decode = msg.to_decode ? msg.decode : stream_owner{};
     self->send(engine, std::move(msg));
-  else
+    if (!decode.instance.empty())
+      hand_over(std::move(wanted), decode, kv ? move_path::kv : move_path::recompute);
+  } else
     log::llumlet.error(
       "no-engine", "{} was sent to {}, whose engine is behind HTTP: dropped", msg.request.text_id,
       config.metadata.instance_id);

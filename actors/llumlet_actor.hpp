@@ -84,12 +84,15 @@ struct llumlet_state {
     time_point due{};      ///< it has left the queue by then, or nobody waits for it any more
     departure_actor actor; ///< null while it waits
     bool accepted = false; ///< the destination made room for it
+    /// It is prefilled here to decode there: that starts at once, and takes no slot.
+    std::optional<decode_wanted_msg> decode{};
   };
   struct arrival {
     stream_ref stream;
     stream_owner source;
     arrival_actor actor;
     std::uint32_t moves = 0; ///< by load, so far
+    bool to_decode = false;  ///< it takes no slot
   };
   /// A `migrate_msg` or `begin_moves_msg` some of whose requests have not moved yet.
   struct move_order {
@@ -121,6 +124,13 @@ struct llumlet_state {
   void start_departures();
   void start(departure next);
   void on_departed(departed_msg& msg);
+  // llumlet_decodes.cpp: requests that are prefilled here and decode elsewhere.
+  void hand_over(decode_wanted_msg wanted, const stream_owner& to, move_path path);
+  void on_prefilled(const prefilled_msg& msg);
+  void on_handed_over(departure leaving, departed_msg& msg);
+  void ask_decode(decode_wanted_msg wanted);
+  void on_decode_at(decode_wanted_msg wanted, const stream_owner& to);
+  void decode_here(const decode_wanted_msg& wanted);
   void count(const move_result& result);
   void settle(std::uint64_t order, move_result result, bool accepted = false);
   void on_offer(handover::offer& msg);
@@ -143,6 +153,8 @@ struct llumlet_state {
   stream_hub_actor hub_of(const stream_ref& stream) const;
   stream_owner own() const { return {config.life, config.metadata.instance_id}; }
   void slots_changed();
+  std::uint32_t slots_taken_out() const;
+  std::uint32_t slots_taken_in() const;
   instance_status told_status() const;
 
   pointer self = nullptr;
@@ -168,6 +180,8 @@ struct llumlet_state {
   leader_fence fence;
   std::uint32_t counted_out = 0; ///< of `departures` and `arrivals`, by our process's gauges
   std::uint32_t counted_in = 0;
+  /// Streams, and their epochs, of which GATEWAY is asked where they decode.
+  std::set<std::pair<stream_ref, std::uint32_t>> decode_asked;
   std::deque<departure> queued; ///< at most `queued_max`
   static constexpr std::size_t queued_max = 16384;
   std::map<handover_id, arrival> arrivals; ///< those that take a slot

@@ -191,18 +191,25 @@ void llumlet_state::start_departures() {
 }
 
 void llumlet_state::refuse(const departure& asked, std::string why) {
-  settle(asked.order, refused_move(asked.stream, own(), asked.to, asked.policy, std::move(why)));
+  auto result = refused_move(asked.stream, own(), asked.to, asked.policy, std::move(why));
+  if (asked.decode)
+    result.request = asked.decode->request;
+  settle(asked.order, std::move(result));
 }
 
 void llumlet_state::start(departure next) {
   auto destination = llumlet_of(next.to);
   auto hub = hub_of(next.stream);
-  if (!destination || !hub)
-    return refuse(
+  if (!destination || !hub) {
+    refuse(
       next, destination ? "its stream's gateway is not connected"
                         : next.to.instance + " is not connected");
+    if (next.decode)
+      ask_decode(std::move(*next.decode));
+    return;
+  }
   if (!next.moves)
-    next.moves = history.begin(next.stream, next.by_load, self->clock().now());
+    next.moves = next.decode ? 0 : history.begin(next.stream, next.by_load, self->clock().now());
   handover_id id{chance(), chance()};
   departure_actor_config settings;
   settings.limits.offer_limit = config.migration.offer_timeout;
@@ -216,6 +223,7 @@ void llumlet_state::start(departure next) {
   settings.plan.path = next.path;
   settings.plan.geometry = geometry;
   settings.plan.moves = *next.moves;
+  settings.plan.to_decode = next.decode.has_value();
   if (next.path == move_path::kv) {
     settings.plan.kv_address = kv->address();
     settings.kv = kv;
@@ -226,9 +234,12 @@ void llumlet_state::start(departure next) {
   settings.destination = destination;
   settings.hub = hub;
   next.actor = self->spawn<caf::linked>(make_departure, std::move(settings));
-  slots.take(next.to.life.node);
+  bool takes_slot = !next.decode;
+  if (takes_slot)
+    slots.take(next.to.life.node);
   departures.emplace(id, std::move(next));
-  slots_changed();
+  if (takes_slot)
+    slots_changed();
 }
 
 void llumlet_state::on_departed(departed_msg& msg) {
@@ -237,8 +248,11 @@ void llumlet_state::on_departed(departed_msg& msg) {
     return;
   auto leaving = std::move(found->second);
   departures.erase(found);
-  slots.give_back(leaving.to.life.node);
+  if (!leaving.decode)
+    slots.give_back(leaving.to.life.node);
   ended.remember({{msg.id, leaving.stream, msg.result.epoch}, false}, self->clock().now());
+  if (leaving.decode)
+    return on_handed_over(std::move(leaving), msg);
   if (auto path = next_path(leaving.path, msg.why.code)) {
     log::llumlet.info(
       "no-kv", "{} to {}: {}; its KV is computed there", msg.result.request, leaving.to.instance,
@@ -321,10 +335,12 @@ void llumlet_state::on_offer(handover::offer& msg) {
   auto stream = msg.of.stream;
   auto from = msg.source;
   auto moves = msg.moves;
+  bool to_decode = msg.to_decode;
   settings.offer = std::move(msg);
   auto actor = self->spawn<caf::linked>(make_arrival, std::move(settings));
-  arrivals.emplace(id, arrival{stream, from, actor, moves});
-  slots_changed();
+  arrivals.emplace(id, arrival{stream, from, actor, moves, to_decode});
+  if (!to_decode)
+    slots_changed();
 }
 
 arrival_facts llumlet_state::facts_for(const handover::offer& offer) const {
@@ -333,7 +349,7 @@ arrival_facts llumlet_state::facts_for(const handover::offer& offer) const {
   if (engine)
     facts.geometry = geometry;
   facts.draining = draining;
-  facts.arriving = static_cast<std::uint32_t>(arrivals.size());
+  facts.arriving = slots_taken_in();
   facts.in_slots = config.migration.in_slots;
   facts.copies_kv = kv != nullptr;
   facts.knows_gateway = static_cast<bool>(hub_of(offer.of.stream));
@@ -343,6 +359,8 @@ arrival_facts llumlet_state::facts_for(const handover::offer& offer) const {
 /// Once accounted for it takes no slot, but still answers for its id.
 void llumlet_state::on_arrived(const arrived_msg& msg) {
   const auto& id = msg.of.id;
+  const auto* known = arrival_of(id);
+  bool took_slot = known && !known->to_decode;
   bool moved = msg.outcome == destination_outcome::moved;
   ended.remember({msg.of, moved && !msg.done}, self->clock().now());
   if (auto came = arrivals.find(id); moved && came != arrivals.end()) {
@@ -355,7 +373,8 @@ void llumlet_state::on_arrived(const arrived_msg& msg) {
   } else if (auto found = arrivals.extract(id)) {
     settled.insert(std::move(found));
   }
-  slots_changed();
+  if (took_slot)
+    slots_changed();
 }
 
 llumlet_state::arrival* llumlet_state::arrival_of(const handover_id& id) {
@@ -479,13 +498,25 @@ void llumlet_state::slots_changed() {
   publish();
 }
 
+/// What is prefilled at one instance to decode at another is the business of both: only moves take
+/// slots.
+std::uint32_t llumlet_state::slots_taken_out() const {
+  return static_cast<std::uint32_t>(std::count_if(
+    departures.begin(), departures.end(), [](const auto& x) { return !x.second.decode; }));
+}
+
+std::uint32_t llumlet_state::slots_taken_in() const {
+  return static_cast<std::uint32_t>(std::count_if(
+    arrivals.begin(), arrivals.end(), [](const auto& x) { return !x.second.to_decode; }));
+}
+
 /// The engine's status, and what hand-overs and draining make of it.
 instance_status llumlet_state::told_status() const {
   auto told = status;
   if (!engine)
     return told;
-  auto out = static_cast<std::int32_t>(departures.size());
-  auto in = static_cast<std::int32_t>(arrivals.size());
+  auto out = static_cast<std::int32_t>(slots_taken_out());
+  auto in = static_cast<std::int32_t>(slots_taken_in());
   told.update_id = static_cast<std::int32_t>(
     (static_cast<std::uint32_t>(told.update_id) + slot_changes) & 0x7FFFFFFF);
   told.schedulable = told.schedulable && !draining;

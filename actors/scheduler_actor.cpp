@@ -57,6 +57,11 @@ placed_msg scheduler_state::place(const placement_question& question) {
     ++placed;
     answer.owner = {chosen->life, choice.instance};
     note_choice(answer.reasons.stage, choice.instance, answer.reasons);
+    if (const auto* decode = decisions->view().find(choice.decode)) {
+      answer.decode = {decode->life, choice.decode};
+      answer.decode_reasons = std::move(choice.decode_reasons);
+      note_choice(answer.decode_reasons.stage, choice.decode, answer.decode_reasons);
+    }
     if (const auto& from = question.stream; from.node != config.life.node)
       booked[{from.node, from.incarnation}].insert(question.query.request_id);
   } else {
@@ -108,8 +113,8 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
   if (archive.keeps())
     archive.keep(decisions->snapshot(msg.query, &hits, now()));
   bool predicts = config.profile.ttft.size() + config.profile.tpot.size() > 0;
-  auto choice = decisions->schedule(
-    msg.query, &hits, now(), predicts ? explain::briefly : explain::nothing);
+  auto choice
+    = decisions->schedule(msg.query, &hits, now(), predicts ? explain::briefly : explain::nothing);
   if (!choice.placed) {
     ++refused;
     log::scheduler.debug("refused", "{} of gateway {}", msg.query.request_id, msg.gateway);

@@ -18,10 +18,13 @@ namespace {
 struct up_options {
   static constexpr std::uint32_t usual_engines = 4;
   std::uint32_t engines = 0; ///< 0: not given
+  std::uint32_t prefill = 0; ///< 0: not given
+  std::uint32_t decode = 0;  ///< 0: not given
   std::string http, admin, redis, model, policy, engine_key;
   std::vector<std::string> engine; ///< "modeled", or URLs of engines behind HTTP
   std::string scheduling;          ///< full, lite; empty: what suits the engines
 
+  bool apart() const { return prefill > 0 || decode > 0; }
   bool remote() const { return !engine.empty() && engine.front() != "modeled"; }
   milliseconds run_for{0};
   milliseconds drain{10000};
@@ -64,8 +67,30 @@ std::vector<std::string> node_arguments(const memory_file& settings, const log_o
   return arguments;
 }
 
+/// Prefill and decode apart: some engines for each, and none for both.
+void check_apart(
+  const up_options& options, const cluster_config& config, std::vector<config_problem>& problems) {
+  if (options.apart() && options.engines > 0)
+    problems.push_back(
+      {"--engines", "starts engines that prefill and decode, beside --prefill and --decode they "
+                    "would stay idle; leave it out"});
+  if ((options.prefill == 0) != (options.decode == 0))
+    problems.push_back(
+      {options.prefill == 0 ? "--prefill" : "--decode",
+       "is missing; prefill and decode apart want engines for each"});
+  if (!options.apart() && config.gateway.serving_mode != "neutral")
+    problems.push_back(
+      {"gateway.serving_mode", "is " + config.gateway.serving_mode
+                                 + "; say how many engines there are for each stage, as "
+                                   "in --prefill 2 --decode 2"});
+}
+
 /// What only makes sense for engines of our own.
 void refuse_beside_remote(const up_options& options, std::vector<config_problem>& problems) {
+  if (options.apart())
+    problems.push_back(
+      {options.prefill > 0 ? "--prefill" : "--decode",
+       "starts simulated engines, and there are engines behind HTTP to be used; leave it out"});
   if (options.engines > 0)
     problems.push_back(
       {"--engines", "starts simulated engines, and there are engines behind HTTP to be used; leave "
@@ -82,8 +107,12 @@ int up(const up_options& options) {
   bool remote = has_http_engines(config); // by an option, a setting or the file
   if (remote && options.scheduling.empty())
     config.scheduler.full_mode = false;
+  if (options.apart() && config.gateway.serving_mode == "neutral")
+    config.gateway.serving_mode = "pd_batch";
   if (remote)
     refuse_beside_remote(options, problems);
+  else
+    check_apart(options, config, problems);
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   if (config.admin.listen.empty())
@@ -102,9 +131,11 @@ int up(const up_options& options) {
   }
   auto arguments = node_arguments(*settings, options.log);
   up_plan plan{
-    .engines = remote                 ? 0
-               : options.engines == 0 ? up_options::usual_engines
-                                      : options.engines,
+    .engines = remote || options.apart() ? 0
+               : options.engines == 0    ? up_options::usual_engines
+                                         : options.engines,
+    .prefill = options.prefill,
+    .decode = options.decode,
     .remote_engines = static_cast<std::uint32_t>(config.gateway.engines.size()),
     .finds_engines = has_discovery(config.discovery),
     .reschedules = !remote && config.scheduler.full_mode,
@@ -135,6 +166,12 @@ void add_up_command(CLI::App& app, command_action& chosen) {
     *command, "--engines", options->engines, "simulated engines, each in a process of its own", 1,
     256)
     ->default_str(std::to_string(up_options::usual_engines));
+  add_count_option(
+    *command, "--prefill", options->prefill,
+    "with --decode: simulated engines that compute prompts only", 1, 256);
+  add_count_option(
+    *command, "--decode", options->decode,
+    "with --prefill: simulated engines that take requests over after that", 1, 256);
   add_list_option(
     *command, "--engine", options->engine,
     "what runs the model: modeled, or the URLs of vLLM, SGLang or other OpenAI-compatible servers")
@@ -179,6 +216,8 @@ void add_up_command(CLI::App& app, command_action& chosen) {
   add_log_options(*command, options->log);
   command->footer("Two fast engines and a Redis, for a minute:\n"
                   "  llumnix up --engines 2 --redis spawn --set engine.speed=10 --for 1m\n"
+                  "Prefill and decode apart:\n"
+                  "  llumnix up --prefill 2 --decode 2\n"
                   "In front of two vLLM servers that run already:\n"
                   "  llumnix up --engine http://127.0.0.1:8001,http://127.0.0.1:8002\n");
   command->callback([options, &chosen] { chosen = [options] { return up(*options); }; });

@@ -183,6 +183,17 @@ node_metrics_text(const node_counters& x, const redis_metrics* mirror, double up
   out.counter(
     "llumnix_prefix_index_gaps_total",
     "Times that all an engine had said became void, as something was missing.", x.prefix_gaps);
+  out.counter(
+    "llumnix_decode_handovers_total",
+    "Requests that were prefilled at one instance and went to another to decode.", x.handovers);
+  out.counter(
+    "llumnix_decode_handover_failures_total",
+    "Times that an instance did not take a request to decode; another is asked then.",
+    x.handovers_failed);
+  out.counter(
+    "llumnix_decodes_at_prefill_total",
+    "Requests that decode where they were prefilled, as no decode instance took them.",
+    x.decodes_at_prefill);
   out.counter("llumnix_replays_total", "Streams placed again after a loss.", x.replays);
   out.counter(
     "llumnix_unplaceable_total", "Requests that found no instance in time.", x.unplaceable);

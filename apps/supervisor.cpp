@@ -36,19 +36,27 @@ time_point now() {
 } // namespace
 
 supervisor::supervisor(up_plan plan, up_report& report) : plan_{std::move(plan)}, report_{report} {
-  auto add = [this](kind what, std::string name) {
+  auto add = [this](kind what, std::string name, std::string type = {}) {
     children_.push_back(
-      {.what = what, .name = std::move(name), .budget = restart_budget{plan_.limits}});
+      {.what = what,
+       .name = std::move(name),
+       .instance_type = std::move(type),
+       .budget = restart_budget{plan_.limits}});
   };
   if (plan_.spawn_redis)
     add(kind::redis, "redis");
   add(kind::head, "head");
-  for (std::uint32_t i = 0; i < plan_.engines; ++i)
-    add(kind::engine, "engine-" + std::to_string(i));
+  auto add_engines = [&](std::uint32_t count, const std::string& name, const std::string& type) {
+    for (std::uint32_t i = 0; i < count; ++i)
+      add(kind::engine, name + std::to_string(i), type);
+  };
+  add_engines(plan_.engines, "engine-", "");
+  add_engines(plan_.prefill, "prefill-", "prefill");
+  add_engines(plan_.decode, "decode-", "decode");
 }
 
 int supervisor::run() {
-  report_.starting(plan_.engines, plan_.remote_engines, plan_.finds_engines);
+  report_.starting(plan_.own_engines(), plan_.remote_engines, plan_.finds_engines);
   auto end = start();
   if (end == wait_end::too_late)
     fail(exit_code::failed, "the cluster is not ready after a long wait: " + last_look_);
@@ -252,9 +260,9 @@ child_command supervisor::command_of(const child& which) const {
   if (which.what == kind::head)
     add(
       {"--roles",
-       plan_.engines == 0  ? "gateway,cms,console"
-       : plan_.reschedules ? "gateway,scheduler,rescheduler,cms,console"
-                           : "gateway,scheduler,cms,console",
+       plan_.own_engines() == 0 ? "gateway,cms,console"
+       : plan_.reschedules      ? "gateway,scheduler,rescheduler,cms,console"
+                                : "gateway,scheduler,cms,console",
        "--listen", again(which.ready.listen, "127.0.0.1:0"), "--http",
        again(which.ready.http, plan_.http), "--admin", again(which.ready.admin, plan_.admin),
        "--drain", format_duration(plan_.drain)});
@@ -262,6 +270,8 @@ child_command supervisor::command_of(const child& which) const {
     add(
       {"--roles", "llumlet", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--seeds",
        dialable(head.ready.listen), "--drain", format_duration(plan_.drain)});
+  if (!which.instance_type.empty())
+    add({"--set", "llumlet.instance_type=" + which.instance_type});
   add({"--incarnation", std::to_string(which.incarnation)});
   return command;
 }

@@ -19,6 +19,8 @@ namespace llumnix {
 /// A cluster on this machine, as the command line describes it.
 struct up_plan {
   std::uint32_t engines = 4;        ///< modeled ones, each a process
+  std::uint32_t prefill = 0;        ///< more of them, which compute prompts only
+  std::uint32_t decode = 0;         ///< and which take over after that
   std::uint32_t remote_engines = 0; ///< behind HTTP, run by somebody else
   bool finds_engines = false;       ///< more such, or fewer, while it runs
   bool reschedules = false;         ///< running requests are moved to balance load
@@ -34,6 +36,8 @@ struct up_plan {
   std::chrono::milliseconds drain{10000};
   std::optional<std::chrono::milliseconds> run_for; ///< from ready on; absent: until a signal
   restart_limits limits;
+
+  std::uint32_t own_engines() const { return engines + prefill + decode; }
 };
 
 /// Runs the processes of a cluster: starts them in order, watches them, restarts what ends, stops
@@ -53,6 +57,7 @@ private:
   struct child {
     kind what;
     std::string name;
+    std::string instance_type; ///< of an engine
     restart_budget budget;
     child_process process{};
     node_ready ready{};                     ///< of its latest life that got there

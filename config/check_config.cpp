@@ -232,6 +232,11 @@ void check_engines(const cluster_config& config, problems& found) {
                             "gateway.engines, or have them found (discovery.*)"});
   if (!has_http_engines(config))
     return;
+  if (config.gateway.serving_mode != "neutral")
+    found.push_back(
+      {"gateway.serving_mode", "is " + config.gateway.serving_mode
+                                 + ", and engines behind HTTP serve prefill and decode together; "
+                                   "leave it out"});
   if (
     is_cache_aware(config.scheduler) && config.scheduler.kv_index == "own"
     && config.scheduler.kv_events.empty())

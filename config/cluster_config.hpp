@@ -70,6 +70,9 @@ struct gateway_config {
   std::uint32_t credit_window = 256;    ///< tokens a stream may be ahead of its client
   milliseconds stalled_client{60000}; ///< a client that accepts no byte for this long is cancelled
   milliseconds silence{1000}; ///< a silent owner of a stream is asked whether it still has it
+  /// neutral: one instance prefills and decodes. pd_batch: one for each, chosen together.
+  /// pd_staged: the second one when the prefill is done.
+  std::string serving_mode = "neutral";
   std::size_t recorder_requests = 10000; ///< ended requests whose flight record is kept
   bool forward_scheduler = true;         ///< use the SCHEDULER actor when there is one
   /// URLs `http://HOST:PORT` of engines that run by themselves; empty: engines are llumlets on

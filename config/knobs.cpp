@@ -43,6 +43,7 @@ constexpr auto discovery = member<&cluster_config::discovery, M>;
 constexpr std::string_view roles[]
   = {"gateway", "scheduler", "rescheduler", "cms", "console", "llumlet"};
 constexpr std::string_view instance_types[] = {"neutral", "prefill", "decode"};
+constexpr std::string_view serving_modes[] = {"neutral", "pd_batch", "pd_staged"};
 constexpr std::string_view discovered_types[] = {"neutral", "prefill", "decode", "all"};
 constexpr std::string_view failover_domains[] = {"instance", "node", "instance-unit", "node-unit"};
 constexpr std::string_view transport_kinds[] = {"ucx", "off"};
@@ -99,6 +100,7 @@ constexpr knob table[] = {
   {.path = "gateway.credit_window", .field = gateway<&gateway_config::credit_window>, .doc = "tokens a stream may be ahead of its client", .minimum = 1},
   {.path = "gateway.stalled_client", .field = gateway<&gateway_config::stalled_client>, .doc = "a client that accepts no byte for this long is cancelled", .minimum = 1},
   {.path = "gateway.silence", .field = gateway<&gateway_config::silence>, .doc = "a silent owner of a stream is asked whether it still has it", .minimum = 1},
+  {.path = "gateway.serving_mode", .field = gateway<&gateway_config::serving_mode>, .doc = "who serves a request: one instance (neutral), or one that prefills and one that decodes, chosen together (pd_batch) or the second when the prefill is done (pd_staged)", .choices = serving_modes},
   {.path = "gateway.recorder_requests", .field = gateway<&gateway_config::recorder_requests>, .doc = "ended requests whose flight record is kept"},
   {.path = "gateway.forward_scheduler", .field = gateway<&gateway_config::forward_scheduler>, .doc = "use the SCHEDULER actor when there is one"},
   {.path = "gateway.engines", .field = gateway<&gateway_config::engines>, .doc = "engines that run by themselves, as http://HOST:PORT; empty: llumlets on nodes", .form = engine_url},

@@ -150,11 +150,13 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
     for (std::uint32_t i = 0; i < options.instances; ++i) {
       auto id = options.instances == 1 ? name : name + "." + std::to_string(i);
       auto engine = config_.engine;
+      auto described = config_;
+      described.llumlet.instance_type = options.instance_type;
       llumlet_actor_config llumlet{
         config_.llumlet,
         x.id,
         describe_instance(
-          id, name, "127.0.0.1", config_, static_cast<double>(network_.now().count()) / 1e9),
+          id, name, "127.0.0.1", described, static_cast<double>(network_.now().count()) / 1e9),
         {},
         [engine] {
           auto value = modeled_engine::make(engine);

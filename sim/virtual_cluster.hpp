@@ -32,9 +32,10 @@ struct virtual_node_options {
   /// HOST:PORT of engines behind HTTP, with role gateway: it gets a llumlet without an engine for
   /// each. Nobody checks them but whoever calls `tell_news`.
   std::vector<std::string> engines{};
-  bool kv_transport = true;           ///< with role llumlet: KV is copied when requests move
-  kv_index* prefix_index = nullptr;   ///< with role gateway; outlives the cluster
-  remote_scheduler* remote = nullptr; ///< likewise
+  std::string instance_type = "neutral"; ///< with role llumlet: what its instances are for
+  bool kv_transport = true;              ///< with role llumlet: KV is copied when requests move
+  kv_index* prefix_index = nullptr;      ///< with role gateway; outlives the cluster
+  remote_scheduler* remote = nullptr;    ///< likewise
 };
 
 /// Several nodes of a cluster in one process and one thread: the shipped actors on CAF's test

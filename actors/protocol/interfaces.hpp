@@ -13,6 +13,9 @@ struct arrival_order_msg;
 struct arrived_msg;
 struct begin_moves_msg;
 struct claim_lease_msg;
+struct decode_at_msg;
+struct decode_here_msg;
+struct decode_wanted_msg;
 struct departed_msg;
 struct departure_event_msg;
 struct departure_order_msg;
@@ -50,6 +53,7 @@ struct pinned_msg;
 struct place_msg;
 struct placed_msg;
 struct placements_msg;
+struct prefilled_msg;
 struct prefixes_msg;
 struct refused_msg;
 struct remote_choice_msg;
@@ -150,6 +154,8 @@ using gateway_actor = caf::typed_actor<
   caf::reacts_to<remote_choice_msg>,
   // A request moved, or did not: for its record.
   caf::reacts_to<moved_msg>,
+  // Where does a request decode that is prefilled at an instance?
+  caf::replies_to<decode_wanted_msg>::with<decode_at_msg>,
   // Somebody follows events; flight records (`why`); the metric numbers of the role.
   caf::reacts_to<watch_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>, caf::reacts_to<tick_atom>>;
@@ -234,6 +240,8 @@ using llumlet_actor = caf::typed_actor<
   caf::reacts_to<handover::offer>, caf::reacts_to<handover::copy_progress>,
   caf::reacts_to<handover::freeze_commit>, caf::reacts_to<handover::cancel>,
   caf::reacts_to<handover::cancelled>,
+  // ENGINE has prefilled a request that decodes elsewhere, and nobody hands it over yet.
+  caf::reacts_to<prefilled_msg>,
   // Its DEPARTUREs and ARRIVALs end.
   caf::reacts_to<departed_msg>, caf::reacts_to<arrived_msg>,
   // What steps took (`profile`).
@@ -249,7 +257,8 @@ using engine_actor = caf::typed_actor<
   // What hand-overs want, done between two steps; what there is to choose from.
   caf::reacts_to<departure_order_msg>, caf::reacts_to<arrival_order_msg>,
   caf::replies_to<list_requests_msg>::with<listed_msg>, caf::reacts_to<kv_heard_msg>,
-  caf::replies_to<inspect_msg>::with<inspected_msg>,
+  // A request decodes here after all.
+  caf::reacts_to<decode_here_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   // The running step ends; the news of the load are due.
   caf::reacts_to<step_atom, std::uint64_t>, caf::reacts_to<tick_atom>, caf::reacts_to<peer_up_msg>,
   caf::reacts_to<peer_down_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>>;

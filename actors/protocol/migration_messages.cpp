@@ -14,4 +14,15 @@ std::string describe(const move_result& result) {
     result.path, result.rounds, (result.bytes + 1023) / 1024, ms);
 }
 
+decode_wanted_msg decode_wanted(const inference_request& request, const stream_owner& at) {
+  decode_wanted_msg wanted;
+  wanted.stream = request.stream;
+  wanted.epoch = request.epoch;
+  wanted.request = request.text_id;
+  wanted.tokens = static_cast<std::uint32_t>(request.prompt.size() + request.output.size());
+  wanted.wishes = request.wishes;
+  wanted.at = at;
+  return wanted;
+}
+
 } // namespace llumnix

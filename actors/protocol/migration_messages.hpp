@@ -25,7 +25,8 @@ struct move_result {
   stream_owner to;
   std::string outcome; ///< moved, finished (meanwhile), refused (nothing was tried), failed
   std::string reason;  ///< unless moved
-  std::string policy;  ///< who wanted it: "by hand", "drain", or the rescheduler's policy
+  std::string policy;  ///< who wanted it: "by hand", "drain", "decode" (its prefill was here), or
+                       ///< the rescheduler's policy
   std::string path;    ///< kv, recompute
   std::uint32_t rounds = 0;
   std::uint64_t bytes = 0;       ///< KV that crossed the transport
@@ -112,7 +113,11 @@ struct arrival_event_msg {
 /// What DEPARTURE wants of ENGINE, to be done between two steps. `pin` is answered with
 /// `pinned_msg`, `look` and `freeze` with `departure_event_msg`.
 struct departure_order_msg {
-  struct pin {}; ///< under whatever epoch it runs
+  /// Under whatever epoch it runs. One that is prefilled here and decodes elsewhere is pinned
+  /// `to_decode` only, and that is answered when its prefill begins.
+  struct pin {
+    bool to_decode = false;
+  };
   using order = std::variant<
     pin, source_side::look, source_side::freeze, source_side::thaw, source_side::drop,
     source_side::unpin>;
@@ -245,7 +250,7 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, offer& x) {
   return f(
     caf::meta::type_name("offer"), x.of, x.source, x.destination, x.request, x.path, x.geometry,
-    x.kv_address, x.lease, x.moves);
+    x.kv_address, x.lease, x.moves, x.to_decode);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, accept& x) {

@@ -12,10 +12,13 @@ namespace llumnix {
 /// Run this request (GATEWAY to LLUMLET, LLUMLET to ENGINE).
 struct submit_msg {
   inference_request request;
+  bool to_decode = false; ///< only its prefill is wanted here
+  /// Then: where it decodes. Without an instance it is chosen once the prefill is done.
+  stream_owner decode{};
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, submit_msg& x) {
-  return f(caf::meta::type_name("submit_msg"), x.request);
+  return f(caf::meta::type_name("submit_msg"), x.request, x.to_decode, x.decode);
 }
 
 /// Forget what runs for the stream under this epoch or a lower one.
@@ -119,6 +122,50 @@ struct placed_msg {
   std::uint32_t epoch = 0;
   stream_owner owner;        ///< from SCHEDULER: without an instance when nobody can take it now
   placement_reasons reasons; ///< from SCHEDULER; empty towards the hub
+  // From SCHEDULER, of a request whose roles are chosen together (spec/scheduling.md 4):
+  stream_owner decode{}; ///< where it decodes, `owner` being for its prefill
+  placement_reasons decode_reasons{};
+};
+
+/// A request that is prefilled here wants an instance where it decodes (LLUMLET to GATEWAY).
+struct decode_wanted_msg {
+  stream_ref stream;
+  std::uint32_t epoch = 0;
+  std::string request;      ///< its text id
+  std::uint32_t tokens = 0; ///< prompt and output
+  placement_wishes wishes{};
+  stream_owner at;                  ///< where it is prefilled
+  std::vector<instance_id> tried{}; ///< that did not take it
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, decode_wanted_msg& x) {
+  return f(
+    caf::meta::type_name("decode_wanted_msg"), x.stream, x.epoch, x.request, x.tokens, x.wishes,
+    x.at, x.tried);
+}
+
+/// What is asked for a request that is prefilled at an instance.
+decode_wanted_msg decode_wanted(const inference_request& request, const stream_owner& at);
+
+/// The answer. Without an instance nobody is left: it decodes where it is.
+struct decode_at_msg {
+  stream_owner decode;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, decode_at_msg& x) {
+  return f(caf::meta::type_name("decode_at_msg"), x.decode);
+}
+
+/// The request stands, prefilled, and no hand-over has it yet (ENGINE to its LLUMLET). Stays in its
+/// process.
+struct prefilled_msg {
+  decode_wanted_msg wanted;
+};
+
+/// It decodes here after all (LLUMLET to its ENGINE). Stays in its process.
+struct decode_here_msg {
+  stream_ref stream;
+  std::uint32_t epoch = 0;
 };
 
 /// SCHEDULER's answers, in the order of the questions.
@@ -230,7 +277,9 @@ typename Inspector::result_type inspect(Inspector& f, place_msg& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placed_msg& x) {
-  return f(caf::meta::type_name("placed_msg"), x.stream, x.epoch, x.owner, x.reasons);
+  return f(
+    caf::meta::type_name("placed_msg"), x.stream, x.epoch, x.owner, x.reasons, x.decode,
+    x.decode_reasons);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placements_msg& x) {
@@ -240,5 +289,7 @@ typename Inspector::result_type inspect(Inspector& f, placements_msg& x) {
 } // namespace llumnix
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::stream_words_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::prefilled_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::decode_here_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::prefixes_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::remote_choice_msg)

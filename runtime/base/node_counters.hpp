@@ -37,7 +37,10 @@ struct node_counters {
   std::atomic<std::uint64_t> prefix_evicted{0}; ///< blocks it forgot to make room
   std::atomic<std::uint64_t> prefix_gaps{
     0}; ///< times that something was missing of what an engine said
-  std::atomic<std::uint64_t> replays{0}; ///< placements after a loss
+  std::atomic<std::uint64_t> handovers{0}; ///< requests prefilled at one instance, then at another
+  std::atomic<std::uint64_t> handovers_failed{0};   ///< times that one of them did not get there
+  std::atomic<std::uint64_t> decodes_at_prefill{0}; ///< that decode where they were prefilled
+  std::atomic<std::uint64_t> replays{0};            ///< placements after a loss
   std::atomic<std::uint64_t> unplaceable{
     0}; ///< requests answered with an error for want of an instance
   std::atomic<std::uint64_t> rejected_full{0}; ///< requests answered with 429

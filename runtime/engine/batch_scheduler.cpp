@@ -75,7 +75,10 @@ const batch& batch_scheduler::plan(time_point now) {
   // Nobody runs, yet somebody could: seats and blocks are held by requests that wait for their
   // clients. Or by pins and rooms: then it waits for those.
   while (batch_.requests.empty() && !running_.empty() && next_waiting() != nullptr) {
-    preempt(victim(0));
+    auto& last = victim(0);
+    if (last.stands())
+      break; // all do, and leave soon
+    preempt(last);
     plan_waiting(true);
   }
   return batch_;
@@ -172,10 +175,11 @@ void batch_scheduler::preempt(engine_request& request) {
 }
 
 /// Whose blocks to take among the running from `first` on: the last in order of service, but rather
-/// not one that came a moment ago, nor one whose blocks are pinned and would not become free.
+/// not one that came a moment ago, nor one whose blocks are pinned and would not become free, and
+/// least of all one that stands with a prefill done.
 engine_request& batch_scheduler::victim(std::size_t first) const {
   auto rank = [this](const engine_request& x) {
-    return x.pinned ? 2 : x.spared_until > now_ ? 1 : 0;
+    return x.stands() ? 3 : x.pinned ? 2 : x.spared_until > now_ ? 1 : 0;
   };
   auto* best = running_.back();
   for (auto i = running_.size(); i-- > first && rank(*best) > 0;)

@@ -26,6 +26,13 @@ struct step_output {
   token_delta delta;
 };
 
+/// A request that is to decode elsewhere computed a part of its prompt.
+struct prefill_share {
+  stream_ref stream;
+  std::uint32_t epoch = 0;
+  bool done = false; ///< all of it: it has made its token, and stands or has ended
+};
+
 /// What one step did.
 struct step_result {
   bool worked = false;     ///< false: nothing could run
@@ -36,6 +43,7 @@ struct step_result {
   std::uint32_t decode_tokens = 0;  ///< output positions computed
   std::uint64_t decode_context = 0; ///< tokens that the requests of these held, together
   std::uint32_t preemptions = 0;
+  std::vector<prefill_share> prefills; ///< of those that `moving_requests::decode_elsewhere` named
 };
 
 class moving_requests;

@@ -30,8 +30,10 @@ public:
   std::uint32_t tokens() const { return static_cast<std::uint32_t>(ids.size()); }
   /// Output tokens there are; the index of the next one.
   std::uint32_t output_tokens() const { return tokens() - prompt_tokens; }
-  /// Whether credit allows the next output token.
-  bool may_run() const { return output_tokens() < credit; }
+  /// Whether credit allows the next output token, and nobody wants it to stand.
+  bool may_run() const { return output_tokens() < credit && !stands(); }
+  /// It is to decode elsewhere, and its prefill is done: no step touches it.
+  bool stands() const { return stand_at && output_tokens() >= *stand_at; }
   /// Whether it computes output positions one by one, its prompt being done.
   bool decoding() const { return computed >= prefill_tokens; }
 
@@ -59,6 +61,8 @@ public:
   std::uint32_t written = 0;        ///< most positions it ever had computed itself or found cached
   std::optional<std::uint32_t> cached_tokens; ///< prompt tokens found cached when it first ran
   std::uint32_t preemptions = 0;
+  std::optional<std::uint32_t>
+    stand_at;                ///< output tokens with which it stands, to decode elsewhere
   std::uint32_t untold = 0;  ///< ids at the end that it came with and nobody was told yet
   time_point spared_until{}; ///< until then others are preempted rather than it
   bool running = false;

@@ -5,9 +5,10 @@ namespace llumnix {
 namespace {
 
 /// Whether vLLM would expect it to decode: it saw no output limit but that of what is still to
-/// come.
+/// come. What decodes elsewhere does not decode here.
 bool outlives_prefill(const engine_request& request) {
-  return request.sampling.max_tokens - (request.submitted_tokens - request.prompt_tokens) > 1;
+  return !request.stand_at
+         && request.sampling.max_tokens - (request.submitted_tokens - request.prompt_tokens) > 1;
 }
 
 std::int32_t count(std::size_t value) {

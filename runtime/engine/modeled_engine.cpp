@@ -167,8 +167,11 @@ step_result modeled_engine::step(time_point now) {
   for (const auto& share : batch.requests) {
     account(share, load, result);
     compute(share);
-    if (share.request->computed == share.request->tokens())
+    bool made_token = share.request->computed == share.request->tokens();
+    if (made_token)
       emit(*share.request, result);
+    if (share.request->stand_at)
+      result.prefills.push_back({share.request->stream, share.request->epoch, made_token});
   }
   if (!adopted_.empty())
     tell_adopted(result);

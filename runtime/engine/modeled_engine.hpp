@@ -69,6 +69,8 @@ private:
   kv_geometry geometry() const override;
   std::span<std::byte> kv_memory() override;
   std::vector<movable_request> movable() const override;
+  bool decode_elsewhere(const stream_ref& stream, std::uint32_t epoch) override;
+  void decode_here(const stream_ref& stream, std::uint32_t epoch) override;
   result<leaving_request>
   pin(const handover_id& id, const stream_ref& stream, std::uint32_t epoch) override;
   result<leaving_request> look(const handover_id& id) override;

@@ -55,7 +55,7 @@ std::vector<movable_request> modeled_engine::movable() const {
        .output_tokens = x.output_tokens(),
        .priority = x.priority,
        .running = x.running,
-       .moving = x.pinned || x.frozen});
+       .moving = x.pinned || x.frozen || x.stand_at});
   };
   std::vector<const engine_request*> running(
     scheduler_.running().begin(), scheduler_.running().end());
@@ -67,6 +67,26 @@ std::vector<movable_request> modeled_engine::movable() const {
   for (const auto* request : scheduler_.waiting())
     add(*request);
   return all;
+}
+
+// --- prefill here, decode elsewhere ---
+
+bool modeled_engine::decode_elsewhere(const stream_ref& stream, std::uint32_t epoch) {
+  if (!holds(stream, epoch))
+    return false;
+  auto& request = *requests_.at(stream);
+  auto with_one_more = request.output_tokens() + 1;
+  if (request.over != finish_reason::none || request.sampling.max_tokens <= with_one_more)
+    return false;
+  request.stand_at = with_one_more;
+  return true;
+}
+
+void modeled_engine::decode_here(const stream_ref& stream, std::uint32_t epoch) {
+  if (!holds(stream, epoch))
+    return;
+  requests_.at(stream)->stand_at.reset();
+  ++version_;
 }
 
 // --- out ---
@@ -107,7 +127,8 @@ leaving_request modeled_engine::tell_leaving(pin_hold& hold) {
     .written = request.computed,
     .blocks = {request.blocks.begin(), request.blocks.begin() + used},
     .running = request.running,
-    .preemptions = request.preemptions};
+    .preemptions = request.preemptions,
+    .prefilling = request.stand_at && !request.stands()};
   auto& held = hold.blocks;
   for (std::size_t i = 0; i < told.blocks.size(); ++i) {
     auto block = told.blocks[i];

@@ -19,6 +19,7 @@ struct leaving_request {
   std::vector<block_index> blocks; ///< its table over those positions; empty while it waits
   bool running = false; ///< in the batch, or taken out of it; false: in the queue, without KV
   std::uint32_t preemptions = 0; ///< since it came: one more means that its KV was lost meanwhile
+  bool prefilling = false; ///< it is to decode elsewhere, and not all of its prompt is computed
 };
 
 /// Room for a request on its way in.
@@ -35,7 +36,7 @@ struct movable_request {
   std::uint32_t output_tokens = 0; ///< of them, generated
   std::int32_t priority = 0;       ///< lower runs first
   bool running = false;            ///< false: it waits
-  bool moving = false;             ///< a hand-over has it
+  bool moving = false;             ///< a hand-over has it, or will have it after its prefill
 };
 
 /// Moving requests out of and into an engine, for engines that can (`engine_capabilities`:
@@ -57,6 +58,16 @@ public:
   virtual std::span<std::byte> kv_memory() = 0;
   /// All its requests: the running ones in order of arrival, then the waiting ones, front first.
   virtual std::vector<movable_request> movable() const = 0;
+
+  // --- prefill here, decode elsewhere -----------------------------------------------------------
+
+  /// The request computes its prompt (and the output it came with) and makes one token; then it
+  /// stands, with its KV: no step touches it, and it is preempted last. `step_result::prefills`
+  /// tells how far it is. To be said before it makes a token. False: no such stream under this
+  /// epoch, or nothing is left to be made after that token.
+  virtual bool decode_elsewhere(const stream_ref& stream, std::uint32_t epoch) = 0;
+  /// It decodes here after all.
+  virtual void decode_here(const stream_ref& stream, std::uint32_t epoch) = 0;
 
   // --- out: the source --------------------------------------------------------------------------
 

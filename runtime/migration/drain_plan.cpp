@@ -1,5 +1,7 @@
 #include "runtime/migration/drain_plan.hpp"
 
+#include "runtime/cluster/dispatch_ledger.hpp"
+
 #include <algorithm>
 #include <optional>
 #include <tuple>
@@ -43,10 +45,11 @@ struct drain_plan::destination {
   }
 };
 
-void drain_plan::take_in(const std::vector<stream_info>& streams) {
+/// What a prefill instance computes leaves it by itself; only what decodes there is moved.
+void drain_plan::take_in(const std::vector<stream_info>& streams, bool prefills) {
   std::set<stream_ref> here;
   for (const auto& stream : streams)
-    if (stream.instance == source_) {
+    if (stream.instance == source_ && !(prefills && stream.output_tokens == 0)) {
       here.insert(stream.stream);
       requests_[stream.stream].tokens = stream.prompt_tokens + stream.output_tokens;
     }
@@ -56,13 +59,13 @@ void drain_plan::take_in(const std::vector<stream_info>& streams) {
 }
 
 /// Who takes work of this role, by id.
-std::vector<drain_plan::destination> drain_plan::destinations(const cluster_view& view) const {
-  const auto* source = view.find(source_);
+std::vector<drain_plan::destination>
+drain_plan::destinations(const cluster_view& view, const std::string& role) const {
   std::vector<destination> all;
   for (const auto& [id, x] : view.instances()) {
     bool takes_work = x.state == instance_state::ready && x.has_status && x.status.schedulable
                       && !x.foreign() && id != source_;
-    if (!takes_work || (source && source->metadata.instance_type != x.metadata.instance_type))
+    if (!takes_work || (!role.empty() && role != x.metadata.instance_type))
       continue;
     destination made;
     made.owner = {x.life, id};
@@ -102,10 +105,13 @@ drain_plan::destination* drain_plan::choose(std::vector<destination>& all, reque
 
 std::vector<drain_move> drain_plan::next(
   const cluster_view& view, const std::vector<stream_info>& streams, time_point now) {
-  take_in(streams);
-  auto all = destinations(view);
+  const auto* source = view.find(source_);
+  auto role = source ? source->metadata.instance_type : std::string{};
+  bool prefills = role == to_string(infer_type::prefill);
+  take_in(streams, prefills);
+  auto all = destinations(view, prefills ? std::string{to_string(infer_type::decode)} : role);
   std::int64_t free = usual_out_slots;
-  if (const auto* source = view.find(source_))
+  if (source)
     free = slots(
       source->status.num_available_migrate_out_slots, source->status.num_migrate_out_reqs,
       usual_out_slots);

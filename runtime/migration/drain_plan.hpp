@@ -21,9 +21,10 @@ struct drain_move {
 /// that is told what runs, what the cluster looks like and how moves ended.
 ///
 /// The longest request goes first, to the instance of the same role that takes work and has the
-/// least of its KV in use; never more at a time than have free slots at both ends, as far as those
-/// are told. What an instance did not take is offered to another one, after a pause that doubles
-/// from 50 ms to 1 s with each failure.
+/// least of its KV in use. Requests that a prefill instance computes leave it by themselves; those
+/// that decode there all the same go to decode instances. Never more at a time than have free slots
+/// at both ends, as far as those are told. What an instance did not take is offered to another one,
+/// after a pause that doubles from 50 ms to 1 s with each failure.
 class drain_plan {
 public:
   explicit drain_plan(instance_id source) : source_{std::move(source)} {}
@@ -49,8 +50,8 @@ private:
     time_point due{};
   };
 
-  void take_in(const std::vector<stream_info>& streams);
-  std::vector<destination> destinations(const cluster_view& view) const;
+  void take_in(const std::vector<stream_info>& streams, bool prefills);
+  std::vector<destination> destinations(const cluster_view& view, const std::string& role) const;
   destination* choose(std::vector<destination>& all, request& wanted) const;
 
   instance_id source_;

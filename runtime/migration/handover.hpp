@@ -73,6 +73,7 @@ struct offer {
   std::string kv_address;  ///< where its KV can be pulled from (`kv_transport`); empty: nowhere
   nanoseconds lease{0};    ///< D lets go when nothing was heard for so long
   std::uint32_t moves = 0; ///< by load, of this request so far (`move_history`)
+  bool to_decode = false;  ///< S only prefills it: D is where it decodes, and no slot counts it
 };
 
 /// D to S: blocks are reserved.

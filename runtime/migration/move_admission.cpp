@@ -9,7 +9,7 @@ result<void> may_arrive(const handover::offer& offer, const arrival_facts& there
     return {errc::stale, "that life of the instance is over"};
   if (there.draining)
     return {errc::draining, "it is being drained"};
-  if (there.arriving >= there.in_slots)
+  if (!offer.to_decode && there.arriving >= there.in_slots)
     return {
       errc::queue_full,
       "all " + std::to_string(there.in_slots) + " of migration.in_slots are taken there"};

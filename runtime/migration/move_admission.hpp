@@ -13,7 +13,7 @@ struct arrival_facts {
   stream_owner self;
   std::optional<kv_geometry> geometry; ///< of its engine; none: the engine is not its own
   bool draining = false;
-  std::uint32_t arriving = 0; ///< requests, now
+  std::uint32_t arriving = 0; ///< requests in slots, now
   std::uint32_t in_slots = 0;
   bool copies_kv = false;     ///< it has a transport
   bool knows_gateway = false; ///< the stream's; nobody else could take its tokens

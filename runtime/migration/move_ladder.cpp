@@ -16,4 +16,13 @@ std::optional<move_path> next_path(move_path tried, errc why) {
   }
 }
 
+std::optional<move_path> next_decode_path(move_path tried, errc why) {
+  bool no_kv = why == errc::unsupported || why == errc::bad_message;
+  return tried == move_path::kv && no_kv ? std::optional{move_path::recompute} : std::nullopt;
+}
+
+bool outlives_prefill(const inference_request& request) {
+  return request.sampling.max_tokens > request.output.size() + 1;
+}
+
 } // namespace llumnix

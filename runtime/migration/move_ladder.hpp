@@ -11,4 +11,12 @@ namespace llumnix {
 /// fail as well. KV that cannot be had, or came wrong, is computed at the destination instead.
 std::optional<move_path> next_path(move_path tried, errc why);
 
+/// The same for a request that was prefilled here and is to decode there. None: it is offered to
+/// another instance, which may take its KV; where there is none it decodes here. Its prompt is
+/// computed a second time only where KV could go nowhere.
+std::optional<move_path> next_decode_path(move_path tried, errc why);
+
+/// Whether there is something to decode elsewhere: more than the token that its prefill makes.
+bool outlives_prefill(const inference_request& request);
+
 } // namespace llumnix

@@ -74,7 +74,8 @@ std::vector<source_effect> source_machine::begin(const leaving_request& request,
   window_open_ = plan_.path == move_path::kv;
   end_.path = plan_.path;
   limit_ = now + settings_.offer_limit;
-  return {handover::offer{
+  out_.clear();
+  make(handover::offer{
     .of = plan_.of,
     .source = plan_.source,
     .destination = plan_.destination,
@@ -83,7 +84,13 @@ std::vector<source_effect> source_machine::begin(const leaving_request& request,
     .geometry = plan_.geometry,
     .kv_address = plan_.kv_address,
     .lease = settings_.lease,
-    .moves = plan_.moves}};
+    .moves = plan_.moves,
+    .to_decode = plan_.to_decode});
+  if (plan_.to_decode) {
+    freeze_asked_ = true;
+    make(source_side::freeze{});
+  }
+  return std::exchange(out_, {});
 }
 
 std::vector<source_effect> source_machine::on(const source_event& event, time_point now) {
@@ -129,14 +136,24 @@ void source_machine::hear(const handover::accept& message) {
   if (state_ != state::offered)
     return;
   state_ = state::copying;
-  prepared_ = std::min(message.present_tokens, written_);
+  prepared_ = plan_.to_decode ? message.present_tokens : std::min(message.present_tokens, written_);
   reserved_ = message.reserved_tokens;
-  auto expected = plan_.path == move_path::kv ? lasting(
-                    double(written_) * plan_.geometry.bytes_per_token, settings_.bytes_per_second)
-                                              : lasting(written_, settings_.prefill_per_second);
-  limit_ = now_ + std::max(settings_.copy_limit_min, 4 * expected);
   renew_at_ = now_ + settings_.renew_every;
+  if (frozen_)
+    return begin_tail();
+  if (plan_.to_decode)
+    limit_ = time_point::max(); // of the prefill there is none
+  else
+    limit_round(written_, settings_.copy_limit_min);
   ask_look();
+}
+
+/// How long it may take to bring so many positions there.
+void source_machine::limit_round(std::uint32_t tokens, nanoseconds least) {
+  auto expected = plan_.path == move_path::kv ? lasting(
+                    double(tokens) * plan_.geometry.bytes_per_token, settings_.bytes_per_second)
+                                              : lasting(tokens, settings_.prefill_per_second);
+  limit_ = now_ + std::max(least, 4 * expected);
 }
 
 void source_machine::hear(const handover::reject& message) {
@@ -146,7 +163,7 @@ void source_machine::hear(const handover::reject& message) {
 
 void source_machine::ask_look() {
   if (!std::exchange(look_asked_, true))
-    make(source_side::look{});
+    make(source_side::look{.beyond = std::max(prepared_, offered_to_)});
 }
 
 void source_machine::hear(const source_side::looked& event) {
@@ -160,8 +177,14 @@ void source_machine::hear(const source_side::looked& event) {
     return stop(source_outcome::kept, {errc::stale, "preempted while it was copied"}, true);
   if (!fits(request))
     return stop(source_outcome::kept, {errc::out_of_blocks, "outgrew its room"}, true);
-  if (prepared_ < offered_to_)
-    return; // the round is not done
+  if (prepared_ < offered_to_ || frozen_)
+    return; // the round is not done; or `frozen` said more
+  if (plan_.to_decode) {
+    if (request.written <= prepared_)
+      return ask_look();
+    limit_round(request.written - prepared_, settings_.copy_limit_min);
+    return offer_round(request);
+  }
   auto small = std::max(plan_.geometry.block_tokens, 2 * settings_.step_tokens);
   if (beyond(request.written, prepared_) <= small) {
     state_ = state::freezing;
@@ -174,7 +197,10 @@ void source_machine::hear(const source_side::looked& event) {
   }
 }
 
+/// What D has of a prompt stays true, though S must compute it again.
 bool source_machine::preempted(const leaving_request& request) const {
+  if (plan_.to_decode)
+    return false;
   return request.preemptions != preemptions_ || request.written < offered_to_;
 }
 
@@ -210,10 +236,13 @@ void source_machine::hear(const handover::prepared& message) {
   prepared_ = std::max(prepared_, std::min(message.watermark, offered_to_));
   if (prepared_ < offered_to_)
     return;
-  if (state_ == state::copying)
+  if (state_ == state::copying) {
+    if (plan_.to_decode)
+      limit_ = time_point::max();
     ask_look();
-  else if (tail_under_way_)
+  } else if (tail_under_way_) {
     commit();
+  }
 }
 
 // --- frozen -------------------------------------------------------------------------------------
@@ -226,7 +255,8 @@ void source_machine::hear(const source_side::frozen& event) {
     frozen_at_ = now_;
     told_ = event.told;
   }
-  if (state_ != state::freezing) { // given up before it froze
+  bool prefilled = state_ == state::offered || state_ == state::copying; // with `to_decode`
+  if (!prefilled && state_ != state::freezing) {                         // given up before it froze
     if (frozen_ && end_.outcome == source_outcome::kept)
       put_back(plan_.of.epoch, std::nullopt);
     else
@@ -237,20 +267,27 @@ void source_machine::hear(const source_side::frozen& event) {
     stop(source_outcome::gone, event.now.error(), true);
   else if (preempted(*frozen_))
     stop(source_outcome::kept, {errc::stale, "preempted while it was copied"}, true);
-  else if (!fits(*frozen_))
-    stop(source_outcome::kept, {errc::out_of_blocks, "outgrew its room"}, true);
-  else
+  else if (state_ != state::offered)
     begin_tail();
 }
 
 void source_machine::begin_tail() {
+  state_ = state::freezing;
+  if (!fits(*frozen_))
+    return stop(source_outcome::kept, {errc::out_of_blocks, "outgrew its room"}, true);
   end_.tail_tokens = beyond(frozen_->written, prepared_);
   if (plan_.path == move_path::kv)
-    end_.tail = choose_tail(settings_, end_.tail_tokens, plan_.geometry.bytes_per_token);
+    end_.tail = !plan_.to_decode
+                  ? choose_tail(settings_, end_.tail_tokens, plan_.geometry.bytes_per_token)
+                : end_.tail_tokens > 0 ? tail_choice::copy // prompts are computed at S alone
+                                       : tail_choice::recompute;
   if (end_.tail == tail_choice::recompute)
     return commit();
   tail_under_way_ = true;
-  limit_ = now_ + settings_.tail_limit;
+  if (plan_.to_decode) // all of a short prompt
+    limit_round(end_.tail_tokens, settings_.tail_limit);
+  else
+    limit_ = now_ + settings_.tail_limit;
   offer_round(*frozen_);
 }
 
@@ -271,19 +308,27 @@ void source_machine::commit() {
 
 void source_machine::put_back(std::uint32_t epoch, std::optional<std::uint32_t> credit) {
   end_.epoch = epoch;
-  if (!frozen_)
+  if (!frozen_ && !no_freeze_any_more())
     return;
-  end_.paused = now_ - frozen_at_;
+  if (frozen_)
+    end_.paused = now_ - frozen_at_;
   frozen_.reset();
   make(source_side::thaw{epoch, credit});
 }
 
 void source_machine::forget() {
-  if (!frozen_)
+  if (!frozen_ && !no_freeze_any_more())
     return;
-  end_.paused = now_ - frozen_at_;
+  if (frozen_)
+    end_.paused = now_ - frozen_at_;
   frozen_.reset();
   make(source_side::drop{});
+}
+
+/// A prefill may last; nobody waits for its end when the hand-over is over. True: the engine must
+/// be told.
+bool source_machine::no_freeze_any_more() {
+  return plan_.to_decode && std::exchange(freeze_asked_, false);
 }
 
 // --- deciding -----------------------------------------------------------------------------------

@@ -48,6 +48,10 @@ struct source_plan {
   kv_geometry geometry;
   std::string kv_address;  ///< path `kv` alone
   std::uint32_t moves = 0; ///< told to the destination
+  /// S only prefills it, and it stands after that (`moving_requests::decode_elsewhere`): what is
+  /// computed is copied while the rest is being computed, and nothing waits for a round to be
+  /// small.
+  bool to_decode = false;
 };
 
 /// How a hand-over ended, seen from its source.
@@ -93,11 +97,15 @@ struct tick {};
 // --- effects
 // --------------------------------------------------------------------------------------
 
-/// Look at the request between two steps; answer with `looked`, once for each.
-struct look {};
-/// Freeze it at the next boundary of steps; answer with `frozen`, once.
+/// Look at the request between two steps; answer with `looked`, once for each. One that is being
+/// prefilled to decode elsewhere is looked at when more than `beyond` of it is written.
+struct look {
+  std::uint32_t beyond = 0; ///< positions
+};
+/// Freeze it at the next boundary of steps, and one that is to decode elsewhere as soon as it has
+/// been prefilled; answer with `frozen`, once.
 struct freeze {};
-/// Put the frozen request back in front.
+/// Put the frozen request back in front. A `freeze` not carried out yet is not wanted any more.
 struct thaw {
   std::uint32_t epoch = 0;
   std::optional<std::uint32_t> credit; ///< as A says with a new epoch; none: as it was
@@ -145,6 +153,9 @@ using source_effect = std::variant<
 /// effects it returns.
 ///
 ///     idle -> offered -> copying -> freezing -> deciding -> releasing -> done
+///
+/// A hand-over `to_decode` asks for the freeze with the offer: it is frozen once it is prefilled,
+/// whether an answer has come by then or not, and its blocks are copied as they are written.
 ///
 /// Whatever goes wrong before `deciding` leads through `cancelling`, where the request runs on
 /// while its blocks stay pinned, to `done`. `releasing` is the spec's DONE with blocks still
@@ -209,12 +220,14 @@ private:
   }
   void ask_look();
   void offer_round(const leaving_request& request);
+  void limit_round(std::uint32_t tokens, nanoseconds least);
   void begin_tail();
   void commit();
   void send_reclaim();
   void stop(source_outcome outcome, error why, bool tell_destination);
   void put_back(std::uint32_t epoch, std::optional<std::uint32_t> credit);
   void forget();
+  bool no_freeze_any_more();
   void renew();
   bool preempted(const leaving_request& request) const;
   bool fits(const leaving_request& request) const;

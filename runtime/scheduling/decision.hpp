@@ -120,6 +120,9 @@ std::string sentence(const placement_reasons& reasons, const instance_id& chosen
 struct placement {
   instance_id instance;
   placement_reasons reasons; ///< filled where asked for, or where no role was tried
+  // With `pd_batch`, when both were found:
+  instance_id decode; ///< where it decodes, `instance` being for its prefill; perhaps the same
+  placement_reasons decode_reasons;
 };
 
 /// One candidate a filter rejected.

@@ -346,11 +346,19 @@ placement dispatcher::place(
     answer.reasons.note = std::move(decided.note);
     return answer;
   }
-  auto& last = decided.stages.back();
-  if (decided.placed)
-    answer.instance = std::move(last.instance);
+  auto nobody
+    = std::ranges::find_if(decided.stages, [](const auto& x) { return x.instance.empty(); });
+  auto& told = nobody == decided.stages.end() ? decided.stages.front() : *nobody;
   if (explain_it)
-    answer.reasons = std::move(last.reasons);
+    answer.reasons = std::move(told.reasons);
+  if (!decided.placed)
+    return answer;
+  answer.instance = std::move(told.instance);
+  if (auto& last = decided.stages.back(); &last != &told) {
+    answer.decode = std::move(last.instance);
+    if (explain_it)
+      answer.decode_reasons = std::move(last.reasons);
+  }
   return answer;
 }
 

@@ -71,7 +71,8 @@ public:
   /// account, query, hits and former choices: same answer.
   scheduled
   schedule(const placement_query& query, const prefix_hits* hits, unix_ms now, explain how_much);
-  /// `schedule` for a request that one instance serves: the last role of the query is the answer.
+  /// `schedule` for a request of ours: one instance, or with `pd_batch` one for each of the two
+  /// roles. Where a role finds nobody its reasons are the answer's.
   placement place(const placement_query& query, const prefix_hits* hits, unix_ms now, bool explain);
   placement place(const placement_query& query, unix_ms now, bool explain) {
     return place(query, nullptr, now, explain);

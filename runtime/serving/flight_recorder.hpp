@@ -29,7 +29,7 @@ struct flight_times {
 /// Something that happened to a request.
 struct flight_event {
   unix_ms at = 0;
-  std::string kind; ///< placed, refused, replayed, waiting, finished
+  std::string kind; ///< placed, decode_placed, replayed, waiting, moved, finished, ...
   instance_id instance;
   std::uint32_t epoch = 0;
   placement_reasons reasons; ///< of a placement

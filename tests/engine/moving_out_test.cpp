@@ -291,3 +291,60 @@ TEST_CASE("requests on their way are told in the status") {
   CHECK(status.kv_cache_usage_ratio_migrate_in + status.kv_cache_usage_ratio_migrate_out == 0);
   CHECK(x.idle());
 }
+
+TEST_CASE("a request that is to decode elsewhere makes one token and stands") {
+  auto config = engine_fixture::small();
+  config.max_num_batched_tokens = 8;
+  engine_with_moves x{config};
+  x.start(1, 22, 5);
+  CHECK(x.moves.decode_elsewhere(x.stream(1), 0));
+  CHECK_FALSE(x.moves.decode_elsewhere(x.stream(1), 1));
+  CHECK_FALSE(x.moves.decode_elsewhere(x.stream(2), 0));
+  CHECK(x.moves.movable().front().moving);
+  REQUIRE(x.moves.pin(x.id, x.stream(1), 0));
+  for (auto written : {8u, 16u, 22u}) {
+    CHECK(x.moves.look(x.id)->prefilling);
+    auto told = x.step();
+    REQUIRE(told.prefills.size() == 1);
+    CHECK(told.prefills[0].stream == x.stream(1));
+    CHECK(told.prefills[0].done == (written == 22));
+    CHECK(x.moves.look(x.id)->written == written);
+  }
+  CHECK_FALSE(x.moves.look(x.id)->prefilling);
+  CHECK(x.moves.look(x.id)->request.output.size() == 1);
+  CHECK_FALSE(x.engine->has_work());
+  CHECK(x.engine->status().scheduler_running_to_decode_requests_num == 0);
+  x.moves.decode_here(x.stream(1), 1); // not that one
+  CHECK_FALSE(x.engine->has_work());
+  x.moves.decode_here(x.stream(1), 0);
+  CHECK(x.engine->has_work());
+  CHECK(x.engine->status().scheduler_running_to_decode_requests_num == 1);
+  x.moves.unpin(x.id);
+  x.run();
+  CHECK(x.right(1, 22, 5));
+  CHECK(x.idle());
+}
+
+TEST_CASE("what has but one token to make decodes nowhere else") {
+  engine_with_moves x;
+  x.start(1, 22, 1);
+  CHECK_FALSE(x.moves.decode_elsewhere(x.stream(1), 0));
+  x.run();
+  CHECK(x.right(1, 22, 1));
+}
+
+TEST_CASE("one that stands is preempted for nobody who waits") {
+  engine_with_moves x{engine_with_moves::few_blocks(12)}; // 48 positions
+  x.start(1, 40, 5);
+  REQUIRE(x.moves.decode_elsewhere(x.stream(1), 0));
+  x.step();
+  x.start(2, 20, 5);
+  auto waits = x.step();
+  CHECK_FALSE(waits.worked);
+  CHECK(waits.preemptions == 0);
+  x.moves.decode_here(x.stream(1), 0);
+  x.run();
+  CHECK(x.right(1, 40, 5));
+  CHECK(x.right(2, 20, 5));
+  CHECK(x.idle());
+}

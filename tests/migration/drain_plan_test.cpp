@@ -209,3 +209,25 @@ TEST_CASE("late and unknown ends do no harm") {
   plan.on_ended(streams[0].stream, false, at(2ms));
   CHECK(plan.under_way() == 0);
 }
+
+TEST_CASE("what a prefill instance computes leaves by itself; what decodes there goes to decode") {
+  auto computed = request(1, 100);
+  computed.prompt_tokens = 100;
+  computed.output_tokens = 0;
+  const std::vector<instance> cluster{
+    {.id = "s", .out_free = 8, .role = "prefill"},
+    {.id = "a", .in_free = 4, .role = "prefill"},
+    {.id = "b", .used = 800, .in_free = 4, .role = "decode"},
+    {.id = "c", .in_free = 4, .role = "neutral"}};
+  drain_plan plan{"s"};
+  CHECK(text(plan.next(view_of(cluster), {computed, request(2, 200)}, at(0s))) == "2>b");
+}
+
+TEST_CASE("what decodes goes to decode instances") {
+  const std::vector<instance> cluster{
+    {.id = "s", .out_free = 8, .role = "decode"},
+    {.id = "a", .in_free = 4, .role = "prefill"},
+    {.id = "b", .used = 800, .in_free = 4, .role = "decode"}};
+  drain_plan plan{"s"};
+  CHECK(text(plan.next(view_of(cluster), {request(2, 200)}, at(0s))) == "2>b");
+}

@@ -45,7 +45,9 @@ std::vector<action> world::choices(bool calm) const {
     for (std::size_t index = 0; index < here.sides.size(); ++index) {
       const auto& one = here.sides[index];
       active = active || one.source;
-      if (one.freeze_wanted)
+      bool later = engine.here && engine.prefilling && one.source
+                   && engine.epoch == one.source->plan().of.epoch;
+      if (one.freeze_wanted && !later)
         all.push_back({kind::freeze, at, index});
       if (one.window_closing)
         all.push_back({kind::window_closed, at, index});
@@ -57,7 +59,8 @@ std::vector<action> world::choices(bool calm) const {
         all.push_back({kind::computed, at, index});
     }
     if (engine.here && !engine.frozen) {
-      all.push_back({kind::step, at, 0});
+      if (!engine.stands)
+        all.push_back({kind::step, at, 0});
       if (engine.written > 0 && may(left_.preemptions))
         all.push_back({kind::preempt, at, 0});
       if (!active && may(left_.handovers))
@@ -217,6 +220,7 @@ void world::take(const action& choice) {
       replay();
       break;
   }
+  answer_looks();
   forget_done(0);
   forget_done(1);
   check();
@@ -303,7 +307,7 @@ std::uint64_t world::fingerprint() const {
   for (const auto& here : nodes_) {
     const auto& engine = here.engine;
     hash.add(here.incarnation);
-    hash.add_flags({engine.here, engine.frozen});
+    hash.add_flags({engine.here, engine.frozen, engine.prefilling, engine.stands});
     for (auto number :
          {engine.epoch, engine.made, engine.told, engine.written, engine.preemptions,
           here.finished_epoch})
@@ -318,6 +322,7 @@ std::uint64_t world::fingerprint() const {
       hash.add_flags(
         {one.pinned, one.window_open, one.window_closing, one.freeze_wanted, one.room, one.pulling,
          one.pull_cancelled, one.pull_cut});
+      hash.add(one.look_beyond.value_or(~0u));
       hash.add(one.pull_to);
       hash.add(one.computing_to);
       if (one.source)

@@ -50,6 +50,7 @@ world::world(const scene& what) : scene_{what}, left_{what.may} {
     engine.written = prompt_tokens;
     owner_.delivered = 1;
   }
+  engine.prefilling = scene_.to_decode;
   owner_.owner = owner_of(0);
   owner_.raised = {true};
   owner_.speakers.emplace(0, owner_of(0));
@@ -190,6 +191,7 @@ leaving_request world::leaving(const node& at) const {
   leaving.blocks.assign(at.engine.written, 0);
   leaving.running = at.engine.written > 0;
   leaving.preemptions = at.engine.preemptions;
+  leaving.prefilling = at.engine.prefilling;
   return leaving;
 }
 
@@ -210,6 +212,13 @@ void world::step(int at) {
   auto& here = nodes_[static_cast<std::size_t>(at)];
   auto& engine = here.engine;
   auto from = engine.told;
+  if (engine.prefilling) {
+    if (++engine.written < prompt_tokens)
+      return;
+    engine.prefilling = false;
+    for (const auto& one : here.sides)
+      engine.stands = engine.stands || (one.source && one.freeze_wanted);
+  }
   ++engine.made;
   engine.told = engine.made;
   engine.written = prompt_tokens + engine.made - 1;
@@ -253,6 +262,26 @@ void world::crash(int at) {
 
 // --- hand-overs ---------------------------------------------------------------------------------
 
+/// Looks that waited for more to be written, or for the end of it.
+void world::answer_looks() {
+  for (int at = 0; at < 2; ++at) {
+    auto& here = nodes_[static_cast<std::size_t>(at)];
+    for (std::size_t index = 0; index < here.sides.size(); ++index) {
+      auto& one = here.sides[index];
+      if (!one.look_beyond)
+        continue;
+      bool mine = here.engine.here && here.engine.epoch == one.source->plan().of.epoch;
+      if (mine && here.engine.prefilling && here.engine.written <= *one.look_beyond)
+        continue;
+      one.look_beyond.reset();
+      if (mine)
+        hear(at, index, source_event{source_side::looked{leaving(here)}});
+      else
+        hear(at, index, source_event{source_side::looked{{errc::not_found, ""}}});
+    }
+  }
+}
+
 void world::begin(int at) {
   auto& here = nodes_[static_cast<std::size_t>(at)];
   source_settings settings;
@@ -267,6 +296,7 @@ void world::begin(int at) {
   plan.geometry
     = {.model = "m", .layout = "l", .block_tokens = 1, .bytes_per_token = 1, .max_model_len = 100};
   plan.kv_address = "here";
+  plan.to_decode = here.engine.prefilling;
   side fresh;
   fresh.id = plan.of.id;
   fresh.pinned = true;
@@ -323,18 +353,22 @@ void world::carry_out(int at, std::size_t index, const source_effect& effect) {
     [&](const auto& what) {
       using type = std::decay_t<decltype(what)>;
       if constexpr (std::is_same_v<type, source_side::look>) {
-        if (mine)
+        if (mine && here.engine.prefilling && here.engine.written <= what.beyond)
+          one.look_beyond = what.beyond;
+        else if (mine)
           hear(at, index, source_event{source_side::looked{leaving(here)}});
         else
           hear(at, index, source_event{source_side::looked{{errc::not_found, ""}}});
       } else if constexpr (std::is_same_v<type, source_side::freeze>) {
         one.freeze_wanted = true;
       } else if constexpr (std::is_same_v<type, source_side::thaw>) {
+        one.freeze_wanted = one.freeze_wanted && !one.source->plan().to_decode;
         if (!mine || !here.engine.frozen || scene_.broken == broken_rule::source_never_thaws)
           return;
         here.engine.frozen = false;
         here.engine.epoch = what.epoch;
       } else if constexpr (std::is_same_v<type, source_side::drop>) {
+        one.freeze_wanted = one.freeze_wanted && !one.source->plan().to_decode;
         if (mine && here.engine.frozen)
           here.engine.here = false;
       } else if constexpr (std::is_same_v<type, source_side::close_window>) {
@@ -351,6 +385,7 @@ void world::carry_out(int at, std::size_t index, const source_effect& effect) {
       } else if constexpr (std::is_same_v<type, source_side::ended>) {
         ++one.ends;
         here.ended.remember({of, false}, time_point{});
+        here.engine.stands = false; // it decodes here, or is gone
         moved_ = moved_ || what.outcome == source_outcome::moved;
         if (what.outcome == source_outcome::kept && mine && here.engine.frozen)
           fail("kept, but frozen for ever");

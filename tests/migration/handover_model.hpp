@@ -48,7 +48,8 @@ struct scene {
   budgets may;
   move_path path = move_path::kv;
   bool copy_tail = false;
-  bool waiting = false; ///< it has no KV at first, nor a token
+  bool waiting = false;   ///< it has no KV at first, nor a token
+  bool to_decode = false; ///< node 0 only prefills it, one position a step; it decodes at node 1
   std::uint32_t tokens = 4;
   broken_rule broken = broken_rule::none;
 };
@@ -110,6 +111,8 @@ struct engine_request_state {
   std::uint32_t told = 0;
   std::uint32_t written = 0;
   std::uint32_t preemptions = 0;
+  bool prefilling = false; ///< to decode elsewhere
+  bool stands = false;     ///< prefilled, with a hand-over
 };
 
 /// One side of one hand-over at one node.
@@ -122,6 +125,7 @@ struct side {
   bool window_open = false;
   bool window_closing = false;
   bool freeze_wanted = false;
+  std::optional<std::uint32_t> look_beyond; ///< a look that waits for more to be written
   bool room = false;
   bool pulling = false;
   bool pull_cancelled = false;
@@ -248,6 +252,7 @@ private:
 
   leaving_request leaving(const node& at) const;
   void step(int node);
+  void answer_looks();
   void tell(int node, std::uint32_t from);
   void abort(int node, std::uint32_t epoch);
   void crash(int node);

@@ -225,6 +225,43 @@ TEST_CASE("whatever can come of one fault is right") {
   }
 }
 
+TEST_CASE("whatever can come of one fault is right where prefill and decode are apart") {
+  struct row {
+    const char* name;
+    budgets may;
+  };
+  const row rows[] = {
+    {"nothing goes wrong", {}},
+    {"a message is lost", {.drops = 1}},
+    {"a limit passes", {.ticks = 1}},
+    {"a node crashes", {.crashes = 1}},
+    {"the client leaves", {.client_leaves = 1}},
+    {"the destination refuses", {.refusals = 1}},
+    {"a pull fails", {.pull_failures = 1}},
+    {"it is preempted", {.preemptions = 1}},
+    {"two limits pass", {.ticks = 2}},
+  };
+  for (const auto& row : rows) {
+    auto what = scene_of(row.may);
+    what.to_decode = true;
+    what.waiting = true;
+    auto found = search(what, 9000 * effort(), 8);
+    CAPTURE(std::string{row.name});
+    CAPTURE(found.states);
+    CHECK_MESSAGE(found.broken.empty(), told(found));
+    CHECK(found.moved > 0);
+  }
+  auto what = scene_of(everything);
+  what.to_decode = true;
+  what.waiting = true;
+  for (auto path : {move_path::kv, move_path::recompute}) {
+    what.path = path;
+    auto found = walks(what, 1000 * effort());
+    CHECK_MESSAGE(found.broken.empty(), told(found));
+    CHECK(found.moved > 0);
+  }
+}
+
 TEST_CASE("whatever chance makes of many faults is right") {
   int moved = 0, replays = 0;
   for (auto path : {move_path::kv, move_path::recompute})

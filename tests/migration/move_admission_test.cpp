@@ -52,6 +52,13 @@ TEST_CASE(
          row{"draining", [](auto&, auto&x) { x.draining = true; }, errc::draining},
          row{"the last slot", [](auto&, auto&x) { x.arriving = 1; }, errc::ok},
          row{"no slot", [](auto&, auto&x) { x.arriving = 2; }, errc::queue_full},
+         row{
+           "to decode, which takes none",
+           [](auto&x, auto&y) {
+             x.to_decode = true;
+             y.arriving = 2;
+           },
+           errc::ok},
          row{"no slots at all", [](auto&, auto&x) { x.in_slots = 0; }, errc::queue_full},
          row{"no transport", [](auto&, auto&x) { x.copies_kv = false; }, errc::unsupported},
          row{

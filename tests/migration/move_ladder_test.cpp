@@ -15,3 +15,33 @@ TEST_CASE("KV that cannot be had is computed; who has no room or wants none is n
   for (auto why : {unsupported, unreachable, timeout, bad_message, ok})
     CHECK_FALSE(next_path(move_path::recompute, why));
 }
+
+TEST_CASE("what was prefilled is computed again only where its KV could go nowhere") {
+  using enum errc;
+  for (auto why : {unsupported, bad_message})
+    CHECK(next_decode_path(move_path::kv, why) == move_path::recompute);
+  for (auto why :
+       {ok, not_found, queue_full, out_of_blocks, draining, stale, too_long, cancelled, unreachable,
+        timeout, disconnected, internal})
+    CHECK_FALSE(next_decode_path(move_path::kv, why));
+  for (auto why : {unsupported, bad_message, timeout})
+    CHECK_FALSE(next_decode_path(move_path::recompute, why));
+}
+
+TEST_CASE("a request outlives its prefill when it may have more than one token more") {
+  struct row {
+    std::uint32_t max_tokens;
+    std::size_t made;
+    bool outlives;
+  };
+  for (auto [max_tokens, made, outlives] :
+       {row{1, 0, false}, row{2, 0, true}, row{10, 8, true}, row{10, 9, false},
+        row{10, 10, false}}) {
+    CAPTURE(max_tokens);
+    CAPTURE(made);
+    inference_request request;
+    request.sampling.max_tokens = max_tokens;
+    request.output.assign(made, 600);
+    CHECK(outlives_prefill(request) == outlives);
+  }
+}

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "scene.hpp"
+#include "leftovers.hpp"
 
 #include <doctest/doctest.h>
 
@@ -58,31 +58,5 @@ struct moving_scene : scene {
 
   std::map<std::string, std::vector<token_id>> prompts;
 };
-
-/// Blocks in use and hand-overs under way, over all instances, as their statuses say.
-struct leftovers {
-  std::uint64_t used = 0;
-  std::uint64_t moving = 0;
-  std::uint64_t running = 0;
-  std::size_t silent = 0; ///< instances that tell nothing
-  friend bool operator==(const leftovers&, const leftovers&) = default;
-};
-
-/// `instances`: as many must be there and tell.
-inline leftovers leftovers_of(scene& there, std::size_t instances) {
-  leftovers found;
-  std::size_t told = 0;
-  for (const auto& instance : there.list_of("instances", "cluster")) {
-    if (instance.at("status_age_ms").is_null())
-      continue;
-    ++told;
-    found.used += instance.at("kv_blocks").at("used").get<std::uint64_t>();
-    found.moving += instance.at("migrations").at("in").get<std::uint64_t>()
-                    + instance.at("migrations").at("out").get<std::uint64_t>();
-    found.running += instance.at("scheduling").at("running").get<std::uint64_t>();
-  }
-  found.silent = instances - told;
-  return found;
-}
 
 } // namespace llumnix::testing
