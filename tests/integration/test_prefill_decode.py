@@ -1,6 +1,7 @@
 """Engines for prefill and engines for decode: each stream goes through two of them, exactly."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -45,6 +46,23 @@ class Apart(ClusterTest):
     def setUpClass(cls):
         cls.cluster = Cluster("--prefill", "2", "--decode", "2", engine__speed=3)
         cls.addClassCleanup(cls.cluster.close)
+        cls.wait_linked(cls)
+
+    def wait_linked(self):
+        """Engines find each other a moment after the head found them; until then requests decode where they are."""
+        numbers = itertools.count()
+
+        def no_failure():
+            names = [f"warm-{next(numbers)}" for _ in range(8)]
+
+            async def all_of_them():
+                await asyncio.gather(*(Stream(self.cluster.url, chat_body(name, 4), request_id=name).run() for name in names))
+
+            asyncio.run(all_of_them())
+            kinds = [each["kind"] for name in names for each in self.cluster.why(name)["events"]]
+            return "move_failed" not in kinds and "decodes_at_prefill" not in kinds
+
+        until(no_failure, 20, "every prefill instance reaches every decode instance")
 
     def tearDown(self):
         self.cluster.wait_idle(20)

@@ -32,7 +32,8 @@ TEST_CASE("a placement explains itself by the numbers that were compared") {
   unfit.schedulable = false;
   d.update(unfit, noon);
   d.set_state("e", instance_state::draining);
-  auto [instance, reasons] = d.place(query_for("r", 500, {"c"}), noon, true);
+  auto [instance, reasons, decode, decode_reasons]
+    = d.place(query_for("r", 500, {"c"}), noon, true);
   CHECK(instance == "b");
   CHECK(reasons.policy == "load-balance");
   CHECK(reasons.view_version == d.view().version());
@@ -106,7 +107,7 @@ TEST_CASE("reasons are bounded: drops are counted by filter, and the best four a
   auto d = make();
   for (int i = 0; i < 60; ++i)
     join(d, padded(i), i < 40 ? 200 : 100 - i); // the first 40 above the limit
-  auto [instance, reasons] = d.place(query_for("r"), noon, true);
+  auto [instance, reasons, decode, decode_reasons] = d.place(query_for("r"), noon, true);
   CHECK(instance == padded(59));
   CHECK(reasons.considered == 60);
   REQUIRE(reasons.drops.size() == 1);
@@ -127,7 +128,8 @@ TEST_CASE("the winner is named also where it is not among the best four") {
     join(d, padded(i), 10 * i);
   bool beyond = false;
   for (int i = 0; i < 40; ++i) {
-    auto [instance, reasons] = d.place(query_for("r" + std::to_string(i), 0), noon, true);
+    auto [instance, reasons, decode, decode_reasons]
+      = d.place(query_for("r" + std::to_string(i), 0), noon, true);
     CHECK(std::ranges::count(reasons.ranking, instance, &ranked_candidate::instance) == 1);
     beyond = beyond || reasons.ranking.size() == 5;
   }

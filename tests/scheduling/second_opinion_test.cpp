@@ -128,7 +128,7 @@ private:
     for (auto count = pick(3) ? 0 : pick(14); count > 0; --count)
       query.exclude.push_back(instance());
     bool explain = pick(2) == 0;
-    auto [chosen, reasons] = dispatcher_.place(query, now_, explain);
+    auto [chosen, reasons, decode, decode_reasons] = dispatcher_.place(query, now_, explain);
     auto acceptable = opinion_.acceptable(query, now_);
     if (acceptable.empty())
       REQUIRE(chosen == "");
