@@ -40,8 +40,6 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
       answer.moves.push_back(refused_move({}, own(), msg.to, msg.policy, why));
     return answer;
   };
-  if (auto why = why_stuck(msg); why.code != errc::ok)
-    return all_refused(why.context);
   if (!fence.admit(msg.term)) {
     auto why = "the order is stale: " + to_string(msg.term) + " gave it, and "
                + to_string(fence.latest()) + " leads";
@@ -50,6 +48,8 @@ caf::result<moves_msg> llumlet_state::on_migrate(migrate_msg& msg) {
     answer.overtaken_by = fence.latest();
     return answer;
   }
+  if (auto why = why_stuck(msg); why.code != errc::ok)
+    return all_refused(why.context);
   auto promise = self->make_response_promise<moves_msg>();
   auto order = ++orders_made;
   orders[order].promise = promise;

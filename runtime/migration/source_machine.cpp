@@ -181,7 +181,7 @@ void source_machine::hear(const source_side::looked& event) {
     return; // the round is not done; or `frozen` said more
   if (plan_.to_decode) {
     if (request.written <= prepared_)
-      return ask_look();
+      return request.prefilling ? ask_look() : void(); // else `frozen` is on its way
     limit_round(request.written - prepared_, settings_.copy_limit_min);
     return offer_round(request);
   }

@@ -177,7 +177,7 @@ TEST_CASE("a wrong command line is explained, with the nearest name") {
 TEST_CASE("options that this build has not are absent from the help") {
   program run;
   auto help = run.app.get_subcommand("up")->help();
-  for (auto name : {"--prefill", "--decode", "--demo"}) {
+  for (auto name : {"--demo"}) {
     CAPTURE(name);
     CHECK(help.find(name) == help.npos);
     CHECK(run.told({"up", name}).find("this build") != std::string::npos);

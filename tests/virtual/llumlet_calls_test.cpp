@@ -22,15 +22,20 @@ struct desk_stage : stage {
     log::configure({.threshold = log::level::off, .json = false, .node = {}});
     desk = system->spawn(make_llumlet_desk, node_life{"pair", 1});
     source = system->spawn([this](caf::event_based_actor* self) -> caf::behavior {
-      return {[this, self](const begin_moves_msg& msg) -> caf::result<moves_begun_msg> {
-        auto promise = self->make_response_promise<moves_begun_msg>();
-        begun.push_back(msg);
-        if (answer)
-          promise.deliver(moves_begun_msg{*answer});
-        else
-          open.push_back(promise);
-        return promise;
-      }};
+      return {
+        [this, self](const begin_moves_msg& msg) -> caf::result<moves_begun_msg> {
+          auto promise = self->make_response_promise<moves_begun_msg>();
+          begun.push_back(msg);
+          if (answer)
+            promise.deliver(moves_begun_msg{*answer});
+          else
+            open.push_back(promise);
+          return promise;
+        },
+        [this](const moves_begun_msg& late) {
+          for (auto& each : open)
+            each.deliver(late);
+        }};
     });
     hub = listener(ended);
   }
@@ -141,7 +146,7 @@ struct calls_scene : scene {
   }
   std::size_t moved() {
     std::size_t count = 0;
-    for (const auto& each : ask("requests").at("requests"))
+    for (const auto& each : list_of("requests", "requests"))
       count += each.at("instance") == "engine-1";
     return count;
   }
@@ -223,7 +228,7 @@ TEST_CASE_FIXTURE(desk_stage, "a call with a key is done once") {
   CHECK(told.back().code == call_code::invalid_argument);
   told.clear();
   REQUIRE(open.size() == 1);
-  open[0].deliver(moves_begun_msg{moves_begun{.accepted = 2}});
+  caf::anon_send(source, moves_begun_msg{moves_begun{.accepted = 2}});
   run();
   CHECK(told == std::vector(2, call_reply{call_code::ok, true, two_moved}));
   answer = moves_begun{.accepted = 1};
