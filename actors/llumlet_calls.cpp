@@ -26,6 +26,8 @@ caf::result<moves_begun_msg> llumlet_state::on_begin_moves(begin_moves_msg& msg)
       error{errc::draining, "it is being drained: whoever does that moves its requests"}};
   if (auto why = why_stuck(msg.order); why.code != errc::ok)
     return moves_begun_msg{std::move(why)};
+  if (msg.due <= self->clock().now())
+    return moves_begun_msg{error{errc::timeout, "its time was up before it came here"}};
   auto number = ++orders_made;
   auto& order = orders[number];
   order.by_call = order.listing = true;

@@ -256,7 +256,8 @@ void world::settle() {
   auto rank = [&](const action& x) {
     switch (x.what) {
       case kind::deliver: return 0;
-      case kind::step: return ticks_first ? 3 : 2;
+      case kind::step: // a prefill has no time limit, so limits alone would never end
+        return ticks_first && !nodes_[static_cast<std::size_t>(x.node)].engine.prefilling ? 3 : 2;
       case kind::tick:
       case kind::owner_tick: return ticks_first ? 2 : 3;
       default: return 1;

@@ -11,6 +11,13 @@ using namespace llumnix::testing;
 
 namespace {
 
+/// Sanitized, each case takes ten times as long: one in so many is tried then.
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::uint64_t one_in = 6;
+#else
+constexpr std::uint64_t one_in = 1;
+#endif
+
 /// What else goes wrong, so that a message is said at all.
 struct circumstance {
   const char* what;
@@ -98,9 +105,11 @@ TEST_CASE("whatever becomes of a word of a hand-over, the stream is exact and no
         CAPTURE(around.what);
         CAPTURE(word);
         CAPTURE(trouble.what);
+        if (++seed % one_in != 0)
+          continue;
         auto config = small_engines();
         config.migration.in_slots = around.in_slots;
-        moving_scene there{++seed, 2, config};
+        moving_scene there{seed, 2, config};
         auto& client = there.running("r1", 200);
         auto from = there.place_of("r1");
         there.on_message([&](std::string_view name, std::uint64_t number) {
@@ -176,8 +185,10 @@ TEST_CASE("whoever dies, stops or goes at whatever word, streams are exact and n
           "committed", "release"}) {
       CAPTURE(blow.what);
       CAPTURE(word);
+      if (++seed % one_in != 0)
+        continue;
       CAPTURE(seed);
-      moving_scene there{++seed};
+      moving_scene there{seed};
       auto& client = there.running("r1", 250);
       auto from = there.place_of("r1");
       there.on_message({});
@@ -187,6 +198,7 @@ TEST_CASE("whoever dies, stops or goes at whatever word, streams are exact and n
       if (blow.client_stays)
         there.expect_exact("r1", client, 250);
       REQUIRE(there.settle());
-      CHECK(there.run_until([&] { return leftovers_of(there, 2) == leftovers{}; }, 3s));
+      // A destination that was offered a request and heard no more waits for its lease to end.
+      CHECK(there.run_until([&] { return leftovers_of(there, 2) == leftovers{}; }, 6s));
     }
 }

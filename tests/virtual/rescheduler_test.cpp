@@ -19,6 +19,7 @@ struct balance_scene : scene {
     start("head", head);
     start("engine-0", scene::engine());
     REQUIRE(settle(1));
+    run_for(4s); // until it leads
   }
   static cluster_config settings(double threshold) {
     auto config = small_engines();
