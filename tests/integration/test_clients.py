@@ -95,7 +95,7 @@ class SlowReader(ClusterTest):
                 await until_async(lambda: (self.produced(cluster) or 0) > 0, 20, "the slow stream runs")
                 await until_async(lambda: self.produced(cluster) is None, 20, "it is cancelled")
 
-        with Cluster(engines=1, engine__speed=0, gateway__stalled_client="1s") as cluster:
+        with Cluster(engines=1, engine__speed=0, gateway__stalled_client="3s") as cluster:
             asyncio.run(act(cluster))
             cluster.wait_idle()
 
