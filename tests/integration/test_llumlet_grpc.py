@@ -39,6 +39,12 @@ class GrpcTest(MigrationTest):
         for channel in cls.channels.values():
             cls.addClassCleanup(channel.close)
 
+        def linked(source, destination):
+            return "is known" not in migrate(cls.channels[source], source, destination, num_reqs=0)[2]
+
+        # Engines find each other a moment after the head found them.
+        until(lambda: linked("engine-0", "engine-1") and linked("engine-1", "engine-0"), 20, "engines know each other")
+
     def tearDown(self):
         self.wait_quiet(self.cluster)
 
