@@ -19,8 +19,11 @@ public:
     auto now = self->clock().now();
     self->delayed_send(self, *due > now ? *due - now : nanoseconds{0}, tick_atom::value);
   }
-  /// The tick has come.
-  void rang() { set_for_.reset(); }
+  /// A tick has come; one that an earlier one was set in front of leaves that one's place alone.
+  void rang(time_point now) {
+    if (set_for_ && *set_for_ <= now)
+      set_for_.reset();
+  }
 
 private:
   std::optional<time_point> set_for_;

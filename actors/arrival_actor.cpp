@@ -45,7 +45,7 @@ caf::result<holds_answer_msg> arrival_state::on_holds(const holds_msg& msg) {
 }
 
 void arrival_state::on_tick() {
-  ticks.rang();
+  ticks.rang(self->clock().now());
   hear(destination_side::tick{});
 }
 

@@ -57,7 +57,7 @@ caf::result<holds_answer_msg> departure_state::on_holds(const holds_msg& msg) {
 }
 
 void departure_state::on_tick() {
-  ticks.rang();
+  ticks.rang(self->clock().now());
   hear(source_side::tick{});
 }
 

@@ -100,7 +100,10 @@ caf::result<ordered_msg> drain_state::undrain() {
 
 // -- who is there
 
+/// Of the CMS we follow: one followed before may still have said something.
 void drain_state::on_view_change(const view_change_msg& msg) {
+  if (self->current_sender() != cms)
+    return;
   for (const auto& entry : msg.put)
     if (view.put(entry.metadata, entry.life, entry.engine))
       view.set_state(entry.metadata.instance_id, entry.state);
@@ -134,7 +137,9 @@ void drain_state::tell_newcomers() {
   for (const auto& llumlet : now_there)
     if (std::find(asked.begin(), asked.end(), llumlet) == asked.end())
       self->request(llumlet, 5 * patience, drain_msg{true})
-        .then([](const draining_msg&) {}, [](const caf::error&) {}); // asked again while it lasts
+        .then(
+          [](const draining_msg&) {},
+          [this, llumlet](const caf::error&) { std::erase(asked, llumlet); }); // asked again
   asked = std::move(now_there);
 }
 
@@ -213,8 +218,13 @@ void drain_state::on_tick() {
 
 void drain_state::look() {
   looking = true;
+  auto there = llumlets();
+  auto asked_now = there.size();
   ask_all<draining_msg>(
-    self, llumlets(), drain_msg{true}, 5 * patience, [this](std::vector<draining_msg> still) {
+    self, there, drain_msg{true}, 5 * patience,
+    [this, asked_now](std::vector<draining_msg> still) {
+      if (still.size() < asked_now)
+        still.clear(); // what one has that did not answer is not known
       std::vector<stream_hub_actor> hubs;
       for (const auto& [name, card] : nodes)
         hubs.insert(hubs.end(), card.hubs.begin(), card.hubs.end());
@@ -237,7 +247,7 @@ void drain_state::look() {
 void drain_state::on_look(
   const std::vector<draining_msg>& still, std::vector<stream_info> streams) {
   if (waiters.empty() || still.empty())
-    return; // nobody waits any more, or nobody answered: time will tell
+    return; // nobody waits any more, or somebody did not answer: time will tell
   std::uint32_t there = 0;
   for (const auto& each : still)
     there += std::max(each.requests, each.departing) + each.arriving;

@@ -122,7 +122,10 @@ struct gateway_state {
   choose_decode_by_view(const decode_wanted_msg& wanted, const placement_question& question);
   decode_at_msg take_decode(const decode_wanted_msg& wanted, placed_msg& choice);
   void ask_schedulers();
-  void ask(known_scheduler& scheduler, bool local, std::vector<placement_question> questions);
+  void ask(
+    known_scheduler& scheduler, caf::duration time, std::vector<placement_question> questions);
+  std::pair<const std::string, known_scheduler>& nearest_scheduler();
+  caf::duration time_to_answer(const std::string& node) const;
   void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);
   void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
   waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
@@ -174,6 +177,9 @@ struct gateway_state {
   std::uint64_t streams_open = 0;
   bool view_changed = false;
 };
+
+/// Output that the client of `word`'s stream has already, of earlier placements.
+std::size_t delivered_tokens(const admission& word);
 
 gateway_actor::behavior_type make_gateway(gateway_state::pointer self, gateway_actor_config config);
 

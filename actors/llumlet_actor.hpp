@@ -153,7 +153,7 @@ struct llumlet_state {
   stream_hub_actor hub_of(const stream_ref& stream) const;
   stream_owner own() const { return {config.life, config.metadata.instance_id}; }
   void slots_changed();
-  std::uint32_t slots_taken_out() const;
+  std::uint32_t moving() const;
   std::uint32_t slots_taken_in() const;
   instance_status told_status() const;
 

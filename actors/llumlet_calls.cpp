@@ -18,7 +18,7 @@ caf::result<moves_begun_msg> llumlet_state::on_begin_moves(begin_moves_msg& msg)
   if (engine && draining && msg.planned && wants_all(msg.order.selection)) {
     moves_begun drained;
     drained.merged = true;
-    drained.joined = static_cast<std::uint32_t>(leaving().size());
+    drained.joined = moving();
     return moves_begun_msg{drained};
   }
   if (engine && draining && msg.planned)
@@ -56,8 +56,7 @@ void llumlet_state::begin_moves(
     for (auto& each : **list)
       each.migrating
         = each.migrating || on_their_way.contains(listed.streams.at(std::stoul(each.id)));
-  auto free = static_cast<std::int64_t>(config.migration.out_slots)
-              - static_cast<std::int64_t>(on_their_way.size());
+  auto free = std::int64_t{config.migration.out_slots} - moving();
   auto chosen = select_requests(
     msg.order.selection, listed.lists, listed.kv_capacity_tokens, std::max<std::int64_t>(free, 0));
   if (!chosen)
@@ -65,8 +64,8 @@ void llumlet_state::begin_moves(
   auto& order = found->second;
   order.listing = false;
   if (wants_all(msg.order.selection)) {
-    order.so_far.merged = !on_their_way.empty();
-    order.so_far.joined = static_cast<std::uint32_t>(on_their_way.size());
+    order.so_far.joined = moving();
+    order.so_far.merged = order.so_far.joined > 0;
   }
   order.so_far.waiting = static_cast<std::uint32_t>(chosen->size());
   std::vector<stream_ref> streams;

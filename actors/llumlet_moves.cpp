@@ -174,6 +174,11 @@ std::set<stream_ref> llumlet_state::leaving() const {
   return all;
 }
 
+/// Those of them that move: not what is prefilled here to decode elsewhere.
+std::uint32_t llumlet_state::moving() const {
+  return slots.taken() + static_cast<std::uint32_t>(queued.size());
+}
+
 void llumlet_state::start_departures() {
   for (auto next = queued.begin(); next != queued.end() && slots.any_free();) {
     bool late = self->clock().now() >= next->due;
@@ -364,7 +369,8 @@ void llumlet_state::on_arrived(const arrived_msg& msg) {
   bool moved = msg.outcome == destination_outcome::moved;
   ended.remember({msg.of, moved && !msg.done}, self->clock().now());
   if (auto came = arrivals.find(id); moved && came != arrivals.end()) {
-    config.counters->moves_in.fetch_add(1, std::memory_order_relaxed);
+    if (!came->second.to_decode)
+      config.counters->moves_in.fetch_add(1, std::memory_order_relaxed);
     history.arrived(came->second.stream, came->second.moves, self->clock().now());
   }
   if (msg.done) {
@@ -489,8 +495,8 @@ stream_hub_actor llumlet_state::hub_of(const stream_ref& stream) const {
 /// Everybody learns of it with the next status, which is now.
 void llumlet_state::slots_changed() {
   ++slot_changes;
-  auto out = static_cast<std::uint32_t>(departures.size());
-  auto in = static_cast<std::uint32_t>(arrivals.size());
+  auto out = slots.taken();
+  auto in = slots_taken_in();
   config.counters->departing.fetch_add(
     std::uint64_t{out} - std::exchange(counted_out, out), std::memory_order_relaxed);
   config.counters->arriving.fetch_add(
@@ -500,11 +506,6 @@ void llumlet_state::slots_changed() {
 
 /// What is prefilled at one instance to decode at another is the business of both: only moves take
 /// slots.
-std::uint32_t llumlet_state::slots_taken_out() const {
-  return static_cast<std::uint32_t>(std::count_if(
-    departures.begin(), departures.end(), [](const auto& x) { return !x.second.decode; }));
-}
-
 std::uint32_t llumlet_state::slots_taken_in() const {
   return static_cast<std::uint32_t>(std::count_if(
     arrivals.begin(), arrivals.end(), [](const auto& x) { return !x.second.to_decode; }));
@@ -515,7 +516,7 @@ instance_status llumlet_state::told_status() const {
   auto told = status;
   if (!engine)
     return told;
-  auto out = static_cast<std::int32_t>(slots_taken_out());
+  auto out = static_cast<std::int32_t>(slots.taken());
   auto in = static_cast<std::int32_t>(slots_taken_in());
   told.update_id = static_cast<std::int32_t>(
     (static_cast<std::uint32_t>(told.update_id) + slot_changes) & 0x7FFFFFFF);

@@ -111,7 +111,7 @@ void destination_machine::hear(const destination_side::offered& event) {
   digest_.add(request_.output);
   lease_ = offer.lease > nanoseconds{0} ? std::min(settings_.lease, offer.lease) : settings_.lease;
   state_ = state::reserved;
-  renew();
+  limit_ = now_ + std::min(lease_, settings_.first_word);
   hear(offer);
 }
 

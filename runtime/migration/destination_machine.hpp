@@ -13,6 +13,9 @@ namespace llumnix {
 /// Limits of a hand-over at its destination (spec/migration.md 8.5, 12.4).
 struct destination_settings {
   nanoseconds lease = std::chrono::seconds{5}; ///< the offer's counts where it is shorter
+  /// Until the first word after the offer: a source that does not hear of its acceptance gives up in
+  /// a second, and one that does copies at once.
+  nanoseconds first_word = std::chrono::milliseconds{2500};
   nanoseconds claim_every = std::chrono::milliseconds{400};
   nanoseconds claim_limit = std::chrono::seconds{2};
   nanoseconds abandon_every = std::chrono::milliseconds{200};

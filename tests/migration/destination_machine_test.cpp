@@ -228,8 +228,14 @@ TEST_CASE("every line of the destination's state machine") {
        return x.on(x.cancel());
      },
      "cancel_pull", state::freeing},
+    {"RESERVED, no word after the offer", state::reserved,
+     [](rig& x) {
+       return joined({x.on(destination_side::tick{}, 2499ms), x.on(destination_side::tick{}, 1ms)});
+     },
+     " | give_up, cancel, ended cancelled", state::done},
     {"RESERVED, lease expiry", state::reserved,
      [](rig& x) {
+       x.on(x.progress(0, 0));
        return joined({x.on(destination_side::tick{}, 4999ms), x.on(destination_side::tick{}, 1ms)});
      },
      " | give_up, cancel, ended cancelled", state::done},

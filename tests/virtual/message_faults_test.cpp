@@ -199,6 +199,6 @@ TEST_CASE("whoever dies, stops or goes at whatever word, streams are exact and n
         there.expect_exact("r1", client, 250);
       REQUIRE(there.settle());
       // A destination that was offered a request and heard no more waits for its lease to end.
-      CHECK(there.run_until([&] { return leftovers_of(there, 2) == leftovers{}; }, 6s));
+      CHECK(there.run_until([&] { return leftovers_of(there, 2) == leftovers{}; }, 3s));
     }
 }
