@@ -16,11 +16,15 @@ function(llumnix_library name)
   target_link_libraries(llumnix_${name} PUBLIC ${arg_LINK})
 endfunction()
 
-# A test program of doctest cases, run by ctest under its name. LABELS: the ring, `plain` if not given.
+# A test program of doctest cases, run by ctest under its name. LABELS: the ring, `plain` if not given. MAIN: its main file, if it has
+# one of its own.
 # Its own code is not optimized: what it tests is, and the compiler is done in two thirds of the time.
 function(llumnix_test name)
-  cmake_parse_arguments(arg "" "" "SOURCES;LINK;LABELS" ${ARGN})
-  add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/main.cpp ${arg_SOURCES})
+  cmake_parse_arguments(arg "" "MAIN" "SOURCES;LINK;LABELS" ${ARGN})
+  if(NOT arg_MAIN)
+    set(arg_MAIN ${PROJECT_SOURCE_DIR}/tests/main.cpp)
+  endif()
+  add_executable(${name} ${arg_MAIN} ${arg_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(${name} PRIVATE ${LLUMNIX_WARNINGS} -O0)
   target_link_libraries(${name} PRIVATE ${arg_LINK})

@@ -14,16 +14,4 @@ bool finish(kv_device::copy& one) {
   }
 }
 
-bool within(
-  std::span<const kv_piece> pieces, std::uint64_t memory_bytes, std::uint64_t staging_bytes) {
-  for (const auto& piece : pieces) {
-    if (
-      piece.bytes > memory_bytes || piece.at > memory_bytes - piece.bytes
-      || piece.bytes > staging_bytes)
-      return false;
-    staging_bytes -= piece.bytes;
-  }
-  return true;
-}
-
 } // namespace llumnix

@@ -55,8 +55,4 @@ public:
 /// Waits for a copy, without sleep: it is a matter of microseconds. False when it failed.
 bool finish(kv_device::copy& one);
 
-/// Whether the pieces lie within `memory_bytes`, and all of them fit into `staging_bytes`.
-bool within(
-  std::span<const kv_piece> pieces, std::uint64_t memory_bytes, std::uint64_t staging_bytes);
-
 } // namespace llumnix

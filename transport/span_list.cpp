@@ -10,18 +10,27 @@ namespace llumnix {
 
 namespace {
 
-bool inside(std::uint64_t at, std::uint64_t bytes, std::uint64_t size) {
-  return bytes <= size && at <= size - bytes;
+/// Whether `next` begins where `last` ends, on each side there is.
+bool joins(const kv_piece& last, const kv_piece& next) {
+  return last.at + last.bytes == next.at;
+}
+bool joins(const kv_span& last, const kv_span& next) {
+  return last.from + last.bytes == next.from && last.to + last.bytes == next.to;
 }
 
-void append(std::vector<kv_piece>& pieces, kv_piece next) {
-  if (!pieces.empty() && pieces.back().at + pieces.back().bytes == next.at)
-    pieces.back().bytes += next.bytes;
+template <class Stretch>
+void append(std::vector<Stretch>& all, const Stretch& next) {
+  if (!all.empty() && joins(all.back(), next))
+    all.back().bytes += next.bytes;
   else
-    pieces.push_back(next);
+    all.push_back(next);
 }
 
 } // namespace
+
+bool inside(std::uint64_t at, std::uint64_t bytes, std::uint64_t size) {
+  return bytes <= size && at <= size - bytes;
+}
 
 std::vector<kv_span> spans_of_positions(
   std::uint32_t from, std::uint32_t to, std::span<const block_index> source_blocks,
@@ -34,14 +43,10 @@ std::vector<kv_span> spans_of_positions(
   std::vector<kv_span> spans;
   while (from < to) {
     auto end = std::min(to, (from / geometry.block_tokens + 1) * geometry.block_tokens);
-    kv_span next{
-      byte_of(source_blocks, from), byte_of(own_blocks, from),
-      std::uint64_t{end - from} * geometry.bytes_per_token};
-    auto* last = spans.empty() ? nullptr : &spans.back();
-    if (last && last->from + last->bytes == next.from && last->to + last->bytes == next.to)
-      last->bytes += next.bytes;
-    else
-      spans.push_back(next);
+    append(
+      spans, kv_span{
+               byte_of(source_blocks, from), byte_of(own_blocks, from),
+               std::uint64_t{end - from} * geometry.bytes_per_token});
     from = end;
   }
   return spans;
@@ -55,11 +60,9 @@ std::vector<kv_span> spans_of(
   for (std::size_t i = 0; i < source_blocks.size(); ++i) {
     kv_span block{source_blocks[i] * block_bytes, own_blocks[i] * block_bytes, block_bytes};
     while (block.bytes > 0) {
-      auto joins = !spans.empty() && spans.back().from + spans.back().bytes == block.from
-                   && spans.back().to + spans.back().bytes == block.to
-                   && spans.back().bytes < bytes_max;
-      auto bytes = std::min(block.bytes, bytes_max - (joins ? spans.back().bytes : 0));
-      if (joins)
+      auto goes_on = !spans.empty() && joins(spans.back(), block) && spans.back().bytes < bytes_max;
+      auto bytes = std::min(block.bytes, bytes_max - (goes_on ? spans.back().bytes : 0));
+      if (goes_on)
         spans.back().bytes += bytes;
       else
         spans.push_back({block.from, block.to, bytes});
@@ -87,6 +90,16 @@ std::uint64_t bytes_of(std::span<const kv_piece> pieces) {
   for (const auto& piece : pieces)
     sum += piece.bytes;
   return sum;
+}
+
+bool within(
+  std::span<const kv_piece> pieces, std::uint64_t memory_bytes, std::uint64_t staging_bytes) {
+  for (const auto& piece : pieces) {
+    if (!inside(piece.at, piece.bytes, memory_bytes) || piece.bytes > staging_bytes)
+      return false;
+    staging_bytes -= piece.bytes;
+  }
+  return true;
 }
 
 void gather(
@@ -126,6 +139,10 @@ std::uint64_t running_checksum::value() const {
   return XXH3_64bits_digest(state_->of.get());
 }
 
+std::uint64_t checksum_of(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_piece> pieces) {
   running_checksum sum;
   for (const auto& piece : pieces)
@@ -136,14 +153,14 @@ std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_
 std::vector<kv_piece> source_pieces(std::span<const kv_span> spans) {
   std::vector<kv_piece> pieces;
   for (const auto& span : spans)
-    append(pieces, {span.from, span.bytes});
+    append(pieces, kv_piece{span.from, span.bytes});
   return pieces;
 }
 
 std::vector<kv_piece> own_pieces(std::span<const kv_span> spans) {
   std::vector<kv_piece> pieces;
   for (const auto& span : spans)
-    append(pieces, {span.to, span.bytes});
+    append(pieces, kv_piece{span.to, span.bytes});
   return pieces;
 }
 

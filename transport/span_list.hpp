@@ -9,11 +9,13 @@
 
 namespace llumnix {
 
+/// Whether [at, at + bytes) lies within [0, size); a sum that overflows does not.
+bool inside(std::uint64_t at, std::uint64_t bytes, std::uint64_t size);
+
 /// Sum of the spans' bytes.
 std::uint64_t bytes_of(std::span<const kv_span> spans);
 
-/// Whether every span lies within a source region and an own region of these sizes; sums that
-/// overflow do not.
+/// Whether every span is inside a source region and an own region of these sizes.
 bool within(std::span<const kv_span> spans, std::uint64_t source_bytes, std::uint64_t own_bytes);
 
 /// A stretch of one region.
@@ -24,6 +26,10 @@ struct kv_piece {
 };
 
 std::uint64_t bytes_of(std::span<const kv_piece> pieces);
+
+/// Whether the pieces are inside `memory_bytes`, and all of them fit into `staging_bytes`.
+bool within(
+  std::span<const kv_piece> pieces, std::uint64_t memory_bytes, std::uint64_t staging_bytes);
 
 /// The pieces of `memory`, one after the other, into `staging`, which has room for them.
 void gather(
@@ -49,7 +55,8 @@ private:
   std::unique_ptr<state> state_;
 };
 
-/// XXH3 over the pieces of `memory` in their order.
+std::uint64_t checksum_of(std::span<const std::byte> bytes);
+/// XXH3 over the pieces of `memory` in their order: that of the same bytes one after the other.
 std::uint64_t checksum_of(std::span<const std::byte> memory, std::span<const kv_piece> pieces);
 
 /// One side of the spans, neighbours merged.

@@ -51,6 +51,17 @@ TEST_CASE("spans are within their regions, or not, without overflow") {
   }
 }
 
+TEST_CASE("bytes have one checksum, whole or in pieces") {
+  for (std::size_t size : {0, 1, 200, 241, 5000, 1 << 20}) {
+    CAPTURE(size);
+    std::vector<std::byte> bytes(size);
+    for (std::size_t i = 0; i < size; ++i)
+      bytes[i] = static_cast<std::byte>(i * 7);
+    const std::vector<kv_piece> pieces{{0, size / 3}, {size / 3, size - size / 3}};
+    CHECK(checksum_of(bytes) == checksum_of(bytes, pieces));
+  }
+}
+
 TEST_CASE("each side's pieces are merged by themselves") {
   std::vector<kv_span> spans{{0, 40, 10}, {10, 20, 10}, {30, 30, 10}};
   CHECK(source_pieces(spans) == std::vector<kv_piece>{{0, 20}, {30, 10}});

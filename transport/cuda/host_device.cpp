@@ -112,7 +112,7 @@ private:
         return nullptr;
       const auto& [at, found] = *std::prev(next);
       auto offset = static_cast<std::uint64_t>(memory.data() - at);
-      if (offset > found.bytes || memory.size() > found.bytes - offset)
+      if (!inside(offset, memory.size(), found.bytes))
         return nullptr;
       return found.open + offset;
     }

@@ -85,7 +85,7 @@ bool ucx_destination::ask_chunk(link& at, job& x) {
         break;
     }
   }
-  std::span<const kv_span> spans{x.order.spans.data() + of.first, of.last - of.first};
+  auto spans = spans_in(x, of);
   auto bytes = bytes_of(spans);
   std::optional<ucx_staging::part> staged;
   if (x.order.memory.device) {
@@ -177,8 +177,7 @@ void ucx_destination::chunk_landed(job& x, const request& of) {
 bool ucx_destination::came_well(job& x, const request& of, time_point now) {
   if (!settings_.checksums)
     return true;
-  const kv_piece staged{0, of.bytes};
-  auto found = of.staged ? checksum_of(of.staged->bytes(), {&staged, 1})
+  auto found = of.staged ? checksum_of(of.staged->bytes())
                          : checksum_of(x.order.memory.bytes, own_pieces(spans_in(x, of.of)));
   if (found == of.checksum)
     return true;

@@ -82,15 +82,7 @@ void ucx_endpoint::on_error(void* self, ucp_ep_h, ucs_status_t status) {
   static_cast<ucx_endpoint*>(self)->note(status);
 }
 
-void ucx_endpoint::on_sent(void* request, ucs_status_t status, void* what) {
-  std::unique_ptr<record> mine{static_cast<record*>(what)};
-  --mine->of->under_way_;
-  mine->of->note(status);
-  mine->end(status);
-  ucp_request_free(request);
-}
-
-void ucx_endpoint::on_received(void* request, ucs_status_t status, std::size_t, void* what) {
+void ucx_endpoint::on_over(void* request, ucs_status_t status, void* what) {
   std::unique_ptr<record> mine{static_cast<record*>(what)};
   --mine->of->under_way_;
   mine->of->note(status);
@@ -106,7 +98,7 @@ void ucx_endpoint::send_record(std::unique_ptr<record> what, unsigned kind, unsi
   ucp_request_param_t param{};
   param.op_attr_mask
     = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
-  param.cb.send = on_sent;
+  param.cb.send = on_over;
   param.user_data = what.get();
   param.flags = flags;
   void* data = nullptr;
@@ -117,7 +109,7 @@ void ucx_endpoint::send_record(std::unique_ptr<record> what, unsigned kind, unsi
     = ucp_am_send_nbx(handle_, kind, what->header.data(), what->header.size(), data, count, &param);
   if (UCS_PTR_IS_PTR(sent)) {
     ++under_way_;
-    what.release(); // on_sent takes it back
+    what.release(); // on_over takes it back
     return;
   }
   note(UCS_PTR_STATUS(sent));
@@ -154,7 +146,9 @@ void ucx_endpoint::receive(
   what->call = std::move(call);
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
-  param.cb.recv_am = on_received;
+  param.cb.recv_am = [](void* request, ucs_status_t status, std::size_t, void* record) {
+    on_over(request, status, record);
+  };
   param.user_data = what.get();
   void* data = nullptr;
   std::size_t count = 0;
@@ -162,7 +156,7 @@ void ucx_endpoint::receive(
   auto got = ucp_am_recv_data_nbx(worker, descriptor, data, count, &param);
   if (UCS_PTR_IS_PTR(got)) {
     ++under_way_;
-    what.release(); // on_received takes it back
+    what.release(); // on_over takes it back
     return;
   }
   note(UCS_PTR_STATUS(got));

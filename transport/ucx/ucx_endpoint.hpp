@@ -54,8 +54,7 @@ private:
   explicit ucx_endpoint() = default;
   static result<std::unique_ptr<ucx_endpoint>> make(ucp_worker_h worker, ucp_ep_params_t params);
   static void on_error(void* self, ucp_ep_h, ucs_status_t status);
-  static void on_sent(void* request, ucs_status_t status, void* record);
-  static void on_received(void* request, ucs_status_t status, std::size_t bytes, void* record);
+  static void on_over(void* request, ucs_status_t status, void* record);
   void send_record(std::unique_ptr<record> what, unsigned kind, unsigned flags);
   void note(ucs_status_t status) {
     if (status != UCS_OK && status_ == UCS_OK)

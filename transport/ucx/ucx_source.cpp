@@ -211,9 +211,8 @@ bool ucx_source::finish_gathers(link& one) {
     }
     auto bytes = x.what.staged->bytes();
     chunk_header header{one.client_link, x.request, 0};
-    const kv_piece all{0, bytes.size()};
     if (x.checksum)
-      header.checksum = checksum_of(bytes, {&all, 1});
+      header.checksum = checksum_of(bytes);
     auto sent = x.what.sent = std::make_shared<bool>(false);
     one.sends.push_back(std::move(x.what));
     one.end->send_chunk(
