@@ -348,6 +348,8 @@ public:
   ~transport() override { network_->leave(life_, self_); }
 
   result<region_id> add_region(kv_memory memory) override {
+    if (auto valid = memory_table::check(memory); !valid)
+      return std::move(valid).error();
     if (memory.device)
       if (auto made = network_->make_staging(*self_, memory.device); !made)
         return std::move(made).error();

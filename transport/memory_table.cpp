@@ -7,11 +7,17 @@
 
 namespace llumnix {
 
-result<memory_table::region_id> memory_table::add(kv_memory memory) {
+result<void> memory_table::check(const kv_memory& memory) {
   if (memory.bytes.empty())
     return error{errc::invalid_argument, "a region of no bytes"};
   if (memory.device && !memory.device->holds(memory.bytes))
     return error{errc::invalid_argument, "a region that is not its device's memory"};
+  return {};
+}
+
+result<memory_table::region_id> memory_table::add(kv_memory memory) {
+  if (auto valid = check(memory); !valid)
+    return std::move(valid).error();
   std::lock_guard lock{mutex_};
   regions_.emplace(++last_region_, std::move(memory));
   return last_region_;

@@ -28,7 +28,9 @@ public:
     permit under;
   };
 
-  /// `invalid_argument` for no bytes, or for what is not its device's.
+  /// `invalid_argument` for no bytes, or for what is not its device's: that is no region.
+  static result<void> check(const kv_memory& memory);
+  /// Likewise.
   result<region_id> add(kv_memory memory);
   std::optional<kv_memory> find(region_id region) const;
   /// No read of it begins any more.

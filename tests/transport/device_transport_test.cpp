@@ -159,12 +159,19 @@ TEST_CASE("a device that fails ends the job with `internal`; others go on") {
   });
 }
 
-TEST_CASE("memory that is not the device's is no region") {
+TEST_CASE("memory that is not the device's is no region, and no staging is made for it") {
   for (const auto& kind : transport_kinds()) {
     auto transport = kind.make();
-    auto device = make_device();
+    auto device = std::make_shared<held_device>(make_device());
     std::vector<std::byte> host(1000);
     CHECK(transport->add_region({host, device}).error().code == errc::invalid_argument);
+    CHECK(
+      transport->add_region({std::span<std::byte>{}, device}).error().code
+      == errc::invalid_argument);
+    CHECK(device->stagings() == 0);
     CHECK(transport->add_region(host).has_value());
+    test_memory memory{1000, device};
+    CHECK(transport->add_region(memory.region()).has_value());
+    CHECK(device->stagings() > 0);
   }
 }

@@ -57,12 +57,15 @@ public:
   /// Copies that somebody let go of before they were over.
   int dropped() const { return dropped_; }
   std::uint64_t begun() const { return begun_; }
+  /// How often staging was made.
+  int stagings() const { return stagings_; }
 
   bool holds(std::span<const std::byte> memory) const override { return of_->holds(memory); }
   result<std::shared_ptr<std::byte>> make_memory(std::uint64_t bytes) override {
     return of_->make_memory(bytes);
   }
   result<std::shared_ptr<std::byte>> make_staging(std::uint64_t bytes) override {
+    ++stagings_;
     return of_->make_staging(bytes);
   }
   std::unique_ptr<copy> gather(
@@ -81,7 +84,7 @@ private:
   std::mt19937_64 random_;
   bool jitter_;
   std::atomic<bool> held_ = false, fails_ = false;
-  std::atomic<int> waiting_ = 0, dropped_ = 0;
+  std::atomic<int> waiting_ = 0, dropped_ = 0, stagings_ = 0;
   std::atomic<std::uint64_t> bytes_waiting_ = 0, begun_ = 0;
 };
 

@@ -84,6 +84,8 @@ public:
   }
 
   result<region_id> add_region(kv_memory memory) override {
+    if (auto valid = memory_table::check(memory); !valid)
+      return std::move(valid).error();
     if (memory.device)
       if (auto made = make_staging(memory.device); !made)
         return std::move(made).error();
