@@ -13,6 +13,10 @@ constexpr std::uint64_t step = 256; ///< parts begin where the widest accesses o
 
 } // namespace
 
+bool has_share(std::uint64_t held, std::uint64_t wanted, std::uint64_t all) {
+  return held == 0 || (held <= all / 2 && wanted <= all / 2 - held);
+}
+
 staging_area::staging_area(std::uint64_t bytes) {
   if (auto whole = bytes / step * step; whole > 0)
     free_.emplace(0, whole);

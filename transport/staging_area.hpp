@@ -6,6 +6,11 @@
 
 namespace llumnix {
 
+/// Whether somebody who has `held` bytes of a buffer of `all` may have `wanted` more. Half of it is
+/// the most, so that one who keeps its bytes for long leaves room for others; but whoever has
+/// nothing may have whatever there is, or it would never get on.
+bool has_share(std::uint64_t held, std::uint64_t wanted, std::uint64_t all);
+
 /// Which parts of a buffer are in use: the first free one that is large enough is taken, in steps
 /// of 256 bytes, and free neighbours are one.
 class staging_area {

@@ -75,8 +75,8 @@ bool stays(const std::function<bool()>& holds) {
   return true;
 }
 
-/// A third transport, on a device of its own, that reads and is read, so that more chunks may be on
-/// their way than one side has staging for.
+/// A third transport that is read from a device of its own and reads into memory of the host, so
+/// that more chunks may be on their way than one side has staging for.
 struct third : held_pair {
   static constexpr std::size_t bytes = 24 * mebibyte;
   third() : held_pair{bytes} {
@@ -103,7 +103,7 @@ struct third : held_pair {
 
   std::shared_ptr<held_device> other_device = std::make_shared<held_device>(make_device());
   std::unique_ptr<kv_transport> other = make_ucx(settings);
-  test_memory other_there{bytes, other_device}, other_here{bytes, other_device};
+  test_memory other_there{bytes, other_device}, other_here{bytes, nullptr};
   kv_transport::region_id other_from = 0, other_into = 0;
 };
 
@@ -251,6 +251,47 @@ TEST_CASE("staging is bounded on both sides, whatever is asked for") {
     CHECK(all.holds_seed(all.here, 1));
     CHECK(all.holds_seed(all.other_here, 1));
   }
+}
+
+TEST_CASE("a peer has half of the staging at most") {
+  for (bool source_side : {false, true}) {
+    CAPTURE(source_side);
+    third all;
+    auto& device = source_side ? *all.source_device : *all.own_device;
+    device.hold();
+    // Into memory of the host nothing but the source's share holds a peer back.
+    auto& reader = source_side ? all.other : all.own;
+    auto into = source_side ? all.other_into : all.into;
+    ending end;
+    reader->pull(
+      all.source->address(all.from), key, into, {{0, 0, third::bytes}}, 10s, end.callback());
+    REQUIRE(eventually([&] { return device.bytes_waiting() == staging / 2; }));
+    CHECK(stays([&] { return device.bytes_waiting() == staging / 2; }));
+    device.let_go();
+    CHECK(end.wait().why.code == errc::ok);
+  }
+}
+
+TEST_CASE("a device that is slow does not hold up the bytes of another one") {
+  third all;
+  test_memory quick{mebibyte, make_device()}, here{mebibyte, nullptr};
+  quick.fill(5);
+  auto from = *all.source->add_region(quick.region());
+  all.source->open_window(from, key);
+  auto reader = make_ucx(all.settings);
+  auto into = *reader->add_region(here.region());
+  all.source_device->hold();
+  std::vector<ending> ends;
+  all.pull_all(ends); // more of it is wanted than there is staging for
+  REQUIRE(eventually([&] { return all.source_device->bytes_waiting() == staging; }));
+  ending end;
+  reader->pull(all.source->address(from), key, into, {{0, 0, mebibyte}}, 10s, end.callback());
+  CHECK(end.wait().why.code == errc::ok);
+  CHECK(here.get() == quick.get());
+  CHECK(all.source_device->bytes_waiting() == staging);
+  all.source_device->let_go();
+  for (auto& each : ends)
+    CHECK(each.wait().why.code == errc::ok);
 }
 
 TEST_CASE("what waits for staging when its window closes is never read") {
@@ -405,21 +446,28 @@ TEST_CASE(
     }
 }
 
-TEST_CASE("a source that hangs keeps no staging: others' bytes still reach the device") {
-  const std::size_t bytes = 16 * mebibyte;
+TEST_CASE("a source that hangs keeps half of the staging at most: others' bytes reach the device") {
+  const std::size_t bytes = 24 * mebibyte;
   peer_process stuck{{.bytes = bytes, .device = true}};
   held_pair pair;
-  ending first;
-  pair.pull(first);
-  CHECK(first.wait().why.code == errc::ok);
+  auto settings = pair.settings;
+  settings.silence_max = 6s; // so long it is not given up
+  auto own = make_ucx(settings);
   test_memory here{bytes, pair.own_device};
-  auto into = *pair.own->add_region(here.region());
-  ending warm, end, good;
-  pair.own->pull(stuck.address(), peer_process::key, into, {{0, 0, 1}}, 5s, warm.callback());
-  REQUIRE(warm.wait().why.code == errc::ok);
+  auto into = *own->add_region(here.region());
+  auto pull = [&](const std::string& from, const handover_id& under, std::uint64_t size) {
+    ending end;
+    own->pull(from, under, into, {{0, 0, size}}, 20s, end.callback());
+    return end;
+  };
+  REQUIRE(pull(stuck.address(), peer_process::key, 1).wait().why.code == errc::ok);
   stuck.stand_still();
-  pair.own->pull(stuck.address(), peer_process::key, into, {{0, 0, bytes}}, 5s, end.callback());
-  pair.pull(good);
+  auto hangs = pull(stuck.address(), peer_process::key, bytes);
+  auto began = std::chrono::steady_clock::now();
+  auto good = pull(pair.source->address(pair.from), key, 4 * mebibyte);
   CHECK(good.wait().why.code == errc::ok);
-  CHECK(end.wait().why.code == errc::unreachable);
+  CHECK(std::chrono::steady_clock::now() - began < 4s);
+  CHECK(!hangs.came());
+  stuck.kill();
+  CHECK(hangs.wait().why.code == errc::unreachable);
 }

@@ -79,6 +79,15 @@ struct raw_client {
     };
     param.arg = this;
     REQUIRE(ucp_worker_set_am_recv_handler(worker.get(), &param) == UCS_OK);
+    param.id = ucx::chunk_message;
+    param.cb =
+      [](void* self, const void*, std::size_t, void*, std::size_t, const ucp_am_recv_param_t* how) {
+        if ((how->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0)
+          return UCS_OK;
+        ++static_cast<raw_client*>(self)->announced;
+        return UCS_INPROGRESS; // and never takes it
+      };
+    REQUIRE(ucp_worker_set_am_recv_handler(worker.get(), &param) == UCS_OK);
     end = std::move(*ucx::ucx_endpoint::connect(
       worker.get(), *ucx::socket_address(target.at.ip, target.at.port)));
   }
@@ -105,6 +114,14 @@ struct raw_client {
     heard.erase(heard.begin());
     return first;
   }
+  /// Alive, but nothing else, until `over` or cut off; five seconds at most.
+  void live_until(std::uint64_t link, const std::function<bool()>& over) {
+    auto until = std::chrono::steady_clock::now() + 5s;
+    while (!over() && !end->broken() && std::chrono::steady_clock::now() < until) {
+      say(ucx::ping{link});
+      turn_for(10ms);
+    }
+  }
   bool cut_off() {
     auto until = std::chrono::steady_clock::now() + 3s;
     while (!end->broken() && std::chrono::steady_clock::now() < until)
@@ -128,6 +145,7 @@ struct raw_client {
   ucx::worker worker;
   std::unique_ptr<ucx::ucx_endpoint> end;
   std::vector<ucx::message> heard;
+  int announced = 0; ///< chunks that it might take
 };
 
 struct ucx_pair : transport_pair {
@@ -262,6 +280,57 @@ TEST_CASE("who reads for ever does not keep a window open: it is cut off") {
   CHECK(!closed.came());
   CHECK(keeper.cut_off());
   CHECK(closed.wait(1s));
+}
+
+TEST_CASE("a window that closes cuts off nobody who has given back what it read under it") {
+  auto settings = impatient_ucx(true);
+  settings.quiesce_within = 500ms;
+  ucx_pair pair{settings};
+  const handover_id other{5, 6};
+  pair.source->open_window(pair.from, other);
+  raw_client keeper{pair.source->address(pair.from)};
+  auto link = keeper.greet(settings.cluster_key);
+  REQUIRE(keeper.next<ucx::welcome>());
+  keeper.say(ucx::lease_request{link, 1, key, 1});
+  REQUIRE(keeper.next<ucx::lease_grant>());
+  keeper.say(ucx::lease_request{link, 2, other, 1});
+  REQUIRE(keeper.next<ucx::lease_grant>());
+  signal closed;
+  pair.source->close_window(key, closed.callback());
+  CHECK(!closed.came());
+  keeper.say(ucx::lease_return{link, 1, 0});
+  REQUIRE(keeper.next<ucx::lease_end>());
+  CHECK(closed.wait(1s));
+  auto limit = std::chrono::steady_clock::now() + settings.quiesce_within + 100ms;
+  keeper.live_until(link, [&] { return std::chrono::steady_clock::now() > limit; });
+  CHECK(!keeper.end->broken());
+  keeper.heard.clear();
+  keeper.say(ucx::lease_return{link, 2, 0});
+  CHECK(keeper.next<ucx::lease_end>());
+}
+
+TEST_CASE("who lives and takes nothing has half of a device's staging, and not for ever") {
+  auto settings = impatient_ucx(false);
+  settings.taken_within = 1s;
+  ucx_pair pair{settings};
+  test_memory memory{24 << 20, make_device()};
+  auto region = *pair.source->add_region(memory.region());
+  pair.source->open_window(region, key);
+  raw_client greedy{pair.source->address(region)};
+  auto link = greedy.greet(settings.cluster_key);
+  REQUIRE(greedy.next<ucx::welcome>());
+  for (std::uint64_t i = 0; i < 24; ++i)
+    greedy.say(ucx::read_request{link, i + 1, key, region, false, {{i << 20, 1 << 20}}});
+  greedy.live_until(link, [&] { return greedy.announced >= 8; });
+  ending end;
+  pair.own->pull(
+    pair.source->address(region), key, pair.into, {{0, 0, 4 << 20}}, 5s, end.callback());
+  greedy.live_until(link, [&] { return end.came(); });
+  CHECK(end.wait().why.code == errc::ok);
+  CHECK(greedy.announced == 8);
+  greedy.live_until(link, [] { return false; });
+  CHECK(greedy.end->broken());
+  CHECK(pair.works());
 }
 
 TEST_CASE("memory of a device is lent to nobody, and not read past its end") {

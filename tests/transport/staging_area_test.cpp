@@ -8,6 +8,31 @@
 
 using namespace llumnix;
 
+TEST_CASE("half is the most that anybody has, unless its first part is larger") {
+  struct row {
+    std::uint64_t held, wanted, all;
+    bool has;
+  };
+  for (auto [held, wanted, all, has] : {
+         row{0, 1, 16, true},
+         row{0, 8, 16, true},
+         row{0, 16, 16, true}, // or it would never come
+         row{1, 7, 16, true},
+         row{1, 8, 16, false},
+         row{7, 1, 16, true},
+         row{8, 1, 16, false},
+         row{9, 1, 16, false}, // its first part was larger
+         row{16, 1, 16, false},
+         row{2, 1, 7, true},
+         row{2, 2, 7, false},
+         row{1, UINT64_MAX, 16, false},
+       }) {
+    CAPTURE(held);
+    CAPTURE(wanted);
+    CHECK(has_share(held, wanted, all) == has);
+  }
+}
+
 TEST_CASE("parts are taken from the front, in steps of 256 bytes") {
   staging_area area{1024};
   CHECK(area.unused());

@@ -203,11 +203,10 @@ void ucx_destination::on(link& from, const challenge& x, time_point) {
     x.server_link, prove(settings_.cluster_key, client_role, from.nonce, x.nonce, from.at.life)}));
 }
 
-void ucx_destination::on(link& from, const welcome&, time_point now) {
+void ucx_destination::on(link& from, const welcome&, time_point) {
   if (from.server_link == 0)
     return close(from, "welcomed before it was asked");
   from.ready = true;
-  ask(from, now);
 }
 
 void ucx_destination::on(link& from, const refusal&, time_point) {

@@ -11,6 +11,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -169,6 +170,7 @@ private:
   std::vector<arrival> arrivals_;
   std::map<std::uint64_t, link> links_;
   std::uint64_t asked_first_ = 0;         ///< links take turns with the staging
+  std::set<const kv_device*> full_;       ///< whose staging lacked room in this round
   std::map<peer, std::uint64_t> by_peer_; ///< links that are not closing
   std::map<job_id, job> jobs_;
   std::deque<job_id> copying_;

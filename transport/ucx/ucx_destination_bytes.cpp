@@ -19,14 +19,21 @@ constexpr std::uint64_t copy_bytes_max = 4 << 20; ///< of a job's own reading in
 
 // ---- asking
 
-/// Each link, another one first every time.
+/// Each link, another one first every time: the next, or while there is no room in staging the one
+/// that got nothing of it.
 void ucx_destination::ask_around(time_point now) {
-  auto first = links_.upper_bound(asked_first_);
-  for (auto at = first; at != links_.end(); ++at)
+  full_.clear();
+  auto at = links_.lower_bound(asked_first_);
+  for (auto left = links_.size(); left > 0; --left, ++at) {
+    if (at == links_.end())
+      at = links_.begin();
+    auto [asked, had_room] = std::pair{at->second.requests.size(), full_.empty()};
     ask(at->second, now);
-  for (auto at = links_.begin(); at != first; ++at)
-    ask(at->second, now);
-  asked_first_ = first == links_.end() ? 0 : first->first;
+    if (left == links_.size() || (had_room && !full_.empty())) {
+      auto got_none = !full_.empty() && at->second.requests.size() == asked;
+      asked_first_ = at->first + (got_none ? 0 : 1);
+    }
+  }
 }
 
 void ucx_destination::ask(link& at, time_point now) {
@@ -67,7 +74,7 @@ void ucx_destination::ask_lease(link& at, job& x) {
   at.end->send(encode(lease_request{at.server_link, id, x.order.key, x.order.from.region}));
 }
 
-/// False while there is no staging for the chunk.
+/// False while there is no staging for the chunk, or the peer has its share of it.
 bool ucx_destination::ask_chunk(link& at, job& x) {
   range of;
   if (!x.again.empty()) {
@@ -88,10 +95,15 @@ bool ucx_destination::ask_chunk(link& at, job& x) {
   auto spans = spans_in(x, of);
   auto bytes = bytes_of(spans);
   std::optional<ucx_staging::part> staged;
-  if (x.order.memory.device) {
-    staged = ucx_staging::take(staging_.at(x.order.memory.device), bytes);
-    if (!staged)
+  if (const auto& device = x.order.memory.device) {
+    const auto& staging = staging_.at(device);
+    if (full_.contains(device.get()) || !staging->may_take(at.id, bytes))
       return false;
+    staged = ucx_staging::take(staging, at.id, bytes);
+    if (!staged) { // and nobody behind it in this round takes what it waits for
+      full_.insert(device.get());
+      return false;
+    }
   }
   if (!x.again.empty())
     x.again.pop_back();

@@ -30,8 +30,21 @@ void ucx_source::use(ucp_worker_h worker, ucp_listener_h listener) {
   listener_ = listener;
 }
 
-void ucx_source::use(std::shared_ptr<kv_device> device, std::shared_ptr<ucx_staging> staging) {
-  staging_[std::move(device)] = std::move(staging);
+peer_times ucx_source::link::times() const {
+  peer_times x{end->closing(), proven, reads(), opened, heard, time_point::max()};
+  for (const auto& one : sends)
+    x.cut_at = std::min(x.cut_at, one.cut_at);
+  for (const auto& [request, one] : leases)
+    x.cut_at = std::min(x.cut_at, one.cut_at);
+  return x;
+}
+
+template <class Call>
+void ucx_source::link::each_open(Call call) {
+  for (auto& one : sends)
+    call(one);
+  for (auto& [request, one] : leases)
+    call(one);
 }
 
 void ucx_source::accept(time_point now) {
@@ -64,17 +77,17 @@ void ucx_source::handle(message& what, ucp_ep_h reply, time_point now) {
       if (found == links_.end() || found->second.end->closing())
         return;
       found->second.heard = now;
-      on(found->second, x);
+      on(found->second, x, now);
     },
     what);
 }
 
 template <class T>
-void ucx_source::on(link& from, const T&) {
+void ucx_source::on(link& from, const T&, time_point) {
   from.end->close();
 }
 
-void ucx_source::on(link& from, const hello& x) {
+void ucx_source::on(link& from, const hello& x, time_point) {
   if (from.client_link != 0) {
     from.end->close();
     return;
@@ -91,7 +104,7 @@ void ucx_source::on(link& from, const hello& x) {
     prove(settings_.cluster_key, server_role, x.nonce, from.server_nonce, life_)}));
 }
 
-void ucx_source::on(link& from, const answer& x) {
+void ucx_source::on(link& from, const answer& x, time_point) {
   auto wanted
     = prove(settings_.cluster_key, client_role, from.client_nonce, from.server_nonce, life_);
   if (from.proven || !same(x.of, wanted)) {
@@ -128,7 +141,7 @@ bool ucx_source::begin(
   return true;
 }
 
-void ucx_source::on(link& from, const read_request& x) {
+void ucx_source::on(link& from, const read_request& x, time_point now) {
   memory_table::readable got;
   if (!begin(from, x.request, x.key, x.region, got))
     return;
@@ -139,96 +152,24 @@ void ucx_source::on(link& from, const read_request& x) {
   std::vector<ucp_dt_iov_t> pieces;
   for (const auto& piece : x.pieces)
     pieces.push_back({got.memory.bytes.data() + piece.at, piece.bytes});
-  auto bytes = bytes_of(x.pieces);
   chunk_header header{from.client_link, x.request, 0};
   if (x.checksum)
     header.checksum = checksum_of(got.memory.bytes, x.pieces);
-  auto sent = std::make_shared<bool>(false);
-  from.sends.push_back({x.key, x.region, bytes, sent, std::move(got.under), std::nullopt});
-  from.end->send_chunk(encode(header), std::move(pieces), bytes >= rendezvous_min, sent);
+  reading what{x.key, x.region, bytes_of(x.pieces), nullptr, std::move(got.under)};
+  send(from, header, std::move(pieces), std::move(what), now);
 }
 
-// ---- out of a device
-
-void ucx_source::read_device(link& from, const read_request& x, memory_table::readable got) {
-  gathering wanted;
-  wanted.request = x.request;
-  wanted.checksum = x.checksum;
-  wanted.pieces = x.pieces;
-  wanted.memory = std::move(got.memory);
-  wanted.what = {x.key, x.region, bytes_of(x.pieces), nullptr, std::move(got.under), std::nullopt};
-  from.gathers.push_back(std::move(wanted));
-  waiting_.push_back(from.id);
-  begin_gathers();
+/// From here on the peer has its time to take the bytes.
+void ucx_source::send(
+  link& to, chunk_header header, std::vector<ucp_dt_iov_t> pieces, reading what, time_point now) {
+  auto sent = what.sent = std::make_shared<bool>(false);
+  auto bytes = what.bytes;
+  what.cut_at = now + settings_.taken_within;
+  to.sends.push_back(std::move(what));
+  to.end->send_chunk(encode(header), std::move(pieces), bytes >= rendezvous_min, sent);
 }
 
-/// As many as there is room for, in the order in which they were asked for.
-void ucx_source::begin_gathers() {
-  for (; !waiting_.empty(); waiting_.pop_front()) {
-    auto of = links_.find(waiting_.front());
-    if (of == links_.end() || of->second.end->closing())
-      continue;
-    auto& all = of->second.gathers;
-    auto next = std::ranges::find_if(all, [](const auto& x) { return !x.copy; });
-    if (next == all.end())
-      continue;
-    auto& staged = next->what.staged;
-    staged = ucx_staging::take(staging_.at(next->memory.device), next->what.bytes);
-    if (!staged)
-      return;
-    next->copy = next->memory.device->gather(next->memory.bytes, next->pieces, staged->bytes());
-  }
-}
-
-/// Whoever waits for room is told that it is too late.
-template <class Which>
-void ucx_source::drop_waiting(Which which) {
-  for (auto& [id, one] : links_)
-    std::erase_if(one.gathers, [&, &one = one](const gathering& x) {
-      if (x.copy || !which(x.what))
-        return false;
-      deny(one, x.request, errc::stale);
-      return true;
-    });
-}
-
-/// Sends what has been copied. True when there was any.
-bool ucx_source::finish_gathers(link& one) {
-  if (one.end->closing()) // what has not begun never will
-    std::erase_if(one.gathers, [](const auto& x) { return !x.copy; });
-  auto before = one.gathers.size();
-  std::erase_if(one.gathers, [&](gathering& x) {
-    auto state = x.copy ? x.copy->look() : kv_device::copy::state::under_way;
-    if (state == kv_device::copy::state::under_way)
-      return false;
-    x.copy.reset();
-    x.what.under.reset(); // the region is read no more
-    if (one.end->closing())
-      return true;
-    if (state == kv_device::copy::state::failed) {
-      deny(one, x.request, errc::internal);
-      return true;
-    }
-    auto bytes = x.what.staged->bytes();
-    chunk_header header{one.client_link, x.request, 0};
-    if (x.checksum)
-      header.checksum = checksum_of(bytes);
-    auto sent = x.what.sent = std::make_shared<bool>(false);
-    one.sends.push_back(std::move(x.what));
-    one.end->send_chunk(
-      encode(header), {{bytes.data(), bytes.size()}}, bytes.size() >= rendezvous_min, sent);
-    return true;
-  });
-  return one.gathers.size() < before;
-}
-
-bool ucx_source::copying() const {
-  return std::ranges::any_of(links_, [](const auto& one) {
-    return std::ranges::any_of(one.second.gathers, [](const auto& x) { return x.copy != nullptr; });
-  });
-}
-
-void ucx_source::on(link& from, const lease_request& x) {
+void ucx_source::on(link& from, const lease_request& x, time_point) {
   memory_table::readable got;
   if (!begin(from, x.request, x.key, x.region, got))
     return;
@@ -240,18 +181,17 @@ void ucx_source::on(link& from, const lease_request& x) {
     from.client_link, x.request, static_cast<std::uint32_t>(::getpid()),
     reinterpret_cast<std::uintptr_t>(got.memory.bytes.data()), got.memory.bytes.size(),
     reinterpret_cast<std::uintptr_t>(&secret_), secret_}));
-  from.leases.emplace(
-    x.request, reading{x.key, x.region, 0, nullptr, std::move(got.under), std::nullopt});
+  from.leases.emplace(x.request, reading{x.key, x.region, 0, nullptr, std::move(got.under)});
 }
 
-void ucx_source::on(link& from, const lease_return& x) {
+void ucx_source::on(link& from, const lease_return& x, time_point) {
   if (from.leases.erase(x.request) == 0)
     return;
   counters_.bytes_out += x.bytes;
   from.end->send(encode(lease_end{from.client_link, x.request}));
 }
 
-void ucx_source::on(link& from, const ping&) {
+void ucx_source::on(link& from, const ping&, time_point) {
   from.end->send(encode(pong{from.client_link}));
 }
 
@@ -262,11 +202,15 @@ bool ucx_source::reads(const link& one, Which which) {
          || std::ranges::any_of(one.leases, [&](const auto& x) { return which(x.second); });
 }
 
+/// Only what waits for a peer: a device's copy ends by itself, and what it has copied reads no
+/// more.
 template <class Which>
 void ucx_source::cut_readers(Which which, time_point at) {
   for (auto& [id, one] : links_)
-    if (reads(one, which))
-      one.cut_at = std::min(one.cut_at, at);
+    one.each_open([&](reading& x) {
+      if (x.under && which(x))
+        x.cut_at = std::min(x.cut_at, at);
+    });
 }
 
 void ucx_source::closing(const handover_id& key, time_point now) {
@@ -299,12 +243,7 @@ bool ucx_source::sweep(link& one, time_point now) {
       counters_.bytes_out += x.bytes;
     return true;
   });
-  auto reads = !one.sends.empty() || !one.gathers.empty() || !one.leases.empty();
-  if (!reads)
-    one.cut_at = time_point::max();
-  auto late = (!one.proven && now - one.opened > settings_.connect_within)
-              || (reads && now - one.heard > settings_.silence_max) || now >= one.cut_at;
-  if (one.end->broken() || late || stopping_)
+  if (one.end->broken() || now >= cut_off_at(one.times(), settings_) || stopping_)
     one.end->close();
   if (!one.end->closed() || !one.gathers.empty())
     return true;
@@ -319,12 +258,13 @@ bool ucx_source::work(time_point now) {
   for (auto& [what, reply] : std::exchange(inbox_, {}))
     handle(what, reply, now);
   for (auto at = links_.begin(); at != links_.end();) {
-    moved |= finish_gathers(at->second);
+    moved |= finish_gathers(at->second, now);
     auto stays = sweep(at->second, now);
     moved |= !stays;
     at = stays ? std::next(at) : links_.erase(at);
   }
-  begin_gathers();
+  for (auto& [device, out] : outlets_)
+    begin_gathers(device, out);
   std::list<std::pair<kv_transport::region_id, std::function<void()>>> gone;
   for (auto at = forgetting_.begin(); at != forgetting_.end();) {
     auto next = std::next(at);
@@ -339,20 +279,15 @@ bool ucx_source::work(time_point now) {
 
 time_point ucx_source::wake_at() const {
   auto at = time_point::max();
-  for (const auto& [id, one] : links_) {
-    if (!one.proven)
-      at = std::min(at, one.opened + settings_.connect_within);
-    if (!one.sends.empty() || !one.gathers.empty() || !one.leases.empty())
-      at = std::min({at, one.heard + settings_.silence_max, one.cut_at});
-  }
+  for (const auto& [id, one] : links_)
+    at = std::min(at, cut_off_at(one.times(), settings_));
   return at;
 }
 
 bool ucx_source::busy() const {
   return std::ranges::any_of(links_, [](const auto& x) {
     const auto& one = x.second;
-    return !one.proven || !one.sends.empty() || !one.gathers.empty() || !one.leases.empty()
-           || one.end->closing();
+    return !one.proven || one.reads() || one.end->closing();
   });
 }
 
@@ -364,6 +299,10 @@ void ucx_source::stood_still(nanoseconds gap) {
   for (auto& [id, one] : links_) {
     one.heard += gap;
     one.opened += gap;
+    one.each_open([&](reading& x) {
+      if (x.cut_at != time_point::max())
+        x.cut_at += gap;
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "transport/memory_table.hpp"
+#include "transport/ucx/patience.hpp"
 #include "transport/ucx/ucx_counters.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
 #include "transport/ucx/ucx_messages.hpp"
@@ -26,7 +27,9 @@ public:
 
   void use(ucp_worker_h worker, ucp_listener_h listener);
   /// What the bytes of that device's regions pass through.
-  void use(std::shared_ptr<kv_device> device, std::shared_ptr<ucx_staging> staging);
+  void use(std::shared_ptr<kv_device> device, std::shared_ptr<ucx_staging> staging) {
+    outlets_[std::move(device)].staging = std::move(staging);
+  }
   /// From within UCX.
   void on_connection(ucp_conn_request_h request) { knocking_.push_back(request); }
   /// `reply` is the endpoint a greeting came by.
@@ -56,7 +59,8 @@ private:
     std::uint64_t bytes = 0;
     std::shared_ptr<bool> sent; ///< of a send
     memory_table::permit under; ///< none once nothing is read any more: the bytes are in `staged`
-    std::optional<ucx_staging::part> staged;
+    std::optional<ucx_staging::part> staged{};
+    time_point cut_at = time_point::max(); ///< it is ended then, with its connection
   };
   /// Bytes of a device that are wanted: first there is no room for them, then they are copied, and
   /// then they are sent like others.
@@ -75,33 +79,45 @@ private:
     token client_nonce, server_nonce;
     bool proven = false;
     time_point opened, heard;
-    time_point cut_at = time_point::max();
     std::list<reading> sends;
     std::list<gathering> gathers;
     std::map<std::uint64_t, reading> leases;
+
+    bool reads() const { return !sends.empty() || !gathers.empty() || !leases.empty(); }
+    peer_times times() const;
+    /// Those that wait for the peer: what it is sent, and what is lent to it.
+    template <class Call>
+    void each_open(Call call);
+  };
+  /// Where the bytes of a device leave, and who waits for that.
+  struct outlet {
+    std::shared_ptr<ucx_staging> staging;
+    std::deque<std::uint64_t> turns; ///< links with gathers without room, each once
   };
 
   void accept(time_point now);
   void handle(message& what, ucp_ep_h reply, time_point now);
-  void on(link& from, const hello& x);
-  void on(link& from, const answer& x);
-  void on(link& from, const read_request& x);
-  void on(link& from, const lease_request& x);
-  void on(link& from, const lease_return& x);
-  void on(link& from, const ping& x);
+  void on(link& from, const hello& x, time_point now);
+  void on(link& from, const answer& x, time_point now);
+  void on(link& from, const read_request& x, time_point now);
+  void on(link& from, const lease_request& x, time_point now);
+  void on(link& from, const lease_return& x, time_point now);
+  void on(link& from, const ping& x, time_point now);
   template <class T>
-  void on(link& from, const T&); ///< what a client never says
+  void on(link& from, const T&, time_point); ///< what a client never says
 
   /// Asks the table; denies when it says no.
   bool begin(
     link& from, std::uint64_t request, const handover_id& key, kv_transport::region_id region,
     memory_table::readable& got);
   void deny(link& from, std::uint64_t request, errc why);
+  void send(
+    link& to, chunk_header header, std::vector<ucp_dt_iov_t> pieces, reading what, time_point now);
   void read_device(link& from, const read_request& x, memory_table::readable got);
-  void begin_gathers();
-  template <class Which>
-  void drop_waiting(Which which);
-  bool finish_gathers(link& one);
+  gathering* next_gather(std::uint64_t id, const std::shared_ptr<kv_device>& device);
+  void begin_gathers(const std::shared_ptr<kv_device>& device, outlet& out);
+  void drop_waiting(const std::function<bool(const reading&)>& which);
+  bool finish_gathers(link& one, time_point now);
   bool sweep(link& one, time_point now);
   template <class Which>
   static bool reads(const link& one, Which which);
@@ -120,8 +136,7 @@ private:
   std::vector<ucp_conn_request_h> knocking_;
   std::deque<std::pair<message, ucp_ep_h>> inbox_;
   std::map<std::uint64_t, link> links_;
-  std::map<std::shared_ptr<kv_device>, std::shared_ptr<ucx_staging>> staging_;
-  std::deque<std::uint64_t> waiting_; ///< links, one for each gather without room
+  std::map<std::shared_ptr<kv_device>, outlet> outlets_;
   std::list<std::pair<kv_transport::region_id, std::function<void()>>> forgetting_;
 };
 

@@ -18,11 +18,26 @@ ucx_staging::~ucx_staging() {
   ucp_mem_unmap(context_, handle_);
 }
 
-std::optional<ucx_staging::part> ucx_staging::take(const std::shared_ptr<ucx_staging>& of, std::uint64_t bytes) {
+bool ucx_staging::may_take(std::uint64_t link, std::uint64_t bytes) const {
+  auto found = held_.find(link);
+  return has_share(found == held_.end() ? 0 : found->second, bytes, size_);
+}
+
+std::optional<ucx_staging::part>
+ucx_staging::take(const std::shared_ptr<ucx_staging>& of, std::uint64_t link, std::uint64_t bytes) {
   auto at = of->area_.take(bytes);
   if (!at)
     return std::nullopt;
-  return part{of, *at, bytes};
+  of->held_[link] += bytes;
+  return part{of, link, *at, bytes};
+}
+
+void ucx_staging::give_back(const part& x) {
+  area_.give_back(x.at_);
+  auto held = held_.find(x.link_);
+  held->second -= x.bytes_;
+  if (held->second == 0)
+    held_.erase(held);
 }
 
 } // namespace llumnix::ucx

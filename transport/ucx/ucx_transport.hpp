@@ -31,6 +31,9 @@ struct ucx_settings {
   /// What a job that ends early waits for what it asked for, before its connection is cut; and what
   /// a closing window waits for its readers.
   nanoseconds quiesce_within = std::chrono::milliseconds{500};
+  /// What is sent to a peer and it does not take, by then, is given up with its connection: it
+  /// holds memory that others wait for, however alive the peer is.
+  nanoseconds taken_within = std::chrono::seconds{10};
   nanoseconds idle_max = std::chrono::seconds{60}; ///< a connection without a job is closed then
   /// Without sleep while something is under way: worth it only where cores are to spare, as it
   /// saves some microseconds of a round trip and no bandwidth.
