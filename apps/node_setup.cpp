@@ -6,6 +6,7 @@
 #include "apps/running_node.hpp"
 #include "config/load_config.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/cluster/told_address.hpp"
 #include "runtime/engine/modeled_engine.hpp"
 #include "transport/spoiling_transport.hpp"
 #include "transport/ucx/ucx_transport.hpp"
@@ -266,20 +267,15 @@ result<void> running_node::add_roles(node_actor_config& node) {
 }
 
 void running_node::add_engines(node_actor_config& node) {
-  std::string host = "127.0.0.1";
-  std::uint16_t port = 0;
-  split_address(
-    config_.node.advertise.empty() ? config_.node.listen : config_.node.advertise, host, port);
-  std::uint16_t rpc_port = 0;
-  if (std::string rpc_host; calls_ && split_address(calls_->address(), rpc_host, rpc_port))
-    if (rpc_host != "0.0.0.0" && rpc_host != "::")
-      host = rpc_host; // where callers find it
+  auto told = address_to_tell(
+    config_.node.advertise.empty() ? config_.node.listen : config_.node.advertise,
+    calls_ ? calls_->address() : std::string{});
   for (const auto& [id, engine] : *engines_) {
     auto utc = static_cast<double>(wall_.at(steady::now())) / 1000;
     llumlet_actor_config llumlet{
       config_.llumlet,
       life_,
-      describe_instance(id, life_.node, host, config_, utc, rpc_port),
+      describe_instance(id, life_.node, told.ip, config_, utc, told.rpc_port),
       wall_,
       [engines = engines_, id = id, knobs = config_.engine] {
         if (auto fresh = std::exchange((*engines)[id], nullptr))
