@@ -28,6 +28,7 @@ constexpr int streams_max = 256;             ///< calls of one connection at a t
 constexpr int keepalive_ms = 30'000;         ///< a peer that is silent is asked
 constexpr int keepalive_timeout_ms = 10'000; ///< and gone when it does not answer
 constexpr int idle_ms = 600'000;             ///< connections without a call
+constexpr int greeting_ms = 10'000;          ///< of a connection; after it who says nothing is gone
 
 /// gRPC's own talk; what matters of it is an answer or an error of ours, too.
 void write_down(gpr_log_func_args* line) {
@@ -88,28 +89,33 @@ abort_call read(const llumlet::AbortRequests& x) {
   return {{x.request_ids().begin(), x.request_ids().end()}};
 }
 
-/// A call under way. Whoever ends it first does.
-class open_call {
-public:
-  using finish = std::function<void(const call_reply&)>;
-  explicit open_call(finish how) : finish_{std::move(how)} {}
+class grpc_server;
 
-  void end(const call_reply& reply) {
-    std::lock_guard guard{mutex_};
-    if (auto how = std::exchange(finish_, nullptr))
-      how(reply);
-  }
-  /// The caller waits no longer.
-  void withdraw() {
-    *withdrawn = true;
+/// A call under way, and gRPC's end of it. Whoever ends it first does; it stays until gRPC has done
+/// with it and its handler has let go of it.
+class open_call final : public grpc::ServerUnaryReactor {
+public:
+  /// Writes the answer down where gRPC wants it.
+  using write = std::function<void(const call_reply&)>;
+  open_call(grpc_server& server, std::uint64_t number, write down)
+    : server_{server}, number_{number}, write_{std::move(down)} {}
+
+  void end(const call_reply& reply);
+  const std::atomic<bool>& withdrawn() const { return withdrawn_; }
+
+  /// The caller waits no longer. gRPC calls this and the next once it has got us, not before.
+  void OnCancel() override {
+    withdrawn_ = true;
     end({call_code::cancelled, false, "the caller went away"});
   }
-
-  const std::shared_ptr<std::atomic<bool>> withdrawn = std::make_shared<std::atomic<bool>>(false);
+  void OnDone() override;
 
 private:
-  std::mutex mutex_;
-  finish finish_; ///< until it has ended
+  grpc_server& server_; ///< as long as it has not ended
+  std::uint64_t number_;
+  write write_;
+  std::atomic<bool> ended_{false};
+  std::atomic<bool> withdrawn_{false};
 };
 
 /// What a handler is given to answer with; the last copy of it sees to it that somebody does.
@@ -134,8 +140,14 @@ public:
   result<void> listen();
   const std::string& address() const override { return address_; }
   llumlet_server_counters counters() const override;
-  void refuse() override { refuses_ = true; }
+  void refuse() override {
+    std::lock_guard guard{mutex_};
+    refuses_ = true;
+  }
   void stop(milliseconds grace) override;
+
+  void count(call_code code) { ++ended_[static_cast<std::size_t>(code)]; }
+  void forget(std::uint64_t number);
 
 private:
   grpc::ServerUnaryReactor* Migrate(
@@ -170,56 +182,38 @@ private:
       context, "the engine is in this process; the status of another is read from the CMS");
   }
 
-  class reactor;
   template <class Request, class Response>
   grpc::ServerUnaryReactor*
   take(grpc::CallbackServerContext* context, const Request& request, Response* response);
   grpc::ServerUnaryReactor* unimplemented(grpc::CallbackServerContext* context, const char* why);
+  grpc::ServerUnaryReactor* decline(grpc::CallbackServerContext* context, const call_reply& reply);
   call_reply why_not(const grpc::CallbackServerContext& context) const;
-  void count(call_code code) { ++ended_[static_cast<std::size_t>(code)]; }
-  void forget(std::uint64_t number);
+  call_reply why_not_now() const;
 
   llumlet_server_options options_;
   handler handle_;
   std::string address_;
-  std::atomic<bool> refuses_{false};
   std::atomic<std::uint64_t> migrate_calls_{0};
   std::atomic<std::uint64_t> abort_calls_{0};
   std::array<std::atomic<std::uint64_t>, 17> ended_{};
-  mutable std::mutex mutex_; ///< guards the next two
+  mutable std::mutex mutex_; ///< guards the next three, so that a call is refused or in the map
+  bool refuses_ = false;
   std::map<std::uint64_t, std::shared_ptr<open_call>> open_;
   std::uint64_t last_call_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
 
-/// gRPC's end of a call; deletes itself when gRPC has done with it.
-class grpc_server::reactor final : public grpc::ServerUnaryReactor {
-public:
-  reactor(grpc_server& server, std::uint64_t number) : server_{server}, number_{number} {}
-  void attach(std::shared_ptr<open_call> call) {
-    std::lock_guard guard{mutex_};
-    call_ = std::move(call);
-    if (cancelled_)
-      call_->withdraw();
-  }
-  void OnCancel() override {
-    std::lock_guard guard{mutex_};
-    cancelled_ = true;
-    if (call_)
-      call_->withdraw();
-  }
-  void OnDone() override {
-    server_.forget(number_);
-    delete this;
-  }
+void open_call::end(const call_reply& reply) {
+  if (ended_.exchange(true))
+    return;
+  write_(reply);
+  server_.count(reply.code);
+  Finish(status_of(reply));
+}
 
-private:
-  grpc_server& server_;
-  std::uint64_t number_;
-  std::mutex mutex_; ///< guards the next two
-  std::shared_ptr<open_call> call_;
-  bool cancelled_ = false;
-};
+void open_call::OnDone() {
+  server_.forget(number_);
+}
 
 result<void> grpc_server::listen() {
   std::string host;
@@ -239,6 +233,7 @@ result<void> grpc_server::listen() {
        {std::pair{GRPC_ARG_ALLOW_REUSEPORT, 0},
         {GRPC_ARG_MAX_METADATA_SIZE, metadata_bytes_max},
         {GRPC_ARG_MAX_CONCURRENT_STREAMS, streams_max},
+        {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, greeting_ms},
         {GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms},
         {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive_timeout_ms},
         {GRPC_ARG_MAX_CONNECTION_IDLE_MS, idle_ms}})
@@ -251,7 +246,7 @@ result<void> grpc_server::listen() {
   return {};
 }
 
-/// Whether a call is taken at all; `ok` if it is.
+/// Whether a call may be taken at all; `ok` if it may.
 call_reply grpc_server::why_not(const grpc::CallbackServerContext& context) const {
   constexpr std::string_view scheme = "Bearer ";
   auto given = metadata(context, "authorization");
@@ -261,12 +256,21 @@ call_reply grpc_server::why_not(const grpc::CallbackServerContext& context) cons
     return {
       call_code::unauthenticated, false,
       "this service wants `authorization: Bearer KEY` (llumlet.grpc_key)"};
-  if (refuses_)
-    return {call_code::unavailable, false, "the node stops"};
   if (metadata(context, "llumnix-op-id").size() > call_text_max)
     return {
       call_code::invalid_argument, false,
       "llumnix-op-id has more than " + std::to_string(call_text_max) + " bytes"};
+  return {};
+}
+
+/// Whether there is a place for it. Under the lock.
+call_reply grpc_server::why_not_now() const {
+  if (refuses_)
+    return {call_code::unavailable, false, "the node stops"};
+  if (open_.size() >= options_.calls_max)
+    return {
+      call_code::resource_exhausted, false,
+      std::to_string(options_.calls_max) + " calls are under way already"};
   return {};
 }
 
@@ -275,43 +279,45 @@ grpc::ServerUnaryReactor* grpc_server::take(
   grpc::CallbackServerContext* context, const Request& request, Response* response) {
   auto refusal = why_not(*context);
   std::unique_lock guard{mutex_};
-  if (refusal.code == call_code::ok && open_.size() >= options_.calls_max)
-    refusal = {
-      call_code::resource_exhausted, false,
-      std::to_string(options_.calls_max) + " calls are under way already"};
+  if (refusal.code == call_code::ok)
+    refusal = why_not_now();
+  if (refusal.code != call_code::ok) {
+    guard.unlock();
+    return decline(context, refusal);
+  }
   auto number = ++last_call_;
-  auto* end = new reactor{*this, number}; // gRPC's, until `OnDone`
-  auto call = std::make_shared<open_call>([this, end, response](const call_reply& reply) {
+  auto call = std::make_shared<open_call>(*this, number, [response](const call_reply& reply) {
     response->set_success(reply.success);
     response->set_message(reply.message);
-    count(reply.code);
-    end->Finish(status_of(reply));
   });
-  if (refusal.code == call_code::ok)
-    open_.emplace(number, call);
+  open_.emplace(number, call); // until `OnDone`
   guard.unlock();
-  end->attach(call);
-  if (refusal.code != call_code::ok)
-    call->end(refusal);
-  else
-    handle_(
-      {read(request), metadata(*context, "llumnix-op-id"), due_of(*context, options_.call_limit),
-       call->withdrawn},
-      [word = std::make_shared<last_word>(call)](const call_reply& reply) { word->say(reply); });
+  handle_(
+    {read(request),
+     metadata(*context, "llumnix-op-id"),
+     due_of(*context, options_.call_limit),
+     {call, &call->withdrawn()}},
+    [word = std::make_shared<last_word>(call)](const call_reply& reply) { word->say(reply); });
+  return call.get();
+}
+
+grpc::ServerUnaryReactor*
+grpc_server::decline(grpc::CallbackServerContext* context, const call_reply& reply) {
+  count(reply.code);
+  auto* end = context->DefaultReactor();
+  end->Finish(status_of(reply));
   return end;
 }
 
 grpc::ServerUnaryReactor*
 grpc_server::unimplemented(grpc::CallbackServerContext* context, const char* why) {
-  count(call_code::unimplemented);
-  auto* end = context->DefaultReactor();
-  end->Finish({grpc::StatusCode::UNIMPLEMENTED, why});
-  return end;
+  return decline(context, {call_code::unimplemented, false, why});
 }
 
 void grpc_server::forget(std::uint64_t number) {
-  std::lock_guard guard{mutex_};
-  open_.erase(number);
+  std::unique_lock guard{mutex_};
+  auto gone = open_.extract(number);
+  guard.unlock(); // its end may be that of the call
 }
 
 llumlet_server_counters grpc_server::counters() const {
@@ -325,7 +331,7 @@ llumlet_server_counters grpc_server::counters() const {
 }
 
 void grpc_server::stop(milliseconds grace) {
-  refuses_ = true;
+  refuse();
   if (!server_)
     return;
   std::map<std::uint64_t, std::shared_ptr<open_call>> open;
