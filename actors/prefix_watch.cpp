@@ -44,6 +44,7 @@ void prefix_watch::lose(const node_life& life) {
 void prefix_watch::forget(std::map<instance_id, source>::iterator at) {
   index_.forget(at->first);
   sources_.erase(at);
+  places_stale_ = true;
 }
 
 std::vector<prefix_watch::question> prefix_watch::due(time_point now) {
@@ -73,8 +74,10 @@ std::optional<prefix_watch::receipt> prefix_watch::hear(const kv_changes_msg& ms
   if (msg.number == it.heard && msg.changes.sound()) {
     ++it.heard;
     apply(msg.instance, msg.changes);
-    if (!it.number)
+    if (!it.number) {
       it.number = index_.number_of(msg.instance);
+      places_stale_ = places_stale_ || it.number;
+    }
     if (it.heard % kv_heard_msg::every != 0)
       return std::nullopt;
     return receipt{it.llumlet, it.watch, it.heard};
@@ -105,13 +108,26 @@ void prefix_watch::apply(const instance_id& instance, const kv_changes& changes)
   }
 }
 
+const std::vector<prefix_watch::place>& prefix_watch::places() {
+  if (!std::exchange(places_stale_, false))
+    return places_;
+  places_.clear();
+  for (const auto& [id, it] : sources_)
+    if (it.number)
+      places_.push_back({*it.number, id});
+  return places_;
+}
+
 prefix_hits prefix_watch::find(std::span<const token_id> prompt) {
   constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
   prefix_hits hits{true, static_cast<std::uint32_t>(std::min(most, prompt.size())), {}};
   index_.match(prompt, 0, held_);
-  for (const auto& [id, it] : sources_)
-    if (it.number && *it.number < held_.size() && held_[*it.number] > 0)
-      hits.instances.push_back({id, held_[*it.number]});
+  auto some = std::ranges::count_if(held_, [](auto tokens) { return tokens > 0; });
+  hits.instances.reserve(static_cast<std::size_t>(some));
+  if (some > 0)
+    for (const auto& [number, instance] : places())
+      if (number < held_.size() && held_[number] > 0)
+        hits.instances.emplace_back(instance, held_[number]);
   return hits;
 }
 

@@ -62,11 +62,19 @@ private:
     time_point asked_next{};             // not before
     std::optional<std::uint32_t> number; // its place in what `match` writes
   };
+  /// A source by its place in what `match` writes.
+  struct place {
+    std::uint32_t number = 0;
+    instance_id instance;
+  };
+  const std::vector<place>& places();
   void apply(const instance_id& instance, const kv_changes& changes);
   void forget(std::map<instance_id, source>::iterator at);
 
   prefix_index index_;
   std::map<instance_id, source> sources_;
+  std::vector<place> places_; // by id: of sources that have one, side by side, for `find`
+  bool places_stale_ = false;
   bool anyone_due_ = false; // may be
   std::uint64_t watches_ = 0;
   std::uint64_t gaps_ = 0;

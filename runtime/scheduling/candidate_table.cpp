@@ -3,6 +3,7 @@
 #include "runtime/cluster/foreign_instances.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 namespace llumnix {
@@ -12,6 +13,16 @@ namespace {
 std::int32_t count_of(std::uint32_t tokens) {
   return static_cast<std::int32_t>(
     std::min<std::uint32_t>(tokens, std::numeric_limits<std::int32_t>::max()));
+}
+
+/// The end of an id, which is where those of a fleet differ: compared before the ids are.
+std::uint64_t tail_of(const instance_id& id) {
+  std::uint64_t tail = 0;
+  if (auto size = id.size(); size >= sizeof tail)
+    std::memcpy(&tail, id.data() + size - sizeof tail, sizeof tail);
+  else
+    std::memcpy(&tail, id.data(), size);
+  return tail;
 }
 
 } // namespace
@@ -63,8 +74,8 @@ void candidate_table::erase(const instance_id& id) {
   if (!found)
     return;
   auto drop = [at = *found](auto& column) { column.erase(column.begin() + at); };
-  drop(ids_), drop(views_), drop(inflight_), drop(states_), drop(reachable_), drop(schedulable_),
-    drop(written_);
+  drop(ids_), drop(tails_), drop(views_), drop(inflight_), drop(states_), drop(reachable_);
+  drop(schedulable_), drop(written_);
   drop(roles_), drop(reserved_), drop(locations_), drop(shares_);
   std::ranges::for_each(values_, drop);
   for (auto& column : quick_)
@@ -110,22 +121,43 @@ void candidate_table::fill_shares(const decision_inputs& about) {
     .priority = about.priority,
     .adapter = about.adapter};
   plain.miss_tokens = asked ? prompt : 0;
-  std::ranges::fill(shares_, plain);
-  row at = 0;
+  if (!shares_.empty()) { // `plain` itself would be put together anew for each row, with stalls
+    shares_.front() = plain;
+    std::fill(shares_.begin() + 1, shares_.end(), shares_.front());
+  }
+  row from = 0;
   if (asked)
     for (auto& hit : about.hits->instances) {
-      while (at < size() && ids_[at] < hit.instance)
-        ++at;
+      auto at = find_from(from, hit.instance);
       if (at == size())
         break;
+      from = at;
       if (ids_[at] != hit.instance)
         continue;
+      ++from;
       shares_[at].hit_tokens = count_of(hit.tokens);
       shares_[at].miss_tokens = prompt - shares_[at].hit_tokens;
     }
   if (about.step)
-    for (at = 0; at < size(); ++at)
+    for (row at = 0; at < size(); ++at)
       shares_[at].predicted_progress = progress(at, about, shares_[at]);
+}
+
+/// The first row from `from` on that is not below `id`. Where many have hits the next is near.
+candidate_table::row candidate_table::find_from(row from, const instance_id& id) const {
+  constexpr row near = 8;
+  auto tail = tail_of(id);
+  auto until = static_cast<row>(std::min<std::size_t>(size(), std::size_t{from} + near));
+  for (row at = from; at < until; ++at)
+    if (tails_[at] == tail && ids_[at] == id)
+      return at;
+  auto above = from; // or it
+  for (row step = 1; above < size() && ids_[above] < id; step *= 2) {
+    from = above + 1;
+    above = static_cast<row>(std::min<std::size_t>(size(), std::size_t{above} + step));
+  }
+  return static_cast<row>(
+    std::lower_bound(ids_.begin() + from, ids_.begin() + above, id) - ids_.begin());
 }
 
 /// Both numbers are converted before they are added, as in the reference.
@@ -188,13 +220,14 @@ std::int32_t candidate_table::progress(
 
 void candidate_table::insert(row at, const instance_id& id) {
   auto open = [at](auto& column) { column.emplace(column.begin() + at); };
-  open(ids_), open(views_), open(inflight_), open(states_), open(reachable_), open(schedulable_),
-    open(written_);
+  open(ids_), open(tails_), open(views_), open(inflight_), open(states_), open(reachable_);
+  open(schedulable_), open(written_);
   open(roles_), open(reserved_), open(locations_), open(shares_);
   std::ranges::for_each(values_, open);
   for (auto& column : quick_)
     open(column.bases);
   ids_[at] = id;
+  tails_[at] = tail_of(id);
   ++layout_;
 }
 

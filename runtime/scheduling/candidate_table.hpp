@@ -93,6 +93,7 @@ public:
 
 private:
   row at_or_above(const instance_id& id) const;
+  row find_from(row from, const instance_id& id) const;
   void insert(row at, const instance_id& id);
   metric_input input(row at, const decision_share& share) const;
   std::int32_t progress(row at, const decision_inputs& about, const decision_share& without) const;
@@ -104,6 +105,7 @@ private:
   std::unordered_map<instance_id, given_metrics> given_;
 
   std::vector<instance_id> ids_;
+  std::vector<std::uint64_t> tails_; // of the ids
   std::vector<const instance_view*> views_;
   std::vector<inflight_load> inflight_;
   std::vector<instance_state> states_;
