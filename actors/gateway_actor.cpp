@@ -29,7 +29,8 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
   mode = parse_serving_mode(config.knobs.serving_mode).value_or(serving_mode::neutral);
   archive = decision_archive{config.scheduling.recorded_scenes};
-  if (is_cache_aware(config.scheduling) && !config.index)
+  cache_aware = is_cache_aware(config.scheduling);
+  if (cache_aware && !config.index)
     prefixes = std::make_unique<prefix_watch>(config.prefix_seed);
   news.resize(config.loops.size());
   self->delayed_send(self, config.retry_every, tick_atom::value);

@@ -8,6 +8,7 @@
 #include "config/cluster_config.hpp"
 #include "runtime/base/node_counters.hpp"
 #include "runtime/scheduling/dispatcher.hpp"
+#include "runtime/scheduling/prefix_probes.hpp"
 #include "runtime/scheduling/relayed_latency.hpp"
 #include "runtime/scheduling/remote_scheduler.hpp"
 #include "runtime/serving/flight_recorder.hpp"
@@ -38,6 +39,7 @@ struct gateway_actor_config {
   /// The loops of this process by hub index: they are told of placements without a detour through
   /// their hubs. Where one is missing its hub is told.
   std::vector<std::shared_ptr<hub_loop>> loops{};
+  std::shared_ptr<prefix_probes> prefixes = std::make_shared<prefix_probes>();
 };
 
 /// GATEWAY: admits the requests of this process's streams, has each placed (by SCHEDULER, else by
@@ -56,6 +58,7 @@ struct gateway_state {
     time_point deadline;
     std::optional<prefix_hits> hits{}; ///< once looked up
     bool looking = false;              ///< an index is asked for them
+    time_point looked_at{};            ///< when it was
     bool alone = false;                ///< what a remote scheduler chose is of no use for it
     time_point ask_remote_at{};        ///< not before
     bool asked = false;                ///< SCHEDULER has the question
@@ -102,6 +105,8 @@ struct gateway_state {
   actor_stats_msg on_stat();
 
   const prefix_hits& hits_of(waiting_request& request, const placement_query& query);
+  template <class Match>
+  prefix_hits timed_match(Match match);
   /// False while an index has the question.
   bool looked_up(waiting_request& request);
   void ask_engines();
@@ -157,6 +162,7 @@ struct gateway_state {
   pointer self = nullptr;
   gateway_actor_config config;
   serving_mode mode = serving_mode::neutral;
+  bool cache_aware = false; ///< the policy
   std::unique_ptr<dispatcher> own_view;
   decision_archive archive; ///< of decisions by `own_view`
   std::unique_ptr<flight_recorder> records;

@@ -45,9 +45,17 @@ const prefix_hits& gateway_state::hits_of(waiting_request& request, const placem
   if (
     prefixes && !request.admit.relayed
     && prompt.size() >= config.scheduling.cache_aware_min_tokens) {
-    hits = prefixes->find(prompt);
+    hits = timed_match([&] { return prefixes->find(prompt); });
     hits.prompt_tokens = query.prompt_tokens; // of a replay, all it has to compute
   }
+  return hits;
+}
+
+template <class Match>
+prefix_hits gateway_state::timed_match(Match match) {
+  auto began = self->clock().now();
+  auto hits = match();
+  config.prefixes->saw_match(self->clock().now() - began);
   return hits;
 }
 
@@ -59,13 +67,15 @@ bool gateway_state::looked_up(waiting_request& request) {
     !config.index || request.hits || body.prompt.empty()
     || body.prompt.size() < config.scheduling.cache_aware_min_tokens)
     return true;
-  if (!std::exchange(request.looking, true))
-    config.index->find(
-      body.prompt, body.model,
-      [me = gateway_actor{self}, stream = body.stream,
-       epoch = body.epoch](result<prefix_holders> found) {
-        caf::anon_send(me, prefixes_msg{stream, epoch, std::move(found)});
-      });
+  if (std::exchange(request.looking, true))
+    return false;
+  request.looked_at = self->clock().now();
+  config.index->find(
+    body.prompt, body.model,
+    [me = gateway_actor{self}, stream = body.stream,
+     epoch = body.epoch](result<prefix_holders> found) {
+      caf::anon_send(me, prefixes_msg{stream, epoch, std::move(found)});
+    });
   return false;
 }
 
@@ -73,9 +83,12 @@ void gateway_state::on_prefixes(prefixes_msg& msg) {
   auto* request = waiting_for(msg.stream, msg.epoch);
   if (!request || !std::exchange(request->looking, false))
     return;
+  config.prefixes->saw_query(self->clock().now() - request->looked_at);
   auto& hits = request->hits.emplace();
   if (msg.found)
-    hits = find_hits(*msg.found, query_of(*request).prompt_tokens, own_view->view());
+    hits = timed_match([&] {
+      return find_hits(*msg.found, query_of(*request).prompt_tokens, own_view->view());
+    });
   else
     log::gateway.debug(
       "no-prefixes", "{}: {}", request->admit.request.text_id, to_string(msg.found.error()));
@@ -290,6 +303,8 @@ void gateway_state::send_to(waiting_request request, placed_msg& choice) {
     config.counters->placements_with_hits.fetch_add(1, std::memory_order_relaxed);
     config.counters->hit_tokens.fetch_add(reasons.hit_tokens, std::memory_order_relaxed);
   }
+  if (cache_aware && request.hits)
+    config.prefixes->saw_choice(*request.hits, reasons.hit_tokens);
   records->note(
     body.text_id, {now_ms(), "placed", owner.instance, body.epoch, std::move(reasons), {}});
   if (watched())

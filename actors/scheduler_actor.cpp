@@ -1,6 +1,7 @@
 #include "actors/scheduler_actor.hpp"
 
 #include "actors/view_feed.hpp"
+#include "config/load_config.hpp"
 #include "runtime/base/log.hpp"
 
 #include <algorithm>
@@ -8,6 +9,12 @@
 namespace llumnix {
 
 static_assert(actor_state<scheduler_state>);
+
+namespace {
+
+constexpr std::chrono::seconds requests_shown_every{5}; // as the reference does
+
+} // namespace
 
 deciding_actor::behavior_type
 scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
@@ -17,6 +24,9 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
   LLUMNIX_ASSERT(made.has_value()); // the config was checked when the node started
   decisions = std::make_unique<dispatcher>(std::move(*made));
   archive = decision_archive{config.knobs.recorded_scenes};
+  cache_aware = is_cache_aware(config.knobs);
+  if (!config.knobs.full_mode)
+    self->delayed_send(self, requests_shown_every, tick_atom::value);
   return {
     [this](const place_msg& msg) { return on_place(msg); },
     [this](const release_msg& msg) { release(msg.request_ids); },
@@ -28,6 +38,7 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
     [this](const peer_down_msg& msg) { on_peer_down(msg); },
     [this](const view_change_msg& msg) { on_view(msg); },
     [this](const inspect_msg& msg) { return on_inspect(msg); },
+    [this](tick_atom) { show_requests(); },
     [this](const stat_msg&) {
       auto line = self->stat("scheduler", "scheduler");
       line.state = {
@@ -108,8 +119,11 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
     return msg.answer->give(error{errc::unreachable, "cms not available"});
   }
   prefix_hits hits;
-  if (msg.holders)
+  if (msg.holders) {
+    auto began = self->clock().now();
     hits = find_hits(*msg.holders, msg.query.prompt_tokens, decisions->view());
+    config.probes->prefixes.saw_match(self->clock().now() - began);
+  }
   if (archive.keeps())
     archive.keep(decisions->snapshot(msg.query, &hits, now()));
   bool predicts = config.profile.ttft.size() + config.profile.tpot.size() > 0;
@@ -127,6 +141,8 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
   for (const auto& stage : choice.stages) {
     log::scheduler.debug("placed", "{} on {}", msg.query.request_id, stage.instance);
     note_choice(stage.stage, stage.instance, stage.reasons);
+    if (cache_aware && stage.stage != infer_type::decode)
+      config.probes->prefixes.saw_choice(hits, hits.hit_tokens(stage.instance));
     chosen.push_back(describe_choice(
       decisions->view().find(stage.instance)->metadata, stage.stage, config.knobs.full_mode));
   }
@@ -213,18 +229,41 @@ void scheduler_state::observe(const instance_status& status) {
 /// Brings the gauges of instances up to what changed.
 void scheduler_state::show(const view_change_msg& msg) {
   for (const auto& id : msg.removed)
-    config.probes->instances.forget(id);
-  if (!config.knobs.full_mode)
-    return;
+    forget_gauges(id);
   for (const auto& life : msg.lost)
     for (const auto& [id, known] : decisions->view().instances())
       if (known.life == life)
-        config.probes->instances.forget(id);
+        forget_gauges(id);
+  if (!config.knobs.full_mode)
+    return;
   std::vector<instance_gauges> changed;
   for (const auto& status : msg.statuses)
     if (auto gauges = decisions->gauges(status.instance_id))
       changed.push_back(std::move(*gauges));
   config.probes->instances.show(std::move(changed));
+}
+
+void scheduler_state::forget_gauges(const instance_id& id) {
+  config.probes->instances.forget(id);
+  config.probes->requests.forget(id);
+}
+
+/// Lite mode: what each instance has, by what was sent there and has not ended.
+void scheduler_state::show_requests() {
+  self->delayed_send(self, requests_shown_every, tick_atom::value);
+  std::vector<request_gauges> all;
+  const auto& told = reported.loads();
+  for (const auto& [id, known] : decisions->view().instances()) {
+    if (known.state == instance_state::lost || known.state == instance_state::stopped) {
+      config.probes->requests.forget(id);
+      continue;
+    }
+    auto of_gateways = told.find(id);
+    all.push_back(requests_of(
+      known, decisions->account(id),
+      of_gateways == told.end() ? reported_requests::load{} : of_gateways->second));
+  }
+  config.probes->requests.show(std::move(all));
 }
 
 void scheduler_state::on_view(const view_change_msg& msg) {

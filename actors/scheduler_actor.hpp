@@ -35,7 +35,9 @@ using deciding_actor = scheduler_actor::extend<
   // Which instances? What is told of a request's end and of its progress, and which gateways are
   // connected.
   caf::reacts_to<schedule_msg>, caf::reacts_to<end_request_msg>, caf::reacts_to<progress_msg>,
-  caf::reacts_to<gateways_msg>>;
+  caf::reacts_to<gateways_msg>,
+  // In lite mode, from time to time: what instances have is shown. Sent by itself.
+  caf::reacts_to<tick_atom>>;
 
 /// SCHEDULER: one view, one account, one decision at a time.
 struct scheduler_state {
@@ -54,6 +56,8 @@ struct scheduler_state {
   void on_schedule(const schedule_msg& msg);
   void observe(const instance_status& status);
   void show(const view_change_msg& msg);
+  void forget_gauges(const instance_id& id);
+  void show_requests();
   void note_choice(infer_type stage, const instance_id& chosen, const placement_reasons& reasons);
   void count_reported(const schedule_msg& msg, const scheduled& choice);
   void count_anew(const std::string& request);
@@ -66,6 +70,7 @@ struct scheduler_state {
 
   pointer self = nullptr;
   scheduler_actor_config config;
+  bool cache_aware = false; ///< the policy
   std::unique_ptr<dispatcher> decisions;
   decision_archive archive;
   /// What gateways on other nodes had placed and have not released, by their lives: in lite mode

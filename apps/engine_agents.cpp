@@ -84,6 +84,12 @@ const discovered_engine* engine_agents::find(const instance_id& id) const {
   return known == records_.end() ? nullptr : &known->second;
 }
 
+std::string engine_agents::model_of(const instance_id& id) const {
+  std::lock_guard guard{mutex_};
+  auto known = engines_.find(id);
+  return known == engines_.end() ? std::string{} : known->second.model;
+}
+
 std::vector<discovery_health> engine_agents::sources() const {
   std::lock_guard guard{mutex_};
   return sources_;
@@ -111,6 +117,7 @@ void engine_agents::on_list(const std::vector<discovered_engine>& list) {
     roles.start.push_back(role_of(engine));
     std::lock_guard guard{mutex_};
     engines_[engine.id] = {};
+    engines_[engine.id].model = engine.model;
   }
   if (changes.left_out > 0)
     log::scheduler.warn(
@@ -155,6 +162,8 @@ void engine_agents::on_report(const engine_report& report) {
     log::scheduler.warn(
       "engine", "{} {}", report.id,
       report.ready ? "takes work again" : "takes no work any more: it " + report.trouble);
+  if (engine.model.empty() && !report.model_ids.empty())
+    engine.model = report.model_ids.front();
   engine.status = report.status;
   engine.kind = describe_engine(report);
   if (engine.llumlet)

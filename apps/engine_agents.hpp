@@ -37,6 +37,9 @@ public:
   void tick();
   /// The record of an engine, or null; on the first loop.
   const discovered_engine* find(const instance_id& id) const;
+  /// What an engine serves first of all, by its record or else by its own word; empty: neither
+  /// told. From any thread.
+  std::string model_of(const instance_id& id) const;
   /// How the sources of engines fare. From any thread.
   std::vector<discovery_health> sources() const;
 
@@ -45,7 +48,8 @@ private:
   struct told {
     llumlet_actor llumlet; ///< null while it is started
     instance_status status;
-    std::string kind; ///< for people
+    std::string kind;  ///< for people
+    std::string model; ///< empty: not told yet
   };
 
   engine_agents(

@@ -7,7 +7,9 @@
 #include <cstdio>
 #include <dirent.h>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
+#include <map>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -50,23 +52,31 @@ public:
   }
   /// Nothing where nothing was observed. `labels` without braces; its family is described already.
   void histogram(const char* name, std::string_view labels, const loop_histogram& observed) {
-    std::uint64_t count = 0;
-    for (std::size_t i = 0; i <= observed.bounds().size(); ++i)
-      count += observed.count(i);
-    if (count == 0)
-      return;
-    count = 0;
-    for (std::size_t i = 0; i < observed.bounds().size(); ++i) {
-      count += observed.count(i);
-      fmt::format_to(
-        std::back_inserter(text_), "{}_bucket{{{},le=\"{}\"}} {}\n", name, labels,
-        observed.bounds()[i], count);
+    histogram(name, labels, {&observed});
+  }
+  /// The same of several of the same buckets, as one.
+  void histogram(
+    const char* name, std::string_view labels, std::initializer_list<const loop_histogram*> all) {
+    auto bounds = (*all.begin())->bounds();
+    std::vector<std::uint64_t> below(bounds.size() + 1); // of each bucket, and of those before
+    double sum = 0;
+    for (const auto* each : all) {
+      sum += each->sum();
+      std::uint64_t count = 0;
+      for (std::size_t i = 0; i < below.size(); ++i)
+        below[i] += count += each->count(i);
     }
-    count += observed.count(observed.bounds().size());
-    fmt::format_to(
-      std::back_inserter(text_),
-      "{0}_bucket{{{1},le=\"+Inf\"}} {2}\n{0}_sum{{{1}}} {3}\n{0}_count{{{1}}} {2}\n", name, labels,
-      count, observed.sum());
+    auto total = below.back();
+    if (total == 0)
+      return;
+    auto out = std::back_inserter(text_);
+    std::string_view comma = labels.empty() ? "" : ",";
+    for (std::size_t i = 0; i < bounds.size(); ++i)
+      fmt::format_to(
+        out, "{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma, bounds[i], below[i]);
+    fmt::format_to(out, "{}_bucket{{{}{}le=\"+Inf\"}} {}\n", name, labels, comma, total);
+    auto braced = labels.empty() ? std::string{} : fmt::format("{{{}}}", labels);
+    fmt::format_to(out, "{0}_sum{1} {2}\n{0}_count{1} {3}\n", name, braced, sum, total);
   }
   std::string take() && { return std::move(text_); }
 
@@ -325,6 +335,49 @@ void add_gauges(const std::vector<instance_gauges>& instances, exposition& out) 
   }
 }
 
+struct request_family {
+  const char* name;
+  std::uint64_t (*of)(const request_gauges&);
+};
+constexpr std::array request_families{
+  request_family{"instance_lrs_total_tokens", [](const auto& x) { return x.tokens; }},
+  request_family{"instance_lrs_waiting_tokens", [](const auto& x) { return x.waiting_tokens; }},
+  request_family{
+    "instance_lrs_running_tokens", [](const auto& x) { return x.tokens - x.waiting_tokens; }},
+  request_family{"instance_lrs_total_requests", [](const auto& x) { return x.requests; }},
+  request_family{"instance_lrs_waiting_requests", [](const auto& x) { return x.waiting_requests; }},
+  request_family{
+    "instance_lrs_running_requests",
+    [](const auto& x) { return x.requests - x.waiting_requests; }}};
+
+/// By address, as the reference has it: those that share one are summed up.
+void add_requests(
+  const std::vector<request_gauges>& instances,
+  const std::function<std::string(const instance_id&)>& model_of, exposition& out) {
+  std::map<std::string, request_gauges> series; // by labels
+  for (const auto& each : instances) {
+    auto labels = fmt::format(
+      R"(model="{}",instance_id="{}",infer_type="{}")", escaped(model_of(each.instance)),
+      escaped(each.address), escaped(each.role));
+    if (series.size() >= series_max && !series.contains(labels))
+      labels = R"(model="_overflow",instance_id="_overflow",infer_type="_overflow")";
+    auto& sum = series[std::move(labels)];
+    sum.tokens += each.tokens;
+    sum.waiting_tokens += each.waiting_tokens;
+    sum.requests += each.requests;
+    sum.waiting_requests += each.waiting_requests;
+  }
+  if (series.empty())
+    return;
+  for (const auto& [name, of] : request_families) {
+    out.describe(
+      name, "gauge",
+      "Sent to an instance and not ended; those wait that a gateway said have no token yet.");
+    for (const auto& [labels, sum] : series)
+      out.labelled(name, labels, static_cast<double>(of(sum)));
+  }
+}
+
 struct chosen_family {
   const char* name;
   loop_histogram chosen_loads::*observed;
@@ -339,14 +392,37 @@ constexpr std::array chosen_families{
 
 } // namespace
 
-std::string scheduler_metrics_text(const scheduler_probes& probes) {
+std::string scheduler_metrics_text(
+  const scheduler_probes& probes, const std::function<std::string(const instance_id&)>& model_of) {
   exposition out;
   add_gauges(probes.instances.all(), out);
+  add_requests(probes.requests.all(), model_of, out);
   for (auto [name, observed] : chosen_families) {
     out.describe(name, "histogram", "Of the instances that were chosen, the request included.");
     out.histogram(name, R"(infer_type="prefill")", probes.prefill.*observed);
     out.histogram(name, R"(infer_type="decode")", probes.decode.*observed);
   }
+  return std::move(out).take();
+}
+
+std::string prefix_metrics_text(const prefix_probes& ours, const prefix_probes& others) {
+  exposition out;
+  auto add = [&](const char* name, const char* help, loop_histogram prefix_probes::*observed) {
+    out.describe(name, "histogram", help);
+    out.histogram(name, {}, {&(ours.*observed), &(others.*observed)});
+  };
+  add(
+    "request_query_prefix_cache_hit_duration_milliseconds",
+    "Question to an index of prefixes, answered or not.", &prefix_probes::query_ms);
+  add(
+    "request_calc_prefix_cache_hit_duration_milliseconds",
+    "From what is known of prefixes to the hits of each instance.", &prefix_probes::match_ms);
+  add(
+    "request_prefix_cache_hit_percent", "Of a prompt, cached where it was sent.",
+    &prefix_probes::hit_percent);
+  add(
+    "request_max_prefix_cache_hit_percent", "Of a prompt, cached at the instance that has most.",
+    &prefix_probes::best_percent);
   return std::move(out).take();
 }
 

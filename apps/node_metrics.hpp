@@ -10,6 +10,7 @@
 #include "runtime/scheduling/scheduler_probes.hpp"
 #include "transport/kv_transport.hpp"
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,10 +23,17 @@ std::string
 node_metrics_text(const node_counters& counters, const redis_metrics* mirror, double uptime_s);
 
 /// What SCHEDULER tells of instances and of those it chose, under the reference's names
-/// (spec/scheduling.md 10, spec/cms.md 11). A series appears when something was first recorded, and
-/// goes with its instance; of more than 1000 instances the rest is one, called `_overflow`, with
-/// what the last of them has.
-std::string scheduler_metrics_text(const scheduler_probes& probes);
+/// (spec/scheduling.md 10, spec/cms.md 7.5 and 11). A series appears when something was first
+/// recorded, and goes with its instance; of more than 1000 instances the rest is one, called
+/// `_overflow`, with what the last of them has, or in lite mode their sum. `model_of`: what an
+/// instance serves, as far as that is known.
+std::string scheduler_metrics_text(
+  const scheduler_probes& probes, const std::function<std::string(const instance_id&)>& model_of);
+
+/// What finding prompts' beginnings took, and how much of them was found, under the reference's
+/// names (spec/scheduling.md 10): of requests of our own gateway, and of gateways of other makes.
+/// Nothing where nobody looked.
+std::string prefix_metrics_text(const prefix_probes& ours, const prefix_probes& others);
 
 /// How the sources of engines fare, as Prometheus text (spec/discovery.md H). `now_s`: Unix
 /// seconds.

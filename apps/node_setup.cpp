@@ -247,6 +247,7 @@ result<void> running_node::add_roles(node_actor_config& node) {
     gateway.prefix_seed = drawn_by_chance();
     gateway.index = lookup_ ? &lookup_->index() : nullptr;
     gateway.remote = remote_.get();
+    gateway.prefixes = prefix_probes_;
     node.roles.push_back(gateway_role(std::move(gateway)));
     for (std::uint32_t i = 0; i < loops_.size(); ++i)
       node.roles.push_back(stream_hub_role({life_, i, loops_[i]}));

@@ -102,6 +102,17 @@ std::shared_ptr<const served_models> relay_setup::models() const {
   return models_;
 }
 
+std::string relay_setup::model_of(const instance_id& id) const {
+  std::lock_guard guard{mutex_};
+  auto known = engines_.find(id);
+  if (known == engines_.end())
+    return {};
+  const auto& engine = known->second;
+  if (!engine.record_model.empty() || engine.models.empty())
+    return engine.record_model;
+  return engine.models.front().first;
+}
+
 std::vector<discovery_health> relay_setup::sources() const {
   std::lock_guard guard{mutex_};
   return sources_;

@@ -47,6 +47,9 @@ public:
   /// Asks all engines for their models, at most once a second, and posts `answered` to the loop
   /// when they have answered or had time enough. From any thread.
   void ask_models(std::uint32_t loop, std::function<void()> answered);
+  /// What an engine serves first of all, by its record or else by its own word; empty: neither
+  /// told. From any thread.
+  std::string model_of(const instance_id& id) const;
   /// How the sources of engines fare. From any thread.
   std::vector<discovery_health> sources() const;
   /// Looks for engines and after them; about ten times a second, on the first loop.

@@ -4,6 +4,7 @@
 #include "apps/caf_guards.hpp"
 #include "apps/exit_codes.hpp"
 #include "apps/node_metrics.hpp"
+#include "config/load_config.hpp"
 #include "gateway/scheduler_api/api_handler.hpp"
 #include "integrations/redis/redis_cms_store.hpp"
 #include "runtime/base/log.hpp"
@@ -183,6 +184,7 @@ void running_node::start_scheduler() {
       .loop = scheduler_->loop(loop),
       .desk = scheduler_desk_,
       .metrics = scheduler_metrics_,
+      .prefixes = scheduler_probes_->prefixes,
       .key = config_.scheduler.http_key,
       .find_engine
       = [this](const instance_id& id) { return agents_ ? agents_->find(id) : nullptr; },
@@ -233,8 +235,18 @@ std::string running_node::metrics_text() const {
   if (calls_)
     text += llumlet_calls_metrics_text(calls_->counters());
   if (has("scheduler"))
-    text += scheduler_metrics_text(*scheduler_probes_);
+    text += scheduler_metrics_text(
+      *scheduler_probes_, [this](const instance_id& instance) { return model_of(instance); });
+  if (is_cache_aware(config_.scheduler) && (has("scheduler") || has("gateway")))
+    text += prefix_metrics_text(*prefix_probes_, scheduler_probes_->prefixes);
   return text;
+}
+
+/// What it serves; of engines behind HTTP, as far as they or their records told.
+std::string running_node::model_of(const instance_id& instance) const {
+  if (relays_)
+    return relays_->model_of(instance);
+  return agents_ ? agents_->model_of(instance) : config_.gateway.model;
 }
 
 /// Until a signal: then no new requests, and those that run get `drain` to end or, on our engines,

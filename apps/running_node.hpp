@@ -85,6 +85,7 @@ private:
   bool give_up_requests();
   void take_apart();
   std::string metrics_text() const;
+  std::string model_of(const instance_id& instance) const;
 
   cluster_config config_;
   node_run_options options_;
@@ -116,6 +117,7 @@ private:
   latency_profile profile_; ///< measured times, for policies that predict
   scheduler_desk scheduler_desk_;
   std::shared_ptr<scheduler_probes> scheduler_probes_ = std::make_shared<scheduler_probes>();
+  std::shared_ptr<prefix_probes> prefix_probes_ = std::make_shared<prefix_probes>(); ///< of GATEWAY
   scheduler_api::scheduler_metrics scheduler_metrics_{began_};
   std::unique_ptr<net::http_server> scheduler_; ///< for gateways of other makes
   std::unique_ptr<engine_agents> agents_;       ///< with engines behind HTTP for those gateways

@@ -138,7 +138,7 @@ void api_handler::look_up(std::shared_ptr<question> asked) {
     prompt, asked->wanted.model,
     [this, asked, &loop = services_.loop](result<prefix_holders> found) mutable {
       loop.post([this, asked = std::move(asked), found = std::move(found)] {
-        services_.metrics.on_looked_up(services_.loop.now() - asked->asked_index_at);
+        services_.prefixes.saw_query(services_.loop.now() - asked->asked_index_at);
         if (!found)
           log::scheduler.debug("no-prefixes", "{}: {}", asked->wanted.id, to_string(found.error()));
         decide(asked, found ? std::optional{*found} : std::nullopt);

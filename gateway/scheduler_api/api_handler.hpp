@@ -5,6 +5,7 @@
 #include "gateway/scheduler_api/scheduling_reply.hpp"
 #include "net/http_server.hpp"
 #include "runtime/cluster/discovery.hpp"
+#include "runtime/scheduling/prefix_probes.hpp"
 #include "runtime/scheduling/scheduling_desk.hpp"
 
 #include <cstdint>
@@ -22,6 +23,7 @@ struct api_services {
   executor& loop;
   scheduling_desk& desk;
   scheduler_metrics& metrics;
+  prefix_probes& prefixes; ///< its `query_ms` alone
   std::string key; ///< gateways must send it as `authorization`, behind "Bearer " or alone; empty:
                    ///< none
   /// The record of an engine in lite mode, or null. Called on the loop.

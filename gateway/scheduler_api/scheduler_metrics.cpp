@@ -47,8 +47,7 @@ std::string_view to_string(failure why) {
 }
 
 scheduler_metrics::scheduler_metrics(time_point started)
-  : started_{started}, duration_ms_{metric_bounds::stage_ms},
-    lookup_ms_{metric_bounds::stage_ms} {}
+  : started_{started}, duration_ms_{metric_bounds::stage_ms} {}
 
 void scheduler_metrics::on_scheduled(nanoseconds duration) {
   scheduled_.add(1);
@@ -58,10 +57,6 @@ void scheduler_metrics::on_scheduled(nanoseconds duration) {
 void scheduler_metrics::on_failed(failure why, nanoseconds duration) {
   failed_[static_cast<std::size_t>(why)].add(1);
   duration_ms_.observe(request_probes::to_ms(duration));
-}
-
-void scheduler_metrics::on_looked_up(nanoseconds duration) {
-  lookup_ms_.observe(request_probes::to_ms(duration));
 }
 
 std::string scheduler_metrics::text(time_point now) const {
@@ -81,19 +76,12 @@ std::string scheduler_metrics::text(time_point now) const {
     }
   if (!failed.metric.empty())
     families.push_back(std::move(failed));
-  auto add = [&](const loop_histogram& observed, const char* name, const char* help) {
-    auto made = to_histogram(observed);
-    if (made.sample_count == 0)
-      return;
-    families.push_back(family(name, help, MetricType::Histogram));
-    families.back().metric.emplace_back().histogram = std::move(made);
-  };
-  add(
-    duration_ms_, "request_full_mode_schedule_duration_milliseconds",
-    "Decision with the wait for it, in either mode");
-  add(
-    lookup_ms_, "request_query_prefix_cache_hit_duration_milliseconds",
-    "Question to the index of prefixes, answered or not");
+  if (auto took = to_histogram(duration_ms_); took.sample_count > 0) {
+    families.push_back(family(
+      "request_full_mode_schedule_duration_milliseconds",
+      "Decision with the wait for it, in either mode", MetricType::Histogram));
+    families.back().metric.emplace_back().histogram = std::move(took);
+  }
   families.push_back(family("uptime_seconds", "Since the start of the process", MetricType::Gauge));
   families.back().metric.emplace_back().gauge.value
     = std::chrono::duration<double>(now - started_).count();

@@ -25,8 +25,6 @@ public:
   explicit scheduler_metrics(time_point started);
   void on_scheduled(nanoseconds duration);
   void on_failed(failure why, nanoseconds duration);
-  /// A prompt was looked up, with or without an answer.
-  void on_looked_up(nanoseconds duration);
   /// Prometheus text 0.0.4; a series appears when something was first recorded.
   std::string text(time_point now) const;
 
@@ -35,7 +33,6 @@ private:
   single_writer<std::uint64_t> scheduled_;
   std::array<single_writer<std::uint64_t>, 4> failed_;
   loop_histogram duration_ms_;
-  loop_histogram lookup_ms_;
 };
 
 } // namespace llumnix::scheduler_api

@@ -11,10 +11,9 @@ namespace {
 constexpr const char* unknown_gateway = "gateway not found";
 constexpr const char* unknown_request = "request state not exists";
 
-std::uint64_t add(std::uint64_t x, std::uint64_t y) {
-  return x > std::numeric_limits<std::uint64_t>::max() - y
-           ? std::numeric_limits<std::uint64_t>::max()
-           : x + y;
+/// So that no sum of requests runs over.
+std::uint64_t counted(std::uint64_t tokens) {
+  return std::min(tokens, std::uint64_t{1} << 40);
 }
 
 } // namespace
@@ -26,7 +25,9 @@ std::vector<std::string> reported_requests::remove_gateway(const std::string& ga
     return ended;
   for (std::size_t type = 0; type < stores_.size(); ++type)
     for (const auto& request : known->second[type]) {
-      stores_[type].erase(request);
+      auto at = stores_[type].find(request);
+      forget(at->second);
+      stores_[type].erase(at);
       ended.push_back(request);
     }
   gateways_.erase(known);
@@ -37,11 +38,25 @@ void reported_requests::remove_instances(const std::set<instance_id>& gone) {
   for (std::size_t type = 0; type < stores_.size(); ++type)
     for (auto at = stores_[type].begin(); at != stores_[type].end();)
       at = gone.contains(at->second.instance) ? erase(type, at) : std::next(at);
+  for (const auto& instance : gone)
+    loads_.erase(instance);
 }
 
 reported_requests::store::iterator reported_requests::erase(std::size_t type, store::iterator at) {
   gateways_.find(at->second.gateway)->second[type].erase(at->first);
+  forget(at->second);
   return stores_[type].erase(at);
+}
+
+/// Its instance has it no more.
+void reported_requests::forget(const entry& ended) {
+  auto& x = loads_.find(ended.instance)->second;
+  x.tokens -= counted(ended.tokens);
+  --x.requests;
+  if (ended.prefill_done)
+    return;
+  x.waiting_tokens -= counted(ended.tokens);
+  --x.waiting_requests;
 }
 
 result<void> reported_requests::allocate(
@@ -56,6 +71,11 @@ result<void> reported_requests::allocate(
     return {errc::queue_full, "too many requests are counted already"};
   of(type).emplace(request, entry{instance, gateway, tokens, false});
   known->second[static_cast<std::size_t>(type)].insert(request);
+  auto& x = loads_[instance];
+  x.tokens += counted(tokens);
+  x.waiting_tokens += counted(tokens);
+  ++x.requests;
+  ++x.waiting_requests;
   return {};
 }
 
@@ -88,15 +108,26 @@ result<bool> reported_requests::update(const request_progress& news) {
     return {errc::not_found, unknown_request};
   if (known.gateway != news.gateway)
     return {errc::invalid_argument, "request gateway changed"};
-  return std::exchange(known.tokens, std::max(known.tokens, news.tokens)) < news.tokens;
+  if (news.tokens <= known.tokens)
+    return false;
+  auto more = counted(news.tokens) - counted(std::exchange(known.tokens, news.tokens));
+  auto& x = loads_.find(known.instance)->second;
+  x.tokens += more;
+  if (!known.prefill_done)
+    x.waiting_tokens += more;
+  return true;
 }
 
 result<void> reported_requests::prefill_done(const request_progress& news) {
   auto found = find(news);
   if (!found)
     return std::move(found).error();
-  if ((*found)->instance == news.at.instance)
-    (*found)->prefill_done = true;
+  auto& known = **found;
+  if (known.instance != news.at.instance || std::exchange(known.prefill_done, true))
+    return {};
+  auto& x = loads_.find(known.instance)->second;
+  x.waiting_tokens -= counted(known.tokens);
+  --x.waiting_requests;
   return {};
 }
 
@@ -127,21 +158,6 @@ reported_requests::places(const std::string& request) const {
 
 std::size_t reported_requests::size() const {
   return stores_[0].size() + stores_[1].size() + stores_[2].size();
-}
-
-std::map<instance_id, reported_requests::load> reported_requests::loads() const {
-  std::map<instance_id, load> all;
-  for (const auto& store : stores_)
-    for (const auto& [request, known] : store) {
-      auto& x = all[known.instance];
-      x.tokens = add(x.tokens, known.tokens);
-      ++x.requests;
-      if (!known.prefill_done) {
-        x.waiting_tokens = add(x.waiting_tokens, known.tokens);
-        ++x.waiting_requests;
-      }
-    }
-  return all;
 }
 
 } // namespace llumnix

@@ -7,7 +7,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -73,7 +72,8 @@ public:
   /// Where the request is counted, and as what.
   std::vector<std::pair<instance_id, dispatched_request>> places(const std::string& request) const;
   std::size_t size() const;
-  std::map<instance_id, load> loads() const;
+  /// Of instances that have any, or had; of one request 2^40 tokens at most count.
+  const std::unordered_map<instance_id, load>& loads() const { return loads_; }
 
 private:
   struct entry {
@@ -89,9 +89,11 @@ private:
   const store& of(infer_type type) const { return stores_[static_cast<std::size_t>(type)]; }
   result<entry*> find(const request_progress& news);
   store::iterator erase(std::size_t type, store::iterator at);
+  void forget(const entry& ended);
 
   std::size_t requests_max_;
   std::array<store, 3> stores_;
+  std::unordered_map<instance_id, load> loads_;
   std::unordered_map<std::string, std::array<request_ids, 3>> gateways_;
 };
 

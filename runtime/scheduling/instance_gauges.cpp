@@ -1,6 +1,9 @@
 #include "runtime/scheduling/instance_gauges.hpp"
 
+#include "runtime/cluster/foreign_instances.hpp"
 #include "runtime/scheduling/load_metrics.hpp"
+
+#include <algorithm>
 
 namespace llumnix {
 
@@ -46,6 +49,20 @@ instance_gauges gauges_of(const instance_view& instance, const inflight_load& in
      load.decode_batch,
      load.prefill_tokens,
      load.decode_tokens}};
+}
+
+request_gauges requests_of(
+  const instance_view& instance, const inflight_load& account,
+  const reported_requests::load& reported) {
+  const auto& what = instance.metadata;
+  auto count = [](std::int32_t x) { return static_cast<std::uint64_t>(std::max(x, 0)); };
+  request_gauges x{
+    what.instance_id, http_endpoint(what).value_or(what.instance_id), what.instance_type};
+  x.tokens = count(std::max(account.prefill_tokens, account.decode_tokens));
+  x.requests = count(account.requests);
+  x.waiting_tokens = std::min(x.tokens, reported.waiting_tokens);
+  x.waiting_requests = std::min(x.requests, reported.waiting_requests);
+  return x;
 }
 
 } // namespace llumnix

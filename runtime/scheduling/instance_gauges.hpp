@@ -2,9 +2,11 @@
 
 #include "runtime/cluster/cluster_view.hpp"
 #include "runtime/cluster/dispatch_ledger.hpp"
+#include "runtime/cluster/reported_requests.hpp"
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -55,5 +57,20 @@ struct instance_gauges {
 };
 /// As of its last status and its account.
 instance_gauges gauges_of(const instance_view& instance, const inflight_load& inflight);
+
+/// What is known of an instance in lite mode: the requests that were sent there and have not ended
+/// (spec/cms.md 7.5).
+struct request_gauges {
+  instance_id instance;
+  std::string address; ///< HOST:PORT of its HTTP server; its id where it has none
+  std::string role;
+  std::uint64_t tokens = 0, waiting_tokens = 0;
+  std::uint64_t requests = 0, waiting_requests = 0;
+};
+/// By its account, and by what gateways reported: what of it waits for its first token, nobody else
+/// tells.
+request_gauges requests_of(
+  const instance_view& instance, const inflight_load& account,
+  const reported_requests::load& reported);
 
 } // namespace llumnix

@@ -4,24 +4,43 @@
 #include "runtime/base/probes.hpp"
 #include "runtime/scheduling/decision.hpp"
 #include "runtime/scheduling/instance_gauges.hpp"
+#include "runtime/scheduling/prefix_probes.hpp"
 
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace llumnix {
 
-/// The gauges of all instances. From any thread.
+/// Gauges of instances, each with its `instance`. From any thread.
+template <class Gauges>
 class gauge_board {
 public:
-  void show(std::vector<instance_gauges> changed);
-  void forget(const instance_id& id);
+  void show(std::vector<Gauges> changed) {
+    std::lock_guard guard{mutex_};
+    for (auto& each : changed) {
+      auto id = each.instance;
+      shown_.insert_or_assign(std::move(id), std::move(each));
+    }
+  }
+  void forget(const instance_id& id) {
+    std::lock_guard guard{mutex_};
+    shown_.erase(id);
+  }
   /// By id.
-  std::vector<instance_gauges> all() const;
+  std::vector<Gauges> all() const {
+    std::lock_guard guard{mutex_};
+    std::vector<Gauges> all;
+    all.reserve(shown_.size());
+    for (const auto& [id, each] : shown_)
+      all.push_back(each);
+    return all;
+  }
 
 private:
   mutable std::mutex mutex_;
-  std::map<instance_id, instance_gauges> shown_;
+  std::map<instance_id, Gauges> shown_;
 };
 
 /// How loaded the instances were that a role's requests went to, the request included. One thread
@@ -37,10 +56,13 @@ struct chosen_loads {
   void observe(const instance_load& load, const placement_reasons& reasons);
 };
 
-/// What SCHEDULER tells `/metrics` (spec/scheduling.md 10): in full mode, as lite mode knows no
-/// loads. SCHEDULER writes.
+/// What SCHEDULER tells `/metrics` (spec/scheduling.md 10). It writes all but `prefixes.query_ms`,
+/// which is the loop's that serves gateways of other makes.
 struct scheduler_probes {
-  gauge_board instances;
+  gauge_board<request_gauges> requests; ///< in lite mode, which knows no loads
+  prefix_probes prefixes;               ///< of requests of gateways of other makes
+  // In full mode:
+  gauge_board<instance_gauges> instances;
   chosen_loads prefill; ///< a neutral choice counts in both
   chosen_loads decode;
 };

@@ -2,6 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <string>
+#include <tuple>
+#include <vector>
+
 namespace llumnix {
 
 namespace {
@@ -21,6 +25,11 @@ instance_gauges gauges(const std::string& id, float first) {
   instance_gauges x{id, "neutral", {}};
   x.values[0] = first;
   return x;
+}
+
+std::string scheduler_text(const scheduler_probes& probes) {
+  return scheduler_metrics_text(
+    probes, [](const instance_id& id) { return id == "a" ? "m" : std::string{}; });
 }
 
 } // namespace
@@ -74,16 +83,16 @@ TEST_CASE("moves are counted, and who leads shows") {
 
 TEST_CASE("gauges of an instance come with its status and go with it") {
   scheduler_probes probes;
-  CHECK(scheduler_metrics_text(probes).find("instance_cms_") == std::string::npos);
+  CHECK(scheduler_text(probes).find("instance_cms_") == std::string::npos);
   probes.instances.show({gauges("b\"", 7), gauges("a", 5)});
   probes.instances.show({gauges("a", 6)});
-  auto text = scheduler_metrics_text(probes);
+  auto text = scheduler_text(probes);
   CHECK(has(text, "# TYPE instance_cms_used_gpu_tokens gauge"));
   CHECK(has(text, R"(instance_cms_used_gpu_tokens{instance_id="a",infer_type="neutral"} 6)"));
   CHECK(has(text, R"(instance_cms_used_gpu_tokens{instance_id="b\"",infer_type="neutral"} 7)"));
   CHECK(lines_with(text, "\ninstance_cms_") == 2 * 24);
   probes.instances.forget("a");
-  text = scheduler_metrics_text(probes);
+  text = scheduler_text(probes);
   CHECK(lines_with(text, R"(instance_id="a")") == 0);
   CHECK(lines_with(text, "\ninstance_cms_") == 24);
 }
@@ -94,7 +103,7 @@ TEST_CASE("beyond a thousand instances the rest is one series") {
   for (int i = 0; i < 1003; ++i)
     many.push_back(gauges("i" + std::to_string(10'000 + i), static_cast<float>(i)));
   probes.instances.show(std::move(many));
-  auto text = scheduler_metrics_text(probes);
+  auto text = scheduler_text(probes);
   CHECK(lines_with(text, "\ninstance_cms_used_gpu_tokens{") == 1001);
   CHECK(has(
     text, R"(instance_cms_used_gpu_tokens{instance_id="_overflow",infer_type="_overflow"} 1002)"));
@@ -105,7 +114,7 @@ TEST_CASE("how loaded chosen instances were is told by the role they were chosen
   placement_reasons reasons;
   reasons.predicted_tpot_ms = 12.f;
   probes.decode.observe({0.25f, 7, 300, 5000}, reasons);
-  auto text = scheduler_metrics_text(probes);
+  auto text = scheduler_text(probes);
   CHECK(has(
     text,
     R"(selected_instance_kv_cache_usage_ratio_projected_bucket{infer_type="decode",le="0.2"} 0)"));
@@ -118,6 +127,73 @@ TEST_CASE("how loaded chosen instances were is told by the role they were chosen
   CHECK(has(text, R"(selected_instance_predicted_tpot_sum{infer_type="decode"} 12)"));
   CHECK(lines_with(text, "selected_instance_predicted_ttft_") == 0);
   CHECK(lines_with(text, R"(infer_type="prefill")") == 0);
+}
+
+TEST_CASE("in lite mode gauges tell what instances have, by the address of each") {
+  scheduler_probes probes;
+  CHECK(scheduler_text(probes).find("instance_lrs_") == std::string::npos);
+  probes.requests.show(
+    {{"a", "10.0.0.7:8000", "neutral", 30, 10, 3, 1},
+     {"b", "10.0.0.8:8000", "prefill", 5, 5, 1, 1},
+     {"b again", "10.0.0.8:8000", "prefill", 7, 0, 1, 0}});
+  auto text = scheduler_text(probes);
+  const std::string a = R"({model="m",instance_id="10.0.0.7:8000",infer_type="neutral"} )";
+  const std::string b = R"({model="",instance_id="10.0.0.8:8000",infer_type="prefill"} )";
+  using row = std::tuple<const char*, int, int>;
+  for (const auto& [name, of_a, of_b] :
+       {row{"total_tokens", 30, 12}, row{"waiting_tokens", 10, 5}, row{"running_tokens", 20, 7},
+        row{"total_requests", 3, 2}, row{"waiting_requests", 1, 1},
+        row{"running_requests", 2, 1}}) {
+    CAPTURE(name);
+    auto full = std::string{"instance_lrs_"} + name;
+    CHECK(has(text, "# TYPE " + full + " gauge"));
+    CHECK(has(text, full + a + std::to_string(of_a)));
+    CHECK(has(text, full + b + std::to_string(of_b)));
+  }
+  CHECK(lines_with(text, "\ninstance_lrs_") == 2 * 6);
+  probes.requests.forget("a");
+  CHECK(lines_with(scheduler_text(probes), "\ninstance_lrs_") == 6);
+}
+
+TEST_CASE("beyond a thousand instances the requests of the rest are summed up") {
+  scheduler_probes probes;
+  std::vector<request_gauges> many;
+  for (int i = 10'000; i < 11'003; ++i)
+    many.push_back({"i" + std::to_string(i), "h:" + std::to_string(i), "", 2, 0, 1, 0});
+  probes.requests.show(std::move(many));
+  auto text = scheduler_text(probes);
+  CHECK(lines_with(text, "\ninstance_lrs_total_tokens{") == 1001);
+  CHECK(has(
+    text,
+    R"(instance_lrs_total_tokens{model="_overflow",instance_id="_overflow",infer_type="_overflow"} 6)"));
+}
+
+TEST_CASE("look-ups of a gateway and of a scheduler are one series") {
+  prefix_probes ours, others;
+  CHECK(lines_with(prefix_metrics_text(ours, others), "_count") == 0);
+  ours.saw_query(std::chrono::milliseconds{3});
+  ours.saw_match(std::chrono::microseconds{10});
+  others.saw_match(std::chrono::microseconds{10});
+  ours.saw_choice({true, 100, {{"a", 55}}}, 55);
+  others.saw_choice({}, 0);
+  auto text = prefix_metrics_text(ours, others);
+  for (auto line :
+       {"# TYPE request_query_prefix_cache_hit_duration_milliseconds histogram",
+        R"(request_query_prefix_cache_hit_duration_milliseconds_bucket{le="2"} 0)",
+        R"(request_query_prefix_cache_hit_duration_milliseconds_bucket{le="5"} 1)",
+        "request_query_prefix_cache_hit_duration_milliseconds_count 1",
+        R"(request_calc_prefix_cache_hit_duration_milliseconds_bucket{le="0.1"} 2)",
+        "request_calc_prefix_cache_hit_duration_milliseconds_count 2",
+        R"(request_prefix_cache_hit_percent_bucket{le="0"} 1)",
+        R"(request_prefix_cache_hit_percent_bucket{le="50"} 1)",
+        R"(request_prefix_cache_hit_percent_bucket{le="60"} 2)",
+        R"(request_prefix_cache_hit_percent_bucket{le="+Inf"} 2)",
+        "request_prefix_cache_hit_percent_sum 55", "request_prefix_cache_hit_percent_count 2",
+        "request_max_prefix_cache_hit_percent_sum 55",
+        "request_max_prefix_cache_hit_percent_count 1"}) {
+    CAPTURE(line);
+    CHECK(has(text, line));
+  }
 }
 
 } // namespace llumnix

@@ -52,6 +52,10 @@ class CacheAware(ClusterTest):
         self.assertEqual(self.metric("llumnix_placements_with_hits_total"), 18)
         self.assertEqual(self.metric("llumnix_hit_tokens_total"), 18 * SHARED)
         self.assertEqual(self.metric("llumnix_prefix_index_gaps_total"), 0)
+        for name in ("request_prefix_cache_hit_percent", "request_max_prefix_cache_hit_percent",
+                     "request_calc_prefix_cache_hit_duration_milliseconds"):
+            self.assertEqual(self.metric(name + "_count"), 21, name)
+        self.assertEqual(self.metric("request_prefix_cache_hit_percent_sum"), 18 * 99)  # 2000 of 2006 tokens
 
 
 if __name__ == "__main__":

@@ -137,7 +137,12 @@ class ForForeignGateways(unittest.TestCase):
             text = self.metrics(scheduler)
             self.assertEqual(metric(text, "llumnix_kv_store_queries_total"), asked)
             self.assertEqual(metric(text, "llumnix_kv_store_up"), 1)
-            self.assertEqual(metric(text, "request_query_prefix_cache_hit_duration_milliseconds_count"), asked)
+            for name in ("request_query_prefix_cache_hit_duration_milliseconds", "request_calc_prefix_cache_hit_duration_milliseconds",
+                         "request_max_prefix_cache_hit_percent"):
+                self.assertEqual(metric(text, name + "_count"), asked, name)
+            for name in ("request_prefix_cache_hit_percent", "request_max_prefix_cache_hit_percent"):
+                self.assertEqual(metric(text, name + "_sum"), 6 * 95, name)  # 40 of 42 tokens
+            self.assertGreater(metric(text, "request_prefix_cache_hit_percent_count"), asked)  # with those not looked up
 
     def test_a_store_that_is_gone_is_done_without_and_one_that_is_back_is_used(self):
         tokens = list(range(1000, 1040))
@@ -181,6 +186,10 @@ class Up(ClusterTest):
                     text = reply.read().decode()
                 self.assertEqual(metric(text, "llumnix_kv_store_queries_total"), 1)
                 self.assertEqual(metric(text, "llumnix_hit_tokens_total"), 64)
+                for name in ("request_query_prefix_cache_hit_duration_milliseconds", "request_calc_prefix_cache_hit_duration_milliseconds"):
+                    self.assertEqual(metric(text, name + "_count"), 1, name)
+                for name in ("request_prefix_cache_hit_percent", "request_max_prefix_cache_hit_percent"):
+                    self.assertEqual(metric(text, name + "_sum"), 92, name)  # 64 of 69 tokens
 
 
 if __name__ == "__main__":

@@ -389,6 +389,16 @@ class LiteMode(ApiTest):
                     with self.subTest(item["what"]):
                         self.check(scheduler, item, {24211: int(engine.id.rsplit(":", 1)[1])})
 
+    def shown(self, scheduler, instance):
+        """Its gauges of requests, by name."""
+        text = scheduler.say(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")[2]
+        found = re.findall(rf'^instance_lrs_(\w+){{model="[^"]*",instance_id="{instance}",infer_type="neutral"}} (\d+)$', text, re.M)
+        return {name: int(value) for name, value in found}
+
+    def shown_as(self, **total_and_waiting):
+        return {f"{part}_{name}": value for name, (total, waiting) in total_and_waiting.items()
+                for part, value in (("total", total), ("waiting", waiting), ("running", total - waiting))}
+
     def test_load_is_what_gateways_report(self):
         scheduler = self.start(self.engines(2))
         self.ready(scheduler, 2)
@@ -400,6 +410,10 @@ class LiteMode(ApiTest):
             self.assertEqual(scheduler.place("r3", 1, gateway.id), [second])
             scheduler.ask("/report", [{"kind": "state_update", "id": "r2", "infer_type": "neutral", "instance_id": second,
                                        "gateway_id": gateway.id, "num_tokens": 500}])
+            scheduler.ask("/report", [{"kind": "prefill_done", "id": "r2", "infer_type": "neutral", "instance_id": second,
+                                       "gateway_id": gateway.id}])
+            until(lambda: self.shown(scheduler, second) == self.shown_as(tokens=(501, 1), requests=(2, 1)), 20, "it is shown")
+            self.assertEqual(self.shown(scheduler, first), self.shown_as(tokens=(100, 100), requests=(1, 1)))
             self.assertEqual(scheduler.place("r4", 1, gateway.id), [first])
             scheduler.release("r2", "somebody:1", second)  # not its gateway
             self.assertEqual(scheduler.place("r5", 1, gateway.id), [first])

@@ -33,8 +33,8 @@ std::string words(const result<bool>& answer) {
 }
 
 std::uint64_t tokens_at(const reported_requests& all, const char* instance) {
-  auto loads = all.loads();
-  return loads.contains(instance) ? loads[instance].tokens : 0;
+  auto at = all.loads().find(instance);
+  return at == all.loads().end() ? 0 : at->second.tokens;
 }
 
 } // namespace
@@ -102,13 +102,46 @@ TEST_CASE("reports make a request larger, never smaller, and must fit") {
 TEST_CASE("a request waits until its prefill is done") {
   auto all = some();
   using load = reported_requests::load;
-  CHECK(all.loads()["a"] == load{10, 10, 1, 1});
+  CHECK(all.loads().at("a") == load{10, 10, 1, 1});
   CHECK(all.prefill_done(news("neutral", "r1", "g", "b"))); // elsewhere: means nothing
-  CHECK(all.loads()["a"] == load{10, 10, 1, 1});
+  CHECK(all.loads().at("a") == load{10, 10, 1, 1});
   CHECK_FALSE(all.prefill_done(news("neutral", "r9", "g", "a")));
   CHECK_FALSE(all.prefill_done(news("neutral", "r1", "k", "a")));
   CHECK(all.prefill_done(news("neutral", "r1", "g", "a")));
-  CHECK(all.loads()["a"] == load{10, 0, 1, 0});
+  for (int again = 0; again < 2; ++again) {
+    CHECK(all.prefill_done(news("neutral", "r1", "g", "a")));
+    CHECK(all.loads().at("a") == load{10, 0, 1, 0});
+  }
+  CHECK(all.update(news("neutral", "r1", "g", "a", 15)));
+  CHECK(all.loads().at("a") == load{15, 0, 1, 0});
+}
+
+TEST_CASE("what an instance has is the sum of its requests at any time") {
+  reported_requests all;
+  using load = reported_requests::load;
+  all.add_gateway("g");
+  all.add_gateway("h");
+  auto at_a = [&] { return all.loads().at("a"); };
+  REQUIRE(all.allocate(neutral, "r1", "g", "a", 10));
+  REQUIRE(all.allocate(neutral, "r2", "h", "a", 5));
+  REQUIRE(all.allocate(decode, "r2", "h", "a", 5)); // both stages of it
+  CHECK(at_a() == load{20, 20, 3, 3});
+  CHECK(all.update(news("neutral", "r1", "g", "a", 12)));
+  CHECK(at_a() == load{22, 22, 3, 3});
+  CHECK(all.prefill_done(news("neutral", "r1", "g", "a")));
+  CHECK(all.update(news("neutral", "r1", "g", "a", 20)));
+  CHECK(at_a() == load{30, 10, 3, 2});
+  CHECK(all.release("r2", "h", {"neutral", "a"}));
+  CHECK(at_a() == load{25, 5, 2, 1});
+  all.remove_gateway("g");
+  CHECK(at_a() == load{5, 5, 1, 1});
+  CHECK(all.release("r2", "h", {"decode", "a"}));
+  CHECK(at_a() == load{0, 0, 0, 0});
+  REQUIRE(all.allocate(neutral, "r3", "h", "a", 1));
+  all.remove_instances({"a"});
+  CHECK_FALSE(all.loads().contains("a"));
+  REQUIRE(all.allocate(neutral, "r3", "h", "a", 2));
+  CHECK(at_a() == load{2, 2, 1, 1});
 }
 
 TEST_CASE("a release ends a request where it is") {
@@ -146,9 +179,14 @@ TEST_CASE("no number is too large") {
   reported_requests all;
   all.add_gateway("g");
   REQUIRE(all.allocate(neutral, "r1", "g", "a", most));
-  REQUIRE(all.allocate(neutral, "r2", "g", "a", most));
-  CHECK(tokens_at(all, "a") == most);
+  REQUIRE(all.allocate(neutral, "r2", "g", "a", 7));
+  CHECK(tokens_at(all, "a") == (std::uint64_t{1} << 40) + 7);
+  CHECK(all.update(news("neutral", "r2", "g", "a", most)));
+  CHECK(tokens_at(all, "a") == std::uint64_t{2} << 40);
   CHECK(all.places("r1")[0].second.num_tokens == std::numeric_limits<std::int32_t>::max());
+  CHECK(all.release("r1", "g", {"neutral", "a"}));
+  CHECK(all.release("r2", "g", {"neutral", "a"}));
+  CHECK(tokens_at(all, "a") == 0);
 }
 
 } // namespace llumnix

@@ -162,6 +162,55 @@ TEST_CASE("in lite mode no loads are known, and none are told") {
   CHECK(there.probes->prefill.prefill_tokens.sum() == 0);
 }
 
+TEST_CASE("in lite mode what instances have is shown every five seconds, and goes with them") {
+  scene there{false};
+  there.know("a");
+  there.know("b", "neutral", {"other", 1});
+  there.desk.gateway_up("g");
+  there.run();
+  const auto& shown = there.probes->requests;
+  CHECK(shown.all().empty());
+  CHECK(there.place("r1", 300) == "a");
+  CHECK(there.place("r2", 10) == "b");
+  CHECK(there.place("r3", 20) == "b");
+  there.desk.report({{true, "r2", "g", {"neutral", "b"}, 0}});
+  there.report("r2", "b", 15);
+  there.pass(5s);
+  auto all = shown.all();
+  REQUIRE(all.size() == 2);
+  CHECK(all[0].address == "10.0.0.1:8000");
+  CHECK(all[0].role == "neutral");
+  CHECK(all[0].tokens == 300);
+  CHECK(all[0].waiting_tokens == 300);
+  CHECK(all[0].waiting_requests == 1);
+  CHECK(all[1].tokens == 35);
+  CHECK(all[1].waiting_tokens == 20);
+  CHECK(all[1].requests == 2);
+  CHECK(all[1].waiting_requests == 1);
+  there.release("r1", "a");
+  CHECK(shown.all()[0].requests == 1); // as it was
+  there.pass(5s);
+  CHECK(shown.all()[0].requests == 0);
+  there.forget("a");
+  REQUIRE(shown.all().size() == 1);
+  CHECK(shown.all()[0].instance == "b");
+  view_change_msg change;
+  change.lost.push_back({"other", 1});
+  caf::anon_send(there.scheduler, std::move(change));
+  there.run();
+  CHECK(shown.all().empty());
+  there.pass(5s);
+  CHECK(shown.all().empty());
+}
+
+TEST_CASE("in full mode no requests are shown: statuses tell of them") {
+  scene there{true};
+  there.know("a");
+  CHECK(there.place("r1", 300) == "a");
+  there.pass(20s);
+  CHECK(there.probes->requests.all().empty());
+}
+
 TEST_CASE("nobody decides: whoever asks is told so") {
   scene there{true};
   there.desk.attach({});
@@ -203,6 +252,29 @@ TEST_CASE("requests go where a store holds their beginning, and its hits count i
   CHECK(there.place("r3", 10) == "a"); // 0 against 200
   there.holders = prefix_holders{holder_naming::kv_address, {{"10.0.0.9", 900}}};
   CHECK(there.place("r4", 1000) == "a"); // nobody has it: 1010 against 1200
+  const auto& prefixes = there.probes->prefixes;
+  CHECK(prefixes.hit_percent.sum() == 90 + 90 + 0 + 0);
+  CHECK(prefixes.hit_percent.count(0) == 2); // one nobody was asked for
+  CHECK(prefixes.best_percent.sum() == 90 + 90 + 0);
+  CHECK(prefixes.best_percent.count(0) == 1);
+  CHECK(prefixes.match_ms.count(0) == 3);
+  CHECK(prefixes.query_ms.count(0) == 0); // whoever asked counts that
+}
+
+TEST_CASE("what is cached counts where a prompt is prefilled, and only if the policy looks at it") {
+  using row = std::pair<const char*, std::uint64_t>; // policy, observed
+  for (auto [policy, observed] : {row{"cache-aware", 1}, row{"load-balance", 0}}) {
+    CAPTURE(policy);
+    scene there{true, [policy = policy](scheduler_config& knobs) { knobs.policy = policy; }};
+    there.know("d", "decode");
+    there.know("p", "prefill");
+    there.holders
+      = prefix_holders{holder_naming::kv_address, {{"10.0.0.1", 100}, {"10.0.0.2", 250}}};
+    CHECK(there.place("r1", 1000, "g", serving_mode::pd_batch) == "p d");
+    CHECK(there.probes->prefixes.hit_percent.sum() == 25. * static_cast<double>(observed));
+    CHECK(there.probes->prefixes.best_percent.sum() == 25. * static_cast<double>(observed));
+    CHECK(there.probes->prefixes.hit_percent.count(3) == observed); // up to 30
+  }
 }
 
 TEST_CASE("while the store cannot be read loads are not known") {
