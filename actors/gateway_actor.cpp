@@ -148,6 +148,8 @@ void gateway_state::hear(const stream_end& end) {
   auto note = end.outcome + ", " + std::to_string(end.output_tokens) + " tokens";
   if (end.failure.code != errc::ok)
     note += ": " + to_string(end.failure);
+  else if (end.output_tokens > 0 && !end.times.first_token)
+    note += "; as a whole, so its first token was not seen";
   if (watched())
     tell(
       "finished", {{"request", end.text_id},

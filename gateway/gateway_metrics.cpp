@@ -147,7 +147,8 @@ std::string gateway_metrics::text(time_point now) const {
   all.counter("request_output_tokens_total", "Output tokens", &p::output_total);
   all.histogram(
     "request_e2e_latency_seconds", "Arrival to the end of the answer, status 200", &p::e2e_s);
-  all.histogram("request_ttft_milliseconds", "Arrival to the first token", &p::ttft_ms);
+  all.histogram(
+    "request_ttft_milliseconds", "Arrival to the first token, where that was seen", &p::ttft_ms);
   all.histogram("request_itl_milliseconds", "Between two updates of a choice", &p::itl_ms);
   all.histogram("request_tpot_milliseconds", "Time per output token after the first", &p::tpot_ms);
   all.histogram(

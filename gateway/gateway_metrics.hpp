@@ -21,7 +21,7 @@ struct request_outcome {
   std::uint64_t input_tokens = 0;
   std::uint64_t output_tokens = 0;
   nanoseconds duration{0};                ///< arrival to the end of the answer
-  std::optional<nanoseconds> first_token; ///< arrival to the first token
+  std::optional<nanoseconds> first_token; ///< arrival to the first token, where that was seen
 };
 
 /// The probes of one I/O loop (spec/observability.md 3): written on the loop, without locks, once

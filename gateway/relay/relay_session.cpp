@@ -278,8 +278,11 @@ void relay_session::on_whole_reply() {
   auto read = read_whole_reply(reply_.body);
   if (!read)
     return lose_engine(read.error());
-  note_success(table_.now());
+  last_token_ = table_.now();
+  note_success(last_token_);
   usage_ = read->usage.value_or(openai::usage{});
+  if (read->first_token) // else nobody knows when it came
+    first_token_ = std::min(placed_at_ + *read->first_token, last_token_);
   answer_with(std::move(reply_), "stop", {errc::ok, {}});
 }
 

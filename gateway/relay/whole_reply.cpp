@@ -2,6 +2,7 @@
 
 #include "gateway/relay/json_cursor.hpp"
 
+#include <charconv>
 #include <cstdint>
 #include <string>
 
@@ -59,6 +60,27 @@ openai::usage read_usage(json_cursor& at) {
   return counts;
 }
 
+/// A time in ms; nothing where it is none that a request could take.
+std::optional<nanoseconds> to_time(std::string_view value) {
+  double ms = -1;
+  auto [end, problem] = std::from_chars(value.data(), value.data() + value.size(), ms);
+  if (problem != std::errc{} || end != value.data() + value.size() || !(ms >= 0 && ms <= 1e9))
+    return std::nullopt;
+  return nanoseconds{static_cast<std::int64_t>(ms * 1e6)};
+}
+
+std::optional<nanoseconds> read_first_token(json_cursor& at) {
+  std::optional<nanoseconds> told;
+  at.enter_object();
+  while (at.next_member()) {
+    bool is_first_token = at.key() == "time_to_first_token_ms";
+    auto value = at.skip();
+    if (is_first_token)
+      told = to_time(value);
+  }
+  return told;
+}
+
 } // namespace
 
 result<whole_reply> read_whole_reply(std::string_view body) {
@@ -69,10 +91,13 @@ result<whole_reply> read_whole_reply(std::string_view body) {
   while (at.next_member()) {
     bool is_usage = at.key() == "usage";
     bool is_choices = at.key() == "choices";
+    bool is_metrics = at.key() == "metrics";
     if (is_choices && at.peek() == '[')
       choices = check_choices(at);
     else if (is_usage && at.peek() == '{')
       reply.usage = read_usage(at);
+    else if (is_metrics && at.peek() == '{')
+      reply.first_token = read_first_token(at);
     else
       at.skip();
   }

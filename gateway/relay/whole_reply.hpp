@@ -2,6 +2,7 @@
 
 #include "gateway/openai/chunks.hpp"
 #include "runtime/base/result.hpp"
+#include "runtime/base/time.hpp"
 
 #include <optional>
 #include <string_view>
@@ -11,6 +12,10 @@ namespace llumnix::relay {
 /// What the gateway must know of an engine's reply that is not streamed; its bytes are passed on.
 struct whole_reply {
   std::optional<openai::usage> usage;
+  /// From the question to the first token, as the engine measured it, which alone can know. vLLM
+  /// tells where it is started with `--enable-per-request-metrics` and the request says
+  /// `include_metrics`.
+  std::optional<nanoseconds> first_token;
 };
 
 /// Reads the reply of either generating endpoint to its status 200. Another engine may answer where

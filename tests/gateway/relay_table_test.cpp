@@ -148,6 +148,35 @@ TEST_CASE_FIXTURE(table_rig, "a relay's end says when it was placed and when its
   CHECK(times.last_token == std::chrono::milliseconds{44});
 }
 
+TEST_CASE_FIXTURE(table_rig, "of a whole reply the first token is known where its engine tells") {
+  using namespace std::chrono_literals;
+  struct row {
+    const char* told; ///< by the engine
+    std::optional<nanoseconds> first; ///< from its arrival
+  };
+  for (const auto& [told, first] :
+       {row{"null", {}}, row{R"({"time_to_first_token_ms":20})", 25ms},
+        row{R"({"time_to_first_token_ms":5000})", 105ms}}) { // which is later than its end
+    CAPTURE(told);
+    auto client = open(false);
+    loop.time += 5ms;
+    place();
+    loop.time += 100ms;
+    const std::string reply
+      = R"({"choices":[{"finish_reason":"stop"}],"usage":{"completion_tokens":5},"metrics":)";
+    answer({200, {}, reply + told + "}"});
+    const auto& end = port.ended.back();
+    CHECK(end.outcome == "stop");
+    CHECK(end.output_tokens == 5);
+    CHECK(end.times.first_token == first);
+    CHECK(end.times.last_token == (first ? std::optional<nanoseconds>{105ms} : std::nullopt));
+  }
+  auto text = metrics.text(loop.now());
+  CHECK(text.find("request_e2e_latency_seconds_count{model=\"m\"} 3\n") != std::string::npos);
+  CHECK(text.find("request_ttft_milliseconds_count{model=\"m\"} 2\n") != std::string::npos);
+  CHECK(text.find("request_tpot_milliseconds_count{model=\"m\"} 2\n") != std::string::npos);
+}
+
 TEST_CASE_FIXTURE(table_rig, "tokens of several outputs side by side are no time per token") {
   const std::string body = R"({"model":"m","n":2,"stream":true})";
   auto wish

@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <optional>
 #include <string>
+#include <utility>
 
 namespace llumnix::relay {
 
@@ -50,6 +52,28 @@ TEST_CASE("of a whole reply the gateway reads usage and whether its choices came
       CHECK(read->usage.value_or(openai::usage{}).prompt_tokens == prompt);
       CHECK(read->usage.value_or(openai::usage{}).completion_tokens == completion);
     }
+  }
+}
+
+TEST_CASE("of a whole reply only its engine knows when its first token came") {
+  using us = std::chrono::microseconds;
+  using row = std::pair<const char*, std::optional<nanoseconds>>;
+  for (const auto& [metrics, told] :
+       {row{R"({"queue_time_ms":1,"time_to_first_token_ms":85.25})", us{85'250}},
+        row{R"({"time_to_first_token_ms":0})", us{0}},
+        row{R"({"time_to_first_token_ms":2e1})", us{20'000}},
+        row{R"({"time_to_first_token_ms":null})", {}},
+        row{R"({"time_to_first_token_ms":-1})", {}},
+        row{R"({"time_to_first_token_ms":"85"})", {}},
+        row{R"({"time_to_first_token_ms":1e99})", {}},
+        row{R"({"time_to_first_token_ms":{"a":1}})", {}},
+        row{R"({"generation_time_ms":9})", {}},
+        row{"{}", {}}, row{"null", {}}, row{"[7]", {}}}) {
+    CAPTURE(metrics);
+    auto read = read_whole_reply(
+      R"({"choices":[{"finish_reason":"stop"}],"metrics":)" + std::string{metrics} + "}");
+    REQUIRE(read.has_value());
+    CHECK(read->first_token == told);
   }
 }
 

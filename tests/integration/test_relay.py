@@ -141,6 +141,8 @@ class Bytes(RelayTest):
             self.assertEqual(names["traceparent"], "00-ab-cd-01")
             self.assertNotIn("cookie", names)
             self.assertEqual(names["x-request-id"], {k.lower(): v for k, v in headers.items()}["x-request-id"])
+            until(lambda: x.cluster.why(names["x-request-id"])["events"][-1]["kind"] == "finished", 5, "its record")
+            self.assertIn("its first token was not seen", x.cluster.why(names["x-request-id"])["events"][-1]["note"])
 
     def test_streams_are_the_engines_own(self):
         with Engines() as x:
