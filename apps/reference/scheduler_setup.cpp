@@ -108,7 +108,10 @@ private:
   void choose_index() {
     auto& index = config_.scheduler.kv_index;
     if (index == "v6d" && config_.scheduler.cache_aware)
-      wrong("kvs-backend", "this build has no v6d KV store; leave the flag out to go on");
+      wrong(
+        "kvs-backend",
+        "this build has no v6d KV store; leave the flag out to ask a Mooncake metadata service, or "
+        "--enable-cache-aware-scheduling to place by load");
     else if (index == "v6d")
       effects_.notes.emplace_back(
         "--kvs-backend: is not used without --enable-cache-aware-scheduling");
