@@ -309,10 +309,13 @@ class Chat(Job):
 
 
 class TokensInTokensOut(Job):
-    """/inference/v1/generate."""
+    """/inference/v1/generate; with `output_mode` "text" it tells the text, too."""
     prefix, chunk_object = "generate-tokens", None
 
     def read_prompts(self):
+        self.mode = self.body.get("output_mode", "tokens")
+        if self.mode not in ("tokens", "text"):
+            raise invalid("literal_error", "body.output_mode", "Input should be 'tokens' or 'text'")
         if not self.body.get("token_ids"):
             raise invalid("missing", "body.token_ids", "Field required")
         return [list(self.body["token_ids"])]
@@ -330,12 +333,12 @@ class TokensInTokensOut(Job):
 
     def chunk(self, index, delta):
         self._tokens[index] += len(delta.ids)
-        if not delta.ids and delta.finish_reason is None:
+        if not delta.ids and delta.finish_reason is None and not (self.mode == "text" and delta.text):
             return None
         usage = self.chunk_usage(len(self.prompts[0]), self._tokens[index]) if self.continuous_usage else None
         prompt = self.prompt_ids_once(index)
         return self.marked({"request_id": self.id, "usage": usage, **({"prompt_token_ids": prompt} if prompt else {}),
-                            "output_mode": "tokens", "choices": [self.choice(index, delta)]})
+                            "output_mode": self.mode, "choices": [self.choice(index, delta)]})
 
     def chunk_usage(self, prompt, completion):
         return super().chunk_usage(prompt, completion) | {"prompt_tokens_details": None,
@@ -344,29 +347,34 @@ class TokensInTokensOut(Job):
     def choice(self, index, delta):
         return {"index": index, "finish_reason": delta.finish_reason, "stop_reason": delta.stop_reason,
                 "token_ids": delta.ids, "routed_experts": None, "sampling_mask": None, "weight_versions": None,
-                "logprobs": self.logprobs_of(delta)}
+                **({"text": delta.text} if self.mode == "text" else {}), "logprobs": self.logprobs_of(delta)}
 
     def logprobs_of(self, delta):
         if self.logprobs is None:
             return None
         return {"content": [
-            {"token_id": token, "logprob": logprob, "rank": 1, "top_logprobs": [
-                {"token_id": each, "logprob": value, "rank": rank + 1} for rank, (each, _, value)
-                in enumerate(alternatives(token, text, logprob, self.logprobs)[:self.logprobs])]}
+            self.told(token, text, logprob, 1) | {"top_logprobs": [
+                self.told(*each, rank + 1) for rank, each
+                in enumerate(alternatives(token, text, logprob, max(1, self.logprobs)))]}
             for token, (text, logprob) in zip(delta.ids, delta.logprobs)]}
+
+    def told(self, token, text, logprob, rank):
+        if self.mode == "text":
+            return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        return {"token_id": token, "logprob": logprob, "rank": rank}
 
     def closing(self):
         if not self.include_usage:
             return []
         usage = self.short_usage()
-        return [self.marked({"request_id": self.id, "usage": usage, "output_mode": "tokens", "choices": []})]
+        return [self.marked({"request_id": self.id, "usage": usage, "output_mode": self.mode, "choices": []})]
 
     def whole(self):
         return self.marked({
             "request_id": self.id, "model": self.model, "created": self.created, "usage": self.usage(),
             "prompt_logprobs": None, "prompt_token_id_logprobs": None,
             "prompt_token_ids": self.prompts[0] if self.return_ids else None, "mm_placeholders": None, "metrics": None,
-            "kv_transfer_params": None, "ec_transfer_params": None, "output_mode": "tokens",
+            "kv_transfer_params": None, "ec_transfer_params": None, "output_mode": self.mode,
             "choices": [self.choice(index, output.whole()) for index, output in enumerate(self.outputs)]})
 
 

@@ -527,6 +527,18 @@ class ScaleOutTest(EngineTest):
         self.assertEqual(whole["choices"][0]["token_ids"], answer.ids())
         self.assertEqual(whole["choices"][0]["finish_reason"], "length")
 
+    async def test_tokens_in_tokens_out_with_text(self):
+        body = {"token_ids": [42, 75], "sampling_params": {"max_tokens": 5, "ignore_eos": True, "logprobs": 1},
+                "output_mode": "text", "stream": True}
+        answer = await self.ask("POST", GENERATE, body)
+        told = [choice for chunk in answer.chunks() for choice in chunk["choices"]]
+        self.assertEqual("".join(choice["text"] for choice in told), generate([42, 75], 5, ignore_eos=True).text)
+        self.assertEqual([list(choice)[-2:] for choice in told], [["text", "logprobs"]] * 5)
+        self.assertEqual([list(each) for each in told[0]["logprobs"]["content"]],
+                         [["token", "logprob", "bytes", "top_logprobs"]])
+        refused = await self.ask("POST", GENERATE, body | {"output_mode": "speech"})
+        self.assertEqual(refused.status, 400)
+
     async def test_more_than_it_runs_wait(self):
         clients = [await self.client() for _ in range(4)]
         for client in clients:
