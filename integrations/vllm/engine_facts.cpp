@@ -129,6 +129,10 @@ bool goes_on_with_text(std::string_view owned_by) {
   return owned_by == "vllm" || owned_by == "sglang";
 }
 
+bool takes_tokens(int status) {
+  return status == 400 || status == 422;
+}
+
 std::string name_engine(std::string_view owned_by, std::string_view version) {
   std::string name = owned_by == "vllm"     ? "vLLM"
                      : owned_by == "sglang" ? "SGLang"

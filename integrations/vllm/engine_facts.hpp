@@ -34,6 +34,11 @@ bool tells_token_ids(std::string_view owned_by, std::string_view version);
 /// tells on every chunk how many tokens it has (`continuous_usage_stats`): vLLM and SGLang do.
 bool goes_on_with_text(std::string_view owned_by);
 
+/// Whether an engine has the way for token ids in and out, by the status with which it answers a
+/// request there that has none: vLLM finds that wrong where the way is open, and answers 403, or
+/// 404 of old, where it is not.
+bool takes_tokens(int status);
+
 /// An engine's name for people: "vLLM 0.32.0", "SGLang", "OpenAI-compatible".
 std::string name_engine(std::string_view owned_by, std::string_view version);
 

@@ -17,6 +17,7 @@ std::string_view path_of(topic about) {
     case topic::models: return "/v1/models";
     case topic::version: return "/version";
     case topic::aborts: return "/inference/v1/abort_requests";
+    case topic::tokens: return "/inference/v1/generate";
   }
   return {};
 }
@@ -32,10 +33,10 @@ net::upstream_request ask_engine(
   request.headers = {{"accept", about == topic::metrics ? "text/plain" : "application/json"}};
   if (!key.empty())
     request.headers.emplace_back("authorization", "Bearer " + key);
-  if (about == topic::aborts) { // of nobody: only whether it can
+  if (about == topic::aborts || about == topic::tokens) { // of nothing: only whether it can
     request.method = "POST";
     request.headers.emplace_back("content-type", "application/json");
-    request.body = R"({"request_ids":[]})";
+    request.body = about == topic::aborts ? R"({"request_ids":[]})" : "{}";
   }
   return request;
 }

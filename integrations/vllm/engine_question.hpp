@@ -11,7 +11,7 @@
 namespace llumnix {
 
 /// What an engine behind HTTP can be asked about itself.
-enum class topic : std::uint8_t { health, metrics, models, version, aborts };
+enum class topic : std::uint8_t { health, metrics, models, version, aborts, tokens };
 
 /// Where it is asked.
 std::string_view path_of(topic about);

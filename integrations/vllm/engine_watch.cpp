@@ -23,7 +23,8 @@ constexpr int tries_per_fact = 3;
 
 constexpr std::string_view key_hint = "see gateway.engine_key";
 
-constexpr topic facts[] = {topic::models, topic::version, topic::aborts}; // in this order
+constexpr topic facts[]
+  = {topic::models, topic::version, topic::aborts, topic::tokens}; // in this order
 
 /// Known by an answer, or given up after a few that were none.
 struct fact {
@@ -35,8 +36,8 @@ struct fact {
 auto parts(const engine_report& report) {
   return std::tie(
     report.id, report.ready, report.lost, report.kind, report.token_ids, report.continues_text,
-    report.wants_key, report.aborts, report.max_model_len, report.models, report.model_ids,
-    report.status);
+    report.wants_key, report.aborts, report.tokens, report.max_model_len, report.models,
+    report.model_ids, report.status);
 }
 
 std::string trouble_of(const engine_answer& what) {
@@ -65,7 +66,7 @@ std::string describe_engine(const engine_report& report) {
   if (report.kind.empty())
     return {};
   return report.kind + (report.token_ids ? " (token ids" : " (text only")
-         + (report.aborts ? ", abort" : "")
+         + (report.aborts ? ", abort" : "") + (report.tokens.value_or(false) ? ", generate" : "")
          + (report.wants_key ? "; answers 401, " + std::string{key_hint} + ")" : ")");
 }
 
@@ -164,7 +165,7 @@ private:
   int silent_looks_ = 0;               // in a row
   int timeouts_ = 0;                   // of what decides, in a row
 
-  fact facts_[std::size(facts)];
+  std::map<topic, fact> facts_;
   std::optional<time_point> models_asked_at_;  // last
   std::optional<time_point> models_wanted_at_; // out of turn
   std::set<topic> locked_;                     // those it answered with 401 last
@@ -287,9 +288,9 @@ void engine_watch::engine::ask_next() {
     metrics_asked_ = true;
     return ask(topic::metrics);
   }
-  for (std::size_t i = 0; i < std::size(facts); ++i)
-    if (facts_[i].open() && std::find(asked_.begin(), asked_.end(), facts[i]) == asked_.end())
-      return ask(facts[i]);
+  for (auto about : facts)
+    if (facts_[about].open() && std::find(asked_.begin(), asked_.end(), about) == asked_.end())
+      return ask(about);
   if (models_due())
     return ask(topic::models);
   end_look(true);
@@ -346,7 +347,7 @@ void engine_watch::engine::begin_life() {
   fresh.id = std::move(report_.id);
   fresh.status.update_id = report_.status.update_id;
   report_ = std::move(fresh);
-  std::fill(std::begin(facts_), std::end(facts_), fact{});
+  facts_.clear();
   owned_by_.clear();
   version_.clear();
   locked_.clear();
@@ -386,8 +387,10 @@ void engine_watch::engine::take_fact(topic about, const engine_answer& what) {
   asked_.push_back(about);
   if (about == topic::models && models_wanted_at_ && *models_asked_at_ >= *models_wanted_at_)
     models_wanted_at_.reset();
-  auto& found = facts_[std::find(std::begin(facts), std::end(facts), about) - std::begin(facts)];
+  auto& found = facts_[about];
   ++found.tries;
+  if (about == topic::tokens && (!what.may_change() || !found.open()))
+    report_.tokens = takes_tokens(what.status);
   if (what.may_change())
     return describe();
   found.known = true;
@@ -440,7 +443,7 @@ void engine_watch::engine::note_key(topic about, const engine_answer& what) {
 }
 
 void engine_watch::engine::describe() {
-  if (facts_[0].open())
+  if (facts_[topic::models].open())
     return; // whose it is, is not known yet
   report_.kind = name_engine(owned_by_, version_);
   report_.token_ids = tells_token_ids(owned_by_, version_);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct engine_report {
   bool continues_text = false; ///< goes on with a text when told to, and counts its tokens by chunk
   bool wants_key = false;      ///< answers 401 to some of what it is asked
   bool aborts = false;         ///< has an API to abort requests (`/inference/v1/abort_requests`)
+  std::optional<bool> tokens;  ///< has a way for token ids in and out
+                               ///< (`/inference/v1/generate`); nothing: not known yet
   std::uint32_t max_model_len = 0; ///< tokens; 0: not told
   /// The entries of its /v1/models, as sent ({"id":…}).
   std::vector<std::string> models;
@@ -37,9 +40,9 @@ struct engine_report {
   instance_status status;
 };
 
-/// What an engine is and can, for people: "vLLM 0.32.0 (token ids, abort)", "SGLang (text only)",
-/// "OpenAI-compatible (text only; answers 401, see gateway.engine_key)"; empty while it is not
-/// known.
+/// What an engine is and can, for people: "vLLM 0.32.0 (token ids, abort, generate)", "SGLang (text
+/// only)", "OpenAI-compatible (text only; answers 401, see gateway.engine_key)"; empty while it is
+/// not known.
 std::string describe_engine(const engine_report& report);
 
 struct engine_watch_options {

@@ -362,7 +362,7 @@ class Keys(RelayTest):
 
     def test_the_gateway_has_the_key(self):
         with Engines(options=("--api-key", "its-own", "--enable-scale-out"), cluster_options=("--engine-key", "its-own")) as x:
-            until(lambda: [each["engine"] for each in x.cluster.instances().values()] == ["vLLM 0.32.0 (token ids, abort)"] * 2,
+            until(lambda: [each["engine"] for each in x.cluster.instances().values()] == ["vLLM 0.32.0 (token ids, abort, generate)"] * 2,
                   10, "what they are is known")
             for engine in x.engines:
                 engine.fault("cut", after_tokens=6, times=1)
@@ -417,7 +417,7 @@ class Texts(RelayTest):
     """Engines that tell no token ids: another goes on from the text."""
 
     def test_what_an_engine_is_and_can_is_shown(self):
-        for options, shown in (((), "vLLM 0.32.0 (token ids)"), (("--enable-scale-out",), "vLLM 0.32.0 (token ids, abort)"),
+        for options, shown in (((), "vLLM 0.32.0 (token ids)"), (("--enable-scale-out",), "vLLM 0.32.0 (token ids, abort, generate)"),
                                (("--owned-by", "sglang"), "SGLang (text only)"),
                                (("--owned-by", "x"), "OpenAI-compatible (text only)")):
             with self.subTest(shown), Engines(count=1, options=options) as x:

@@ -239,11 +239,13 @@ TEST_CASE("an engine that comes back as another is another") {
   rig.engine() = make_vllm("0.9.0", "other");
   rig.engine().answers.erase("/metrics");
   rig.engine().answers["/inference/v1/abort_requests"].status = 200;
+  rig.engine().answers["/inference/v1/generate"].status = 400;
   CHECK(rig.pass_until([&] { return rig.ready(); }, 6s));
   CHECK(rig.last().kind == "vLLM 0.9.0");
   CHECK(rig.last().model_ids == std::vector<std::string>{"other"});
   CHECK_FALSE(rig.last().token_ids);
   CHECK(rig.last().aborts);
+  CHECK(rig.last().tokens == true);
   CHECK(rig.last().status.num_running_requests == 0); // nothing of the former one is left
   for (std::size_t i = 1; i < rig.reports.size(); ++i)
     CHECK(rig.reports[i].status.update_id >= rig.reports[i - 1].status.update_id);
@@ -258,6 +260,7 @@ TEST_CASE("an engine that comes back as another is another") {
   CHECK(rig.last().models.empty());
   CHECK(rig.last().max_model_len == 0);
   CHECK_FALSE(rig.last().aborts);
+  CHECK(rig.last().tokens == false);
 }
 
 } // namespace llumnix::testing

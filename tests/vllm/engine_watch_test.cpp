@@ -8,7 +8,8 @@
 namespace llumnix::testing {
 namespace {
 
-const std::string first_look = "/health /metrics /v1/models /version /inference/v1/abort_requests";
+const std::string first_look
+  = "/health /metrics /v1/models /version /inference/v1/abort_requests /inference/v1/generate";
 
 } // namespace
 
@@ -24,6 +25,7 @@ TEST_CASE("a vLLM is told whole after the first look, and its load after each") 
   CHECK(report.kind == "vLLM 0.32.0");
   CHECK(report.token_ids);
   CHECK_FALSE(report.aborts);
+  CHECK(report.tokens == false);
   CHECK(report.max_model_len == 4096);
   CHECK(report.model_ids == std::vector<std::string>{"tiny"});
   REQUIRE(report.models.size() == 1);
@@ -54,13 +56,14 @@ TEST_CASE("a vLLM is told whole after the first look, and its load after each") 
 TEST_CASE("questions are what an engine expects") {
   watch_rig rig;
   rig.pass(100ms);
-  REQUIRE(rig.pool.questions.size() == 5);
+  REQUIRE(rig.pool.questions.size() == 6);
   for (const auto& question : rig.pool.questions) {
     CAPTURE(question.target);
-    bool posts = question.target == "/inference/v1/abort_requests";
+    bool aborts = question.target == "/inference/v1/abort_requests";
+    bool posts = aborts || question.target == "/inference/v1/generate";
     CHECK(question.address == "a");
     CHECK(question.method == (posts ? "POST" : "GET"));
-    CHECK(question.body == (posts ? "{\"request_ids\":[]}" : ""));
+    CHECK(question.body == (aborts ? "{\"request_ids\":[]}" : posts ? "{}" : ""));
     CHECK(question.headers.size() == (posts ? 2 : 1));
   }
 }
@@ -148,6 +151,26 @@ TEST_CASE("an engine is what it says it is") {
   }
 }
 
+TEST_CASE("an engine has a way for token ids in and out where it finds a request of none wrong") {
+  struct row {
+    const char* what;
+    int status;
+    bool tokens;
+  };
+  for (auto [what, status, tokens] :
+       {row{"vLLM that scales out", 400, true}, row{"vLLM of old that does", 422, true},
+        row{"vLLM that does not", 403, false}, row{"one without it", 404, false},
+        row{"another method there", 405, false}, row{"anything is fine", 200, false},
+        row{"elsewhere", 302, false}, row{"a key is wanted", 401, false}}) {
+    CAPTURE(what);
+    watch_rig rig;
+    rig.engine().answers["/inference/v1/generate"] = {status, "{}"};
+    rig.pass(10s);
+    CHECK(rig.last().tokens == tokens);
+    CHECK(rig.count("/inference/v1/generate") == 1);
+  }
+}
+
 TEST_CASE("what an engine is and can is said in a few words") {
   engine_report report;
   CHECK(describe_engine(report).empty()); // not known yet
@@ -158,6 +181,9 @@ TEST_CASE("what an engine is and can is said in a few words") {
   report.kind = "vLLM 0.32.0";
   report.token_ids = true;
   CHECK(describe_engine(report) == "vLLM 0.32.0 (token ids, abort)");
+  report.tokens = true;
+  CHECK(describe_engine(report) == "vLLM 0.32.0 (token ids, abort, generate)");
+  report.tokens = false;
   report.wants_key = true;
   CHECK(
     describe_engine(report)
@@ -167,7 +193,7 @@ TEST_CASE("what an engine is and can is said in a few words") {
 TEST_CASE("an engine's key goes with every question") {
   watch_rig rig{{.key = "its-own"}};
   rig.pass(100ms);
-  REQUIRE(rig.pool.questions.size() == 5);
+  REQUIRE(rig.pool.questions.size() == 6);
   for (const auto& question : rig.pool.questions)
     CHECK(
       std::ranges::count(
@@ -266,7 +292,9 @@ TEST_CASE("without /health the list of models decides") {
   watch_rig rig;
   rig.engine().answers.erase("/health");
   rig.pass(100ms);
-  CHECK(rig.paths() == "/health /v1/models /metrics /version /inference/v1/abort_requests");
+  CHECK(
+    rig.paths()
+    == "/health /v1/models /metrics /version /inference/v1/abort_requests /inference/v1/generate");
   CHECK(rig.last().ready);
   CHECK(rig.last().kind == "vLLM 0.32.0");
   rig.pass(1s);
@@ -292,13 +320,16 @@ TEST_CASE("what an engine does not say is asked three times and no more, but for
         row{"too long", {200, std::string(2 << 20, ' ')}}, row{"late", {200, "", errc::ok, 60s}}}) {
     CAPTURE(what);
     watch_rig rig;
-    for (const auto* path : {"/v1/models", "/version", "/inference/v1/abort_requests"})
+    const auto* tokens = "/inference/v1/generate";
+    for (const auto* path : {"/v1/models", "/version", "/inference/v1/abort_requests", tokens})
       rig.engine().answers[path] = answer;
     CHECK(rig.pass_until([&] { return rig.ready(); }, 10s));
     CHECK(rig.last().kind.empty());
+    CHECK_FALSE(rig.last().tokens.has_value());
     rig.pass(60s);
-    for (const auto* path : {"/version", "/inference/v1/abort_requests"})
+    for (const auto* path : {"/version", "/inference/v1/abort_requests", tokens})
       CHECK(rig.count(path) == 3);
+    CHECK(rig.last().tokens == false);
     CHECK(rig.count("/v1/models") > 3);
     CHECK(rig.count("/v1/models") <= 3 + 6);
     CHECK(rig.last().kind == "OpenAI-compatible");

@@ -28,7 +28,8 @@ scripted_engine make_vllm(const std::string& version, const std::string& model) 
          "vllm:num_requests_waiting{engine=\"0\",model_name=\"tiny\"} 2.0\n"
          "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"tiny\"} 0.25\n"
          "vllm:cache_config_info{engine=\"0\",block_size=\"16\",num_gpu_blocks=\"100\"} 1.0\n"};
-  engine.answers["/inference/v1/abort_requests"] = {403, "{\"error\":{}}"};
+  for (const auto* path : {"/inference/v1/abort_requests", "/inference/v1/generate"})
+    engine.answers[path] = {403, "{\"error\":{}}"};
   return engine;
 }
 
