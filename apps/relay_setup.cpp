@@ -312,14 +312,15 @@ void relay_setup::on_report(const engine_report& report) {
 void relay_setup::tell_loops(const engine_report& report, const std::vector<std::string>& models) {
   for (std::uint32_t i = 0; i < loops_.size(); ++i)
     http_.loop(i).post([part = loops_[i].get(), id = report.id, ids = report.token_ids,
-                        text = report.continues_text, context = report.max_model_len, models,
-                        lost = report.lost] {
+                        text = report.continues_text, context = report.max_model_len,
+                        tokens = report.tokens, models, lost = report.lost] {
       if (const auto* known = part->engines.find(id))
         part->engines.put(
           id, {.address = known->address,
                .token_ids = ids,
                .continues_text = text,
                .context_tokens = context,
+               .tokens = tokens,
                .models = models});
       if (lost)
         part->table->on_engine_lost(id);

@@ -2,6 +2,7 @@
 
 #include "gateway/openai/placement_headers.hpp"
 #include "gateway/openai/replies.hpp"
+#include "gateway/relay/asking.hpp"
 #include "net/http_message.hpp"
 
 #include <algorithm>
@@ -73,6 +74,7 @@ bool is_listed(const std::vector<std::string>& list, std::string_view name) {
 const openai_handler::route openai_handler::routes[] = {
   {"/v1/chat/completions", "POST", true, &openai_handler::chat},
   {"/v1/completions", "POST", true, &openai_handler::completions},
+  {"/inference/v1/generate", "POST", true, &openai_handler::tokens},
   {"/v1/models", "GET, HEAD", true, &openai_handler::models},
   {models_path, "GET, HEAD", true, &openai_handler::model},
   {"/metrics", "GET, HEAD", true, &openai_handler::metrics},
@@ -132,6 +134,20 @@ void openai_handler::on_request(
   } else {
     (this->*found->answer)(x);
   }
+}
+
+void openai_handler::tokens(call& x) {
+  if (!services_.relays)
+    refuse(
+      x, {404,
+          "not_found",
+          "'/inference/v1/generate' is passed on to engines behind HTTP that have it, vLLM started "
+          "with --enable-scale-out; the engines of this cluster are not behind HTTP.",
+          {}});
+  else if (services_.relays->nobody_takes_tokens({}))
+    refuse(x, relay::no_engine_takes_tokens()); // before its body is looked at: others ask us so
+  else
+    generate(x, openai::endpoint::tokens);
 }
 
 void openai_handler::generate(call& x, openai::endpoint kind) {
@@ -212,6 +228,8 @@ void openai_handler::on_models_asked(std::uint64_t number) {
 /// with a key of the gateway's get that, and never the client's.
 void openai_handler::relay(call& x, relayable_request&& wanted) {
   auto& wish = wanted.wish;
+  if (wish.kind == openai::endpoint::tokens && services_.relays->nobody_takes_tokens(wish.model))
+    return refuse(x, relay::no_engine_takes_tokens());
   const auto& engine_key = services_.config.engine_key;
   net::header_list passed;
   if (!engine_key.empty())

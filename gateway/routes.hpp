@@ -56,13 +56,14 @@ struct gateway_services {
 
 /// The HTTP surface of one I/O loop (spec/gateway.md 3, spec/surface.md 3):
 ///
-///     POST      /v1/chat/completions  /v1/completions
+///     POST      /v1/chat/completions  /v1/completions  /inference/v1/generate
 ///     GET HEAD  /v1/models  /v1/models/{id}  /metrics
 ///     any       /health  /healthz
 ///
 /// With a key, everything but /health and /healthz wants `authorization: Bearer KEY`. A path with
 /// empty segments, "." or ".." is redirected to its clean form. While new requests are not welcome,
-/// generating ones get 503.
+/// generating ones get 503. Token ids in and out (/inference/v1/generate) are only passed on, to
+/// engines behind HTTP that have it; else that is a 404.
 class openai_handler final : public net::http_handler {
 public:
   explicit openai_handler(gateway_services services);
@@ -92,6 +93,7 @@ private:
 
   void chat(call& x) { generate(x, openai::endpoint::chat); }
   void completions(call& x) { generate(x, openai::endpoint::completions); }
+  void tokens(call& x);
   void generate(call& x, openai::endpoint kind);
   void on_content(call& x, body_content&& content);
   void serve(call& x, checked_request&& wanted);

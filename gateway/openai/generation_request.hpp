@@ -10,9 +10,10 @@
 
 namespace llumnix::openai {
 
-/// Which of the two generating endpoints was called; they differ in their prompts and in how text
-/// is shown.
-enum class endpoint : std::uint8_t { chat, completions };
+/// Which of the generating endpoints was called; they differ in their prompts and in how the output
+/// is shown. `tokens` is vLLM's /inference/v1/generate, token ids in and out, which is only passed
+/// on to engines that have it.
+enum class endpoint : std::uint8_t { chat, completions, tokens };
 
 /// A completion's prompt: text to be tokenized, or token ids taken as they are.
 using prompt = std::variant<std::string, std::vector<token_id>>;

@@ -35,12 +35,21 @@ std::uint32_t whole_reply_tokens(const relay_request& request, std::uint32_t con
 std::string_view
 cannot_go_on(const relay_request& request, const resumption& from, const engine_endpoint& engine) {
   bool chat = request.kind == openai::endpoint::chat;
-  bool open_end = chat && !request.max_tokens;
+  bool open_end = request.kind != openai::endpoint::completions && !request.max_tokens;
   if (from.where == resumption::from::ids && open_end && engine.context_tokens == 0)
     return "it is not known how long its outputs may be";
   if (from.where == resumption::from::text && chat && !engine.continues_text)
     return "it is not known whether it goes on with a text";
   return {};
+}
+
+openai::api_error no_engine_takes_tokens() {
+  return {
+    404,
+    "not_found",
+    "No engine here has '/inference/v1/generate': vLLM has it when it is started with "
+    "--enable-scale-out.",
+    {}};
 }
 
 result<asked_body> ask_for(

@@ -26,6 +26,9 @@ std::uint32_t whole_reply_tokens(const relay_request& request, std::uint32_t con
 std::string_view
 cannot_go_on(const relay_request& request, const resumption& from, const engine_endpoint& engine);
 
+/// The error for token ids in and out where no engine has a way for them.
+openai::api_error no_engine_takes_tokens();
+
 /// What to ask an engine that begins, or goes on from where another stopped. `body`: the client's,
 /// which `request` was read from. An engine that tells no token ids is asked to count them, so that
 /// another may go on by the text. `unsupported` where no engine can go on.

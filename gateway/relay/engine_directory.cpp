@@ -3,13 +3,13 @@
 namespace llumnix::relay {
 
 std::vector<instance_id> engine_directory::unsuited(
-  std::string_view model, const std::vector<instance_id>& failed, time_point now) {
+  const engine_wish& wish, const std::vector<instance_id>& failed, time_point now) {
   auto left = failed;
   std::vector<std::pair<time_point, instance_id>> resting; // by the end of the rest
   bool some_awake = false;
   for (auto& [id, engine] : engines_) {
     bool has_failed = std::find(failed.begin(), failed.end(), id) != failed.end();
-    if (!engine.serves(model)) {
+    if (!engine.suits(wish)) {
       left.push_back(id);
     } else if (!has_failed) {
       if (engine.common->trouble.offer(now))

@@ -22,12 +22,19 @@ struct engine_common {
   engine_signs signs;
 };
 
+/// What an engine must be and can for a request.
+struct engine_wish {
+  std::string_view model{}; ///< empty: any
+  bool tokens = false;      ///< takes token ids and tells them: /inference/v1/generate
+};
+
 /// How to speak to an engine.
 struct engine_endpoint {
   std::string address;         ///< HOST:PORT
   bool token_ids = false;      ///< tells token ids when asked for them, and takes them as a prompt
   bool continues_text = false; ///< goes on with a text when told to, and counts its tokens by chunk
   std::uint32_t context_tokens = 0; ///< that its model can hold; 0: not known
+  std::optional<bool> tokens{};     ///< has /inference/v1/generate; nothing: not known yet
   /// Names of the models it serves, in any order; empty: not known, so any.
   std::vector<std::string> models{};
   std::shared_ptr<engine_common> common{}; ///< never null in the directory, nor is the next
@@ -39,6 +46,9 @@ struct engine_endpoint {
   bool serves(std::string_view model) const {
     return model.empty() || models.empty()
            || std::binary_search(models.begin(), models.end(), model);
+  }
+  bool suits(const engine_wish& wish) const {
+    return serves(wish.model) && (!wish.tokens || tokens.value_or(false));
   }
 };
 
@@ -56,7 +66,7 @@ public:
       endpoint.common = std::make_shared<engine_common>();
     endpoint.pulse = known.pulse ? std::move(known.pulse)
                                  : std::make_shared<engine_pulse>(std::shared_ptr<engine_signs>{
-                                   endpoint.common, &endpoint.common->signs});
+                                     endpoint.common, &endpoint.common->signs});
     known = std::move(endpoint);
   }
   void remove(const instance_id& id) { engines_.erase(id); }
@@ -71,17 +81,26 @@ public:
     auto found = engines_.find(id);
     return found == engines_.end() ? nullptr : &found->second;
   }
-  /// Where a request for this model is not to go: `failed`, whoever does not serve it, and whoever
+  /// Where a request with this wish is not to go: `failed`, whoever does not suit it, and whoever
   /// rests while others do not. If all rest it is for the one whose rest ends first. Whoever
   /// remains and is on trial is kept from others for a moment.
   std::vector<instance_id>
-  unsuited(std::string_view model, const std::vector<instance_id>& failed, time_point now);
-  /// Whether others than these serve it.
-  bool any_beside(const std::vector<instance_id>& these, std::string_view model) const {
+  unsuited(const engine_wish& wish, const std::vector<instance_id>& failed, time_point now);
+  /// Whether others than these suit it.
+  bool any_beside(const std::vector<instance_id>& these, const engine_wish& wish) const {
     return std::any_of(engines_.begin(), engines_.end(), [&](const auto& each) {
-      return each.second.serves(model)
+      return each.second.suits(wish)
              && std::find(these.begin(), these.end(), each.first) == these.end();
     });
+  }
+  /// Whether it is known of all engines that serve a model, if there are any, that they have no
+  /// /inference/v1/generate.
+  bool nobody_takes_tokens(std::string_view model) const {
+    auto serving = [&](const auto& each) { return each.second.serves(model); };
+    return std::any_of(engines_.begin(), engines_.end(), serving)
+           && std::none_of(engines_.begin(), engines_.end(), [&](const auto& each) {
+                return serving(each) && each.second.tokens.value_or(true);
+              });
   }
   /// When an engine other than this one last began an answer, if one did to what was asked for
   /// after `asked_at`.

@@ -75,7 +75,7 @@ void event_parser::read_member(std::string_view key) {
     read_prompt_ids();
   else if (key == "choices")
     read_choices();
-  else if (key == "id")
+  else if (key == (tokens_ ? "request_id" : "id"))
     read_text(facts_.id);
   else if (key == "usage")
     read_usage();
@@ -110,7 +110,8 @@ void event_parser::read_choice(chunk_choice& choice) {
   at_.enter_object();
   while (at_.next_member())
     read_choice_member(at_.key(), choice, form);
-  if (!form.index || form.texts != 1)
+  bool formed = tokens_ ? form.texts <= 1 && !form.delta : form.texts == 1;
+  if (!form.index || !formed)
     at_.fail("no choice of a chunk");
   choice.role_only = form.role && choice.text.empty() && choice.ids.empty()
                      && choice.finish_reason.empty() && !choice.other_delta;
@@ -124,6 +125,7 @@ void event_parser::read_choice_member(
     form.index = true;
   } else if (key == "delta") {
     ++form.texts;
+    form.delta = true;
     read_delta(choice, form);
   } else if (key == "text") {
     ++form.texts;

@@ -10,13 +10,14 @@
 
 namespace llumnix::relay {
 
-/// Reads the object of one event, of either endpoint or an error, in one pass.
+/// Reads the object of one event, of any endpoint or an error, in one pass.
 class event_parser {
 public:
   /// Of `facts` the choices may hold earlier ones: their buffers are used again. `parts` becomes
-  /// the bytes of the arrays of token ids and of the members with a usage.
-  event_parser(json_cursor& at, chunk_facts& facts, chunk_reader::parts& parts)
-    : at_{at}, facts_{facts}, parts_{parts} {}
+  /// the bytes of the arrays of token ids and of the members with a usage. `tokens`: the event is
+  /// to be one of /inference/v1/generate, else of one of the two others.
+  event_parser(json_cursor& at, chunk_facts& facts, chunk_reader::parts& parts, bool tokens)
+    : at_{at}, facts_{facts}, parts_{parts}, tokens_{tokens} {}
 
   /// Whether the event is none is told by the cursor's failure.
   void read();
@@ -27,6 +28,7 @@ private:
     bool index = false;
     bool role = false;
     int texts = 0; ///< `delta` or `text`
+    bool delta = false;
   };
 
   void read_member(std::string_view key);
@@ -49,6 +51,7 @@ private:
   json_cursor& at_;
   chunk_facts& facts_;
   chunk_reader::parts& parts_;
+  bool tokens_;
   std::size_t choices_ = 0; ///< read so far
   bool has_choices_ = false;
   bool error_ = false;

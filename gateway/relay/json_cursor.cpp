@@ -271,6 +271,18 @@ std::uint64_t json_cursor::read_unsigned(std::uint64_t max) {
   return value;
 }
 
+std::string_view last_member(std::string_view object, std::string_view name) {
+  std::string_view found;
+  json_cursor at{object, json_cursor::read_before{}};
+  at.enter_object();
+  while (at.next_member()) {
+    auto value = at.skip();
+    if (at.key() == name)
+      found = value == "null" ? std::string_view{} : value;
+  }
+  return found;
+}
+
 std::vector<std::uint32_t> read_numbers(std::string_view array, std::size_t expected) {
   std::vector<std::uint32_t> numbers;
   json_cursor at{array, json_cursor::read_before{}};

@@ -91,6 +91,10 @@ private:
   std::string unescaped_;
 };
 
+/// The value of a member of an object that a cursor has read before, the last if there are several;
+/// empty where there is none, or null.
+std::string_view last_member(std::string_view object, std::string_view name);
+
 /// The numbers of an array that a cursor has read before, `expected` of them; none if it is no
 /// array of numbers of 32 bits.
 std::vector<std::uint32_t> read_numbers(std::string_view array, std::size_t expected = 0);

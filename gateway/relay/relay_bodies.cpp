@@ -72,12 +72,26 @@ std::optional<std::uint32_t> tokens_left(
   std::uint32_t context_tokens) {
   if (request.max_tokens)
     return *request.max_tokens - std::min(*request.max_tokens, delivered);
-  bool chat = request.kind == openai::endpoint::chat;
-  if (!chat && delivered < default_max_tokens)
+  bool completion = request.kind == openai::endpoint::completions;
+  if (completion && delivered < default_max_tokens)
     return default_max_tokens - delivered;
-  if (chat && prompt < context_tokens) // as a completion it would get the few of the default
+  if (!completion && prompt < context_tokens) // a chat would get the few of a completion's default
     return context_tokens - static_cast<std::uint32_t>(prompt);
   return std::nullopt;
+}
+
+/// What is left to do, as the last members of the object that `out` ends in.
+void add_limits(
+  std::string& out, const relay_request& request, std::uint32_t delivered, std::size_t prompt,
+  std::uint32_t context_tokens) {
+  if (auto left = tokens_left(request, delivered, prompt, context_tokens)) {
+    add_member(out, "max_tokens");
+    openai::append_number(out, std::uint64_t{*left});
+  }
+  if (request.min_tokens > delivered) {
+    add_member(out, "min_tokens");
+    openai::append_number(out, std::uint64_t{request.min_tokens - delivered});
+  }
 }
 
 void add_logprobs(std::string& out, const relay_request& request) {
@@ -87,6 +101,29 @@ void add_logprobs(std::string& out, const relay_request& request) {
   add_member(out, "logprobs");
   openai::append_number(
     out, request.top_logprobs == all ? std::int64_t{-1} : std::int64_t{request.top_logprobs});
+}
+
+/// Of /inference/v1/generate, where the limits stand among the sampling parameters.
+std::string tokens_body(
+  std::string_view body, const relay_request& request, std::span<const token_id> ids,
+  std::uint32_t delivered, std::uint32_t context_tokens) {
+  std::string out;
+  out.reserve(body.size() + 8 * ids.size() + 128);
+  auto rest = copy_members(out, body, [](std::string_view name) {
+    return connects(name) || name == "token_ids" || name == "token_offsets"
+           || name == "sampling_params";
+  });
+  add_member(out, "sampling_params");
+  auto given = last_member(body, "sampling_params");
+  auto sampling_rest = copy_members(out, given.empty() ? "{}" : given, [](std::string_view name) {
+    return name == "max_tokens" || name == "min_tokens";
+  });
+  add_limits(out, request, delivered, ids.size(), context_tokens);
+  out += sampling_rest;
+  add_member(out, "token_ids");
+  add_ids(out, ids);
+  out += rest;
+  return out;
 }
 
 } // namespace
@@ -118,20 +155,15 @@ engine_body first_body(std::string_view body, const relay_request& request, bool
 std::string continuation_body(
   std::string_view body, const relay_request& request, std::span<const token_id> ids,
   std::uint32_t delivered, std::uint32_t context_tokens) {
+  if (request.kind == openai::endpoint::tokens)
+    return tokens_body(body, request, ids, delivered, context_tokens);
   std::string out;
   out.reserve(body.size() + 8 * ids.size() + 128);
   bool chat = request.kind == openai::endpoint::chat;
   auto rest = copy_members(out, body, [&](std::string_view name) {
     return connects(name) || among(replaced, name) || (chat && among(of_chats, name));
   });
-  if (auto left = tokens_left(request, delivered, ids.size(), context_tokens)) {
-    add_member(out, "max_tokens");
-    openai::append_number(out, std::uint64_t{*left});
-  }
-  if (request.min_tokens > delivered) {
-    add_member(out, "min_tokens");
-    openai::append_number(out, std::uint64_t{request.min_tokens - delivered});
-  }
+  add_limits(out, request, delivered, ids.size(), context_tokens);
   add_logprobs(out, request);
   add_member(out, "stream");
   out += "true";

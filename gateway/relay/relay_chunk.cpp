@@ -29,7 +29,7 @@ std::string_view trimmed(std::string_view text) {
 
 } // namespace
 
-result<const chunk_facts*> chunk_reader::read(std::string_view data, bool hide_usage) {
+result<const chunk_facts*> chunk_reader::read(std::string_view data, bool hide_usage, bool tokens) {
   if (event_.capacity() > kept_capacity)
     *this = chunk_reader{};
   event_ = data;
@@ -42,7 +42,7 @@ result<const chunk_facts*> chunk_reader::read(std::string_view data, bool hide_u
     return &facts_;
   }
   json_cursor at{event_};
-  event_parser{at, facts_, parts_}.read();
+  event_parser{at, facts_, parts_, tokens}.read();
   if (!at.failed()) {
     if (hide_usage)
       cut_usage();

@@ -41,11 +41,12 @@ struct chunk_facts {
 /// the event. Keeps its buffers: one for each I/O loop.
 class chunk_reader {
 public:
-  /// Understands one event. `bad_message` for what is no JSON object or no chunk of either
-  /// endpoint. The facts stay valid until the next call. `hide_usage`: it was not the client that
-  /// asked for the usage on each chunk, so from here on the event is without it; one with nothing
-  /// but a usage stays as it is.
-  result<const chunk_facts*> read(std::string_view data, bool hide_usage = false);
+  /// Understands one event. `bad_message` for what is no JSON object or no chunk of chat and
+  /// completions, or with `tokens` of /inference/v1/generate. The facts stay valid until the next
+  /// call. `hide_usage`: it was not the client that asked for the usage on each chunk, so from here
+  /// on the event is without it; one with nothing but a usage stays as it is.
+  result<const chunk_facts*>
+  read(std::string_view data, bool hide_usage = false, bool tokens = false);
 
   /// The event last read, as it was sent; empty if it was refused.
   std::string_view event() const { return event_; }
@@ -75,9 +76,9 @@ private:
   parts parts_;
 };
 
-/// Shows the stream of an engine that goes on (chunks of /v1/completions) as the stream that began:
-/// same id, creation time, model and form, whether chat or completions; everything else as the
-/// engine sends it.
+/// Shows the stream of an engine that goes on (chunks of /v1/completions, or of
+/// /inference/v1/generate) as the stream that began: same id, creation time, model and form;
+/// everything else as the engine sends it.
 class translator {
 public:
   /// `first`: the first event of the stream that began, as its engine sent it.
@@ -88,7 +89,8 @@ public:
   /// log-probabilities are rebuilt from those of completions; offsets of completions' are moved by
   /// `text_offset` characters, and cached tokens told are at most those of the prompt. A [DONE]
   /// stays one. `repeated`: so many of its tokens were shown before, whose ids and
-  /// log-probabilities are left out; null where that is all of them.
+  /// log-probabilities are left out; null where that is all of them. Of token ids in and out the
+  /// versions of weights are null, too: they count from where this engine began.
   void append(
     std::string& out, const chunk_reader& from, std::string_view text, const openai::usage& counts,
     std::uint64_t text_offset, std::size_t repeated) const;
@@ -96,6 +98,11 @@ public:
   static constexpr std::size_t all = SIZE_MAX; ///< tokens of an event
 
 private:
+  /// How the id of a reply is called.
+  std::string_view id_name() const {
+    return kind_ == openai::endpoint::tokens ? "request_id" : "id";
+  }
+  bool is_of_the_prompt(std::string_view key) const;
   std::string_view as_first(std::string_view key, std::string_view value) const;
   void append_choices(
     std::string& out, json_cursor& at, const chunk_reader& from, std::string_view text,

@@ -18,30 +18,17 @@ std::uint32_t clamped(std::int64_t value) {
   return static_cast<std::uint32_t>(std::clamp<std::int64_t>(value, 0, most));
 }
 
-/// The last value of a member of `object`; empty if there is none.
-std::string_view member(std::string_view object, std::string_view name) {
-  std::string_view found;
-  json_cursor at{object, json_cursor::read_before{}};
-  at.enter_object();
-  while (at.next_member()) {
-    auto value = at.skip();
-    if (at.key() == name)
-      found = value == "null" ? std::string_view{} : value;
-  }
-  return found;
-}
-
 void read_stream(request_fields& body, relay_request& request) {
   request.stream = body.boolean("stream");
   auto options = body.of_type("stream_options", '{', "an object");
   if (options.empty())
     return;
   request.include_usage
-    = body.boolean("stream_options.include_usage", member(options, "include_usage"), true);
-  request.continuous_usage
-    = body.boolean(
-        "stream_options.continuous_usage_stats", member(options, "continuous_usage_stats"), false)
-      && request.include_usage;
+    = body.boolean("stream_options.include_usage", last_member(options, "include_usage"), true);
+  request.continuous_usage = body.boolean(
+                               "stream_options.continuous_usage_stats",
+                               last_member(options, "continuous_usage_stats"), false)
+                             && request.include_usage;
 }
 
 /// The characters of the longest stop string.
@@ -71,6 +58,7 @@ void read_stops(request_fields& body, relay_request& request, std::string& scrat
   bool shown = body.boolean("include_stop_str_in_output");
   request.stop_reach = longest == 0 ? 0 : clamped(static_cast<std::int64_t>(longest - 1));
   request.held_back = shown ? 0 : request.stop_reach;
+  request.unseen_stops = request.without_text && longest > 0;
 }
 
 void read_lengths(request_fields& body, relay_request& request) {
@@ -92,9 +80,22 @@ void read_logprobs(request_fields& body, relay_request& request) {
     request.top_logprobs = *top < 0 ? most : clamped(*top);
 }
 
+field_name prompt_of(openai::endpoint kind) {
+  switch (kind) {
+    case openai::endpoint::chat: return "messages";
+    case openai::endpoint::completions: return "prompt";
+    case openai::endpoint::tokens: break;
+  }
+  return "token_ids";
+}
+
 void check_prompt(request_fields& body, openai::endpoint kind) {
   if (kind == openai::endpoint::chat)
     return;
+  const auto& size = body.size();
+  bool ids = size.prompts == 0 && size.text_bytes == 0;
+  if (kind == openai::endpoint::tokens && body.has("token_ids") && !(ids && size.ids > 0))
+    body.wrong_type("token_ids", "an array of token ids");
   auto prompt = body.find("prompt");
   if (!prompt.empty() && !prompt.starts_with('"') && !prompt.starts_with('['))
     body.wrong_type("prompt", "a string or an array");
@@ -103,13 +104,28 @@ void check_prompt(request_fields& body, openai::endpoint kind) {
 /// Whether the output is to have a form; "text" is none.
 bool has_format(std::string_view format) {
   if (format.starts_with('{'))
-    return member(format, "type") != R"("text")";
+    return last_member(format, "type") != R"("text")";
   return !format.empty();
+}
+
+/// What the engine passes on to whatever moves KV blocks for it: there, too, a client is not to
+/// make it connect somewhere.
+void check_extra(request_fields& sampling) {
+  auto extra = sampling.of_type("extra_args", '{', "an object");
+  json_cursor at{extra.empty() ? "{}" : extra, json_cursor::read_before{}};
+  at.enter_object();
+  for (; at.next_member(); at.skip())
+    if (connects(at.key()) && !sampling.failure())
+      sampling.failure() = openai::api_error{
+        400, "invalid_value", "It is not for clients to say what an engine connects to.",
+        "sampling_params.extra_args." + std::string{at.key()}};
 }
 
 /// The first that applies, in the order in which they are told of.
 std::string_view
-find_single_use(request_fields& body, const relay_request& request, const prompt_size& size) {
+find_single_use(request_fields& top, request_fields& body, const relay_request& request) {
+  const auto& size = top.size();
+  bool tokens = request.kind == openai::endpoint::tokens;
   auto above = [&](field_name name, std::int64_t least) {
     return body.integer(name).value_or(least) > least;
   };
@@ -142,7 +158,11 @@ find_single_use(request_fields& body, const relay_request& request, const prompt
     {above("thinking_token_budget", -1), "thinking_token_budget"},
     {body.holds_something("repetition_detection"), "repetition_detection"},
     {named_alternatives, "return_tokens_as_token_ids"},
-    {body.has("kv_transfer_params"), "kv_transfer_params"},
+    {tokens && top.holds_something("features"), "features"}, // images and the like
+    {tokens && top.holds_something("content_parts"), "content_parts"},
+    {tokens && body.has("trace_decode_token_ids"), "trace_decode_token_ids"}, // counted from now on
+    {request.unseen_stops && !request.greedy, "stop"},
+    {top.has("kv_transfer_params"), "kv_transfer_params"},
   };
   auto found
     = std::find_if(std::begin(rows), std::end(rows), [](const row& each) { return each.first; });
@@ -159,18 +179,31 @@ std::uint32_t count_choices(request_fields& body, const prompt_size& size) {
 
 std::variant<relay_request, openai::api_error>
 request_reader::read(openai::endpoint kind, std::string_view body) {
-  request_fields fields{
-    body, kind == openai::endpoint::chat ? field_name{"messages"} : field_name{"prompt"}};
+  request_fields fields{body, prompt_of(kind)};
+  if (kind != openai::endpoint::tokens)
+    return read(kind, body, fields, fields);
+  auto given = fields.of_type("sampling_params", '{', "an object");
+  request_fields sampling{given.empty() ? "{}" : given, prompt_of(kind), "sampling_params."};
+  return read(kind, body, fields, sampling);
+}
+
+/// `sampling`: where the sampling parameters stand.
+std::variant<relay_request, openai::api_error> request_reader::read(
+  openai::endpoint kind, std::string_view body, request_fields& fields, request_fields& sampling) {
   relay_request request;
   request.kind = kind;
+  bool tokens = kind == openai::endpoint::tokens;
+  request.without_text = tokens && fields.find("output_mode") != R"("text")";
   if (auto model = fields.of_type("model", '"', "a string"); !model.empty())
     append_unescaped(request.model, inside_quotes(model));
-  request.wants_token_ids = fields.boolean("return_token_ids");
+  request.wants_token_ids = fields.boolean("return_token_ids") || tokens;
   read_stream(fields, request);
-  read_stops(fields, request, scratch_);
-  read_lengths(fields, request);
-  read_logprobs(fields, request);
-  request.greedy = fields.has("temperature") && fields.number("temperature", 1) == 0;
+  read_stops(sampling, request, scratch_);
+  read_lengths(sampling, request);
+  read_logprobs(sampling, request);
+  request.greedy = sampling.has("temperature") && sampling.number("temperature", 1) == 0;
+  if (tokens)
+    check_extra(sampling);
   check_prompt(fields, kind);
   if (auto priority = fields.integer("priority"))
     request.priority = static_cast<std::int32_t>(std::clamp<std::int64_t>(
@@ -178,13 +211,14 @@ request_reader::read(openai::endpoint kind, std::string_view body) {
       std::numeric_limits<std::int32_t>::max()));
   const auto& size = fields.size();
   request.prompt_tokens = size.tokens();
-  request.choices = count_choices(fields, size);
-  request.single_use = find_single_use(fields, request, size);
-  if (fields.failure())
-    return std::move(*fields.failure());
+  request.choices = count_choices(sampling, size);
+  request.single_use = find_single_use(fields, sampling, request);
+  for (auto* each : {&fields, &sampling})
+    if (each->failure())
+      return std::move(*each->failure());
   request.layout = fields.layout();
   if (kind != openai::endpoint::chat && size.prompts == 0 && size.ids > 0) {
-    auto prompt = fields.find("prompt");
+    auto prompt = fields.find(prompt_of(kind));
     auto begin = static_cast<std::size_t>(prompt.data() - body.data());
     request.ids = {begin, begin + prompt.size()};
   }

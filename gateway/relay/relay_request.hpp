@@ -14,6 +14,8 @@
 
 namespace llumnix::relay {
 
+class request_fields;
+
 /// What a completion gets that gives no `max_tokens`, by OpenAI's API and in vLLM. A chat then goes
 /// on as far as the model's context reaches.
 inline constexpr std::uint32_t default_max_tokens = 16;
@@ -25,7 +27,8 @@ struct relay_request {
   std::string model; ///< empty where the client gave none
   bool stream = false;
   std::uint32_t choices = 1;     ///< `n` times the number of prompts; at least 1
-  bool wants_token_ids = false;  ///< the client itself asked for `return_token_ids`
+  bool wants_token_ids = false;  ///< the client sees token ids: it asked for them itself
+                                 ///< (`return_token_ids`), or nothing else is told
   bool include_usage = false;    ///< a last chunk with the usage; of `stream_options` the default
   bool continuous_usage = false; ///< the usage so far on every chunk
   /// As given, `max_completion_tokens` first in a chat; the engine's default where absent. None
@@ -38,6 +41,9 @@ struct relay_request {
   /// Characters of the longest stop string, less one, also where stop strings are shown: as far
   /// back as one that ends in new text may begin.
   std::uint32_t stop_reach = 0;
+  bool without_text = false; ///< tokens only (`output_mode` of /inference/v1/generate)
+  /// There are stop strings, in a text that is not told: where one may have begun is not known.
+  bool unseen_stops = false;
   bool greedy = false; ///< temperature 0: what is asked for once more is the same
   bool logprobs = false;
   bool tokens_as_ids = false; ///< `return_tokens_as_token_ids`: log-probabilities name tokens so
@@ -49,8 +55,10 @@ struct relay_request {
   /// "prompt" (several), "prompt_embeds", "messages" (not only text), "best_of", "echo", "suffix",
   /// "use_beam_search", "prompt_logprobs", "logits_processors", "thinking_token_budget",
   /// "repetition_detection", "return_tokens_as_token_ids" (of a chat with alternatives: their ids
-  /// and the token's own text come in no one form), "kv_transfer_params": the first of them, in
-  /// this order. Empty: all carries over (guides/vllm.md 6 and 7).
+  /// and the token's own text come in no one form), and of /inference/v1/generate "features",
+  /// "content_parts" (images), "trace_decode_token_ids", "stop" (of a text that is not told, where
+  /// what is asked for once more is not the same), "kv_transfer_params": the first of them, in this
+  /// order. Empty: all carries over (guides/vllm.md 6 and 7).
   std::string_view single_use;
   std::optional<std::int32_t> priority; ///< lower goes first; none where it is not given
   body_layout layout;                   ///< of the body it was read from
@@ -67,6 +75,9 @@ public:
   std::variant<relay_request, openai::api_error> read(openai::endpoint kind, std::string_view body);
 
 private:
+  std::variant<relay_request, openai::api_error> read(
+    openai::endpoint kind, std::string_view body, request_fields& fields, request_fields& sampling);
+
   std::string scratch_;
 };
 
@@ -85,15 +96,16 @@ struct engine_body {
 /// the one that a `request_reader` took. It is not read again, and mostly not copied either.
 engine_body first_body(std::string_view body, const relay_request& request, bool ask_ids);
 
-/// The body for an engine that goes on, always of /v1/completions: `ids` are prompt and delivered
-/// tokens; what limits the output is reduced by `delivered`, of which the caller sees to it that
-/// something is left. Every other field of the client's body is kept as it was sent, at any depth,
-/// but for what only a chat has (`messages`, tools, templates), for the truncation of the prompt,
-/// and for what is said anew: stream, n, prompt, token ids, and a chat's log-probabilities in the
-/// form of completions.
+/// The body for an engine that goes on, of /v1/completions, or of /inference/v1/generate if the
+/// client's is: `ids` are prompt and delivered tokens; what limits the output is reduced by
+/// `delivered`, of which the caller sees to it that something is left. Every other field of the
+/// client's body is kept as it was sent, at any depth, but for what only a chat has (`messages`,
+/// tools, templates), for the truncation of the prompt, and for what is said anew: stream, n,
+/// prompt, token ids, and a chat's log-probabilities in the form of completions.
 ///
 /// `context_tokens`: what the engine's model can hold, 0 if it is not known. A chat that gives no
-/// limit needs it, because as a completion it would end after `default_max_tokens`.
+/// limit needs it, because as a completion it would end after `default_max_tokens`; for token ids
+/// in and out it is said, too.
 std::string continuation_body(
   std::string_view body, const relay_request& request, std::span<const token_id> ids,
   std::uint32_t delivered, std::uint32_t context_tokens);

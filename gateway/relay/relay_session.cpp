@@ -31,9 +31,10 @@ std::string_view header(const net::http_reply& reply, std::string_view name) {
   return {};
 }
 
-/// Another engine may answer it differently.
-bool worth_a_retry(int status) {
-  return status == 408 || status == 429 || status >= 500;
+/// Another engine may answer it differently. `tokens`: it has /inference/v1/generate, which this
+/// one had when it was asked, and has no more (403).
+bool worth_a_retry(int status, bool tokens) {
+  return status == 408 || status == 429 || status >= 500 || (tokens && status == 403);
 }
 
 } // namespace
@@ -76,7 +77,7 @@ void relay_session::place() {
   if (table_.services().tells_prompts)
     head.prompt = prompt_ids(*request_.body, request_.wish);
   asked_at_ = table_.now();
-  auto exclude = table_.services().engines.unsuited(request_.wish.model, failed_, asked_at_);
+  auto exclude = table_.services().engines.unsuited(wanted(), failed_, asked_at_);
   table_.services().port.place_relayed(
     std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
     std::move(exclude));
@@ -110,9 +111,11 @@ void relay_session::ask(const stream_owner& owner) {
   const auto* engine = table_.services().engines.find(owner.instance);
   if (!engine)
     return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
-  if (!engine->serves(request_.wish.model)) // nobody else takes work now
+  if (!engine->suits(wanted())) // nobody else takes work now
     return wait_for_engine(
-      {errc::no_instance, "no engine that serves '" + request_.wish.model + "' takes work"});
+      {errc::no_instance, "no engine that serves '" + request_.wish.model + "' "
+                            + (wanted().tokens ? "and /inference/v1/generate " : "")
+                            + "takes work"});
   if (auto obstacle = cannot_go_on(request_.wish, resume_, *engine); !obstacle.empty())
     return lose_engine(
       {errc::unsupported, owner.instance + " cannot go on: " + std::string{obstacle}});
@@ -127,7 +130,8 @@ void relay_session::ask(const stream_owner& owner) {
   last_progress_ = table_.now();
   net::upstream_request question;
   question.address = engine->address;
-  question.target = resume_.where == resumption::from::ids ? "/v1/completions" : request_.path;
+  bool as_completion = resume_.where == resumption::from::ids && !wanted().tokens;
+  question.target = as_completion ? "/v1/completions" : request_.path;
   question.headers = request_.headers;
   question.headers.emplace_back("content-type", "application/json");
   question.headers.emplace_back(
@@ -280,7 +284,8 @@ void relay_session::on_whole_reply() {
     return lose_engine(read.error());
   last_token_ = table_.now();
   note_success(last_token_);
-  usage_ = read->usage.value_or(openai::usage{});
+  auto known = wanted().tokens ? std::uint64_t{stream_.prompt_tokens()} : 0; // old vLLM tells none
+  usage_ = read->usage.value_or(openai::usage{known, 0, 0});
   if (read->first_token) // else nobody knows when it came
     first_token_ = std::min(placed_at_ + *read->first_token, last_token_);
   answer_with(std::move(reply_), "stop", {errc::ok, {}});
@@ -308,7 +313,7 @@ void relay_session::note_failure(errc code) {
 /// the first token belongs: the client's fault, or worth to ask another.
 void relay_session::on_refusal() {
   auto why = "the engine answered " + std::to_string(reply_.status);
-  if (!worth_a_retry(reply_.status)) {
+  if (!worth_a_retry(reply_.status, wanted().tokens)) {
     if (stream_.begun())
       return fail({errc::internal, why + " when it was to go on"});
     return answer_with(
@@ -356,6 +361,8 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
     failed_.push_back(owner_->instance);
   owner_.reset();
   why_ = why.context;
+  if (wanted().tokens && stream_.begun())
+    stream_.set_prompt(prompt_ids(*request_.body, request_.wish));
   auto next = stream_.resume();
   if (!next)
     return fail(std::move(next.error()).while_doing(why.context));
@@ -374,7 +381,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
 void relay_session::retry_or_give_up(const error& why) {
   ++epoch_;
   auto now = table_.now();
-  bool some_left = table_.services().engines.any_beside(failed_, request_.wish.model);
+  bool some_left = table_.services().engines.any_beside(failed_, wanted());
   if (!some_left && refusal_ && !stream_.begun())
     return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
   if (!some_left && now >= give_up_at_)
@@ -396,7 +403,11 @@ void relay_session::wait_to_place() {
 void relay_session::wait_for_engine(const error& why) {
   owner_.reset();
   ++epoch_;
-  if (table_.now() < give_up_at_)
+  bool nobody_will
+    = wanted().tokens && table_.services().engines.nobody_takes_tokens(request_.wish.model);
+  if (nobody_will && !stream_.begun())
+    answer_with(openai::error_reply(no_engine_takes_tokens(), request_.id.text()), "failed", why);
+  else if (table_.now() < give_up_at_)
     wait_to_place();
   else if (refusal_ && !stream_.begun())
     answer_with(std::move(*refusal_), "failed", why);
@@ -451,7 +462,7 @@ void relay_session::leave_silent_engine(time_point now) {
   auto verdict = judge(wait, silence);
   auto left = failed_;
   left.push_back(owner_->instance);
-  if (verdict == wait_verdict::wait || !engines.any_beside(left, request_.wish.model))
+  if (verdict == wait_verdict::wait || !engines.any_beside(left, wanted()))
     return;
   ++silent_moves_;
   if (verdict == wait_verdict::overtaken)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gateway/gateway_metrics.hpp"
+#include "gateway/relay/engine_directory.hpp"
 #include "gateway/relay/engine_pulse.hpp"
 #include "gateway/relay/relay_stream.hpp"
 #include "gateway/request_ids.hpp"
@@ -76,6 +77,10 @@ public:
 private:
   enum class phase : std::uint8_t { placing, waiting, asking, reading, over };
 
+  /// Engines that suit the request.
+  engine_wish wanted() const {
+    return {request_.wish.model, request_.wish.kind == openai::endpoint::tokens};
+  }
   void place();
   void ask(const stream_owner& owner);
   bool on_event(std::string_view data);

@@ -47,7 +47,7 @@ advance(std::string_view text, std::size_t from, std::uint32_t characters) {
 } // namespace
 
 std::optional<std::uint32_t> limit_of(const relay_request& request) {
-  if (request.max_tokens || request.kind == openai::endpoint::chat)
+  if (request.max_tokens || request.kind != openai::endpoint::completions)
     return request.max_tokens;
   return default_max_tokens;
 }
@@ -57,7 +57,7 @@ relay_stream::relay_stream(const relay_request& request)
 
 relay_stream::verdict
 relay_stream::on_event(chunk_reader& reader, std::string_view data, std::string& out) {
-  auto read = reader.read(data, hides_usage_);
+  auto read = reader.read(data, hides_usage_, request_->kind == openai::endpoint::tokens);
   if (!read)
     return fail(errc::bad_message, "the engine sent what is no chunk: " + read.error().context);
   const auto& facts = **read;
@@ -131,7 +131,7 @@ void relay_stream::show_held_usage(chunk_reader& reader, std::string& out) {
   auto data = std::exchange(held_usage_, {});
   if (data.empty())
     return;
-  if (auto read = reader.read(data, hides_usage_))
+  if (auto read = reader.read(data, hides_usage_, request_->kind == openai::endpoint::tokens))
     on_usage(reader, **read, data, out);
 }
 
@@ -189,15 +189,15 @@ void relay_stream::note_tokens(const chunk_facts& facts) {
     ids_.insert(ids_.end(), choice.ids.begin(), choice.ids.end());
     count_text(facts, choice);
     shown_ += choice.text;
-    if (!choice.text.empty() && choice.finish_reason.empty())
-      add_point(choice); // what ends an output is no place to go on from: it may be a
-                         // token without text
+    if (is_place(choice))
+      add_point(choice);
   }
 }
 
 /// By ids where all are told; else by the usage, or by what this event says of it.
 void relay_stream::count_text(const chunk_facts& facts, const chunk_choice& choice) {
-  bool text_alone = choice.ids.empty() && !choice.text.empty();
+  bool text_alone = choice.ids.empty() && !choice.text.empty()
+                    && request_->kind != openai::endpoint::tokens; // there it was held back
   if (text_alone) {
     ids_known_ = false;
     counted_ &= facts.usage.has_value();
@@ -214,11 +214,21 @@ void relay_stream::count_text(const chunk_facts& facts, const chunk_choice& choi
     = std::max(output_tokens_, ids_known_ ? static_cast<std::uint32_t>(ids_.size()) : text_tokens_);
 }
 
+/// Whether an engine could go on behind this. What ends an output is no such place: it may be a
+/// token without text.
+bool relay_stream::is_place(const chunk_choice& choice) const {
+  if (!choice.finish_reason.empty())
+    return false;
+  return request_->without_text ? !choice.ids.empty() && !request_->unseen_stops
+                                : !choice.text.empty();
+}
+
 /// An engine shows the text of a token once its characters are whole: so where one token came with
 /// its text nothing is open, while behind several the last may have begun a character.
 void relay_stream::add_point(const chunk_choice& choice) {
   auto tokens = ids_known_ ? static_cast<std::uint32_t>(ids_.size()) : text_tokens_;
-  points_.push_back({tokens, static_cast<std::uint32_t>(shown_.size()), choice.ids.size() <= 1});
+  bool whole = request_->without_text || choice.ids.size() <= 1;
+  points_.push_back({tokens, static_cast<std::uint32_t>(shown_.size()), whole});
 }
 
 result<resumption> relay_stream::resume() {
@@ -313,7 +323,7 @@ relay_stream::continue_with(chunk_reader& reader, const chunk_facts& facts, std:
 relay_stream::verdict relay_stream::continue_by_ids(
   chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out) {
   const auto& choice = facts.choices.front();
-  if (choice.ids.empty() && !text.empty())
+  if (choice.ids.empty() && !text.empty() && request_->kind != openai::endpoint::tokens)
     return fail(errc::bad_message, "the engine that goes on tells no token ids");
   auto known = kept_ + told_ < ids_.size()
                  ? std::min<std::size_t>(ids_.size() - kept_ - told_, choice.ids.size())
@@ -328,7 +338,7 @@ relay_stream::verdict relay_stream::continue_by_ids(
   bool repeated = known == choice.ids.size();
   bool ends = !choice.finish_reason.empty();
   shown_ += text;
-  if (!ends && !choice.text.empty() && compared_ == shown_.size() && kept_ + told_ == ids_.size())
+  if (is_place(choice) && compared_ == shown_.size() && kept_ + told_ == ids_.size())
     add_point(choice);
   finished_ += ends;
   bool ended_before = ends && std::exchange(end_shown_, true);

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace llumnix::relay {
@@ -37,6 +38,9 @@ struct resumption {
 /// character, where stop strings let an engine hold text back, or where the limit left no token to
 /// ask for. What is computed twice is compared with what was shown, and left out.
 ///
+/// Where token ids are all that is told (/inference/v1/generate) every token is a place to go on
+/// from; but with stop strings, which an engine looks for in a text of its own, only the beginning.
+///
 /// An engine that tells no token ids is gone on from by its text, where that is all there is to go
 /// on from: no stop strings, no log-probabilities, and its tokens were counted if they must be.
 class relay_stream {
@@ -61,6 +65,9 @@ public:
 
   /// The engine is lost. Where the next one goes on; `unsupported` says why none can.
   result<resumption> resume();
+  /// What a request holds that has its prompt as token ids, to be called before `resume` where
+  /// engines are not asked to tell it.
+  void set_prompt(std::vector<token_id> ids) { prompt_ids_ = std::move(ids); }
   /// Whether a stream of an engine that tells no ids could be gone on with by its text, as far as
   /// the request is concerned; it then wants to be told how many tokens the text has.
   static bool suits_text(const relay_request& request);
@@ -105,6 +112,7 @@ private:
   void note_tokens(const chunk_facts& facts);
   void note_progress(const chunk_facts& facts);
   void count_text(const chunk_facts& facts, const chunk_choice& choice);
+  bool is_place(const chunk_choice& choice) const;
   void add_point(const chunk_choice& choice);
   void skip_prompt(std::string_view& text);
   bool exceeds_limit(const chunk_facts& facts) const;

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -47,6 +48,10 @@ public:
   /// Ends all relays with an error; those opened from here on are not concerned.
   void give_up_all(const error& why);
   std::size_t size() const { return sessions_.size(); }
+  /// Whether a request with token ids in and out is in vain.
+  bool nobody_takes_tokens(std::string_view model) const {
+    return services_.engines.nobody_takes_tokens(model);
+  }
 
   void on_placed(
     std::uint64_t number, std::uint32_t epoch, const stream_owner& owner, time_point now) override;

@@ -62,7 +62,7 @@ translator::translator(const relay_request& request, std::string_view first)
   json_cursor at{first};
   at.enter_object();
   while (at.next_member()) {
-    auto* kept = at.key() == "id"                   ? &id_
+    auto* kept = at.key() == id_name()              ? &id_
                  : at.key() == "created"            ? &created_
                  : at.key() == "model"              ? &model_
                  : at.key() == "system_fingerprint" ? &fingerprint_
@@ -93,7 +93,7 @@ void translator::append(
     } else if (key == "usage") {
       object.name(key);
       append_usage(out, at, counts);
-    } else if (auto value = at.skip(); key != "prompt_token_ids") {
+    } else if (auto value = at.skip(); !is_of_the_prompt(key)) {
       object.add(key, as_first(key, value));
     }
   }
@@ -101,12 +101,18 @@ void translator::append(
   out += "\n\n";
 }
 
+/// Said before, and now only true of this engine's prompt.
+bool translator::is_of_the_prompt(std::string_view key) const {
+  return key == "prompt_token_ids"
+         || (kind_ == openai::endpoint::tokens && key == "mm_placeholders");
+}
+
 /// What the first event said of the whole reply, or else what this one says.
 std::string_view translator::as_first(std::string_view key, std::string_view value) const {
   std::string_view first;
   if (key == "object" && kind_ == openai::endpoint::chat)
     first = R"("chat.completion.chunk")";
-  else if (key == "id")
+  else if (key == id_name())
     first = id_;
   else if (key == "created")
     first = created_;
@@ -138,6 +144,7 @@ void translator::append_choice(
   std::string& out, json_cursor& at, const chunk_choice& facts, std::string_view text,
   std::uint64_t text_offset, std::size_t repeated) const {
   bool chat = kind_ == openai::endpoint::chat;
+  bool tokens = kind_ == openai::endpoint::tokens;
   object_writer object{out};
   at.enter_object();
   while (at.next_member()) {
@@ -152,7 +159,9 @@ void translator::append_choice(
         append_moved_logprobs(out, at, text_offset, repeated);
       continue;
     }
-    if (key == "token_ids" && wants_token_ids_ && repeated != all && at.peek() == '[') {
+    bool tokens_told = key == "token_ids" && wants_token_ids_;
+    if (
+      (tokens_told || (tokens && key == "sampling_mask")) && repeated != all && at.peek() == '[') {
       object.name(key);
       append_column(out, at, 0, repeated);
       continue;
@@ -166,7 +175,9 @@ void translator::append_choice(
     } else if (key == "logprobs") {
       object.add(key, "null");
     } else if (key == "token_ids") {
-      object.add(key, wants_token_ids_ && repeated != all ? value : "null");
+      object.add(key, wants_token_ids_ && repeated != all ? value : tokens ? "[]" : "null");
+    } else if (tokens && (key == "sampling_mask" || key == "weight_versions")) {
+      object.add(key, "null"); // of tokens told before; what spans count begins anew
     } else if (key == "prompt_token_ids") {
       if (!chat) // said before, and now only true of this engine's prompt
         object.add(key, "null");

@@ -17,8 +17,8 @@ bool is_empty_container(std::string_view value) {
 
 } // namespace
 
-request_fields::request_fields(std::string_view body, field_name prompt)
-  : body_{body}, prompt_{prompt} {
+request_fields::request_fields(std::string_view body, field_name prompt, std::string_view within)
+  : body_{body}, prompt_{prompt}, within_{within} {
   json_cursor at{body};
   bool object = at.peek() == '{';
   if (object && at.enter_object()) {
@@ -102,9 +102,11 @@ std::string_view request_fields::of_type(field_name name, char opening, std::str
 }
 
 void request_fields::wrong_type(std::string_view path, std::string_view expected) {
-  if (!failure_)
-    failure_ = openai::api_error{
-      400, "invalid_type", fmt::format("'{}' must be {}.", path, expected), std::string{path}};
+  if (failure_)
+    return;
+  auto name = std::string{within_} + std::string{path};
+  failure_
+    = openai::api_error{400, "invalid_type", fmt::format("'{}' must be {}.", name, expected), name};
 }
 
 } // namespace llumnix::relay

@@ -16,8 +16,11 @@ namespace llumnix::relay {
 /// The fields of a request that the gateway reads, sorted.
 inline constexpr auto known_fields = std::to_array<std::string_view>(
   {"best_of",
+   "content_parts",
    "ebnf",
    "echo",
+   "extra_args",
+   "features",
    "frequency_penalty",
    "functions",
    "include_stop_str_in_output",
@@ -31,6 +34,7 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "min_tokens",
    "model",
    "n",
+   "output_mode",
    "presence_penalty",
    "priority",
    "prompt",
@@ -41,6 +45,7 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "response_format",
    "return_token_ids",
    "return_tokens_as_token_ids",
+   "sampling_params",
    "seed",
    "stop",
    "stream",
@@ -49,8 +54,10 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "suffix",
    "temperature",
    "thinking_token_budget",
+   "token_ids",
    "tools",
    "top_logprobs",
+   "trace_decode_token_ids",
    "use_beam_search"});
 static_assert(std::is_sorted(known_fields.begin(), known_fields.end()));
 
@@ -72,14 +79,14 @@ struct field_name {
   friend bool operator==(field_name, field_name) = default;
 };
 
-/// The top level of a request's body: where the values of its known fields lie. Of a field given
-/// twice the last counts, and null is as good as none. The first failure is kept, and everything
-/// asked after it reads as absent.
+/// The top level of a request's body, or of an object in it: where the values of its known fields
+/// lie. Of a field given twice the last counts, and null is as good as none. The first failure is
+/// kept, and everything asked after it reads as absent.
 class request_fields {
 public:
   /// Fails with what is no JSON object. `body` must outlive this. `prompt` is the field whose size
-  /// is taken.
-  request_fields(std::string_view body, field_name prompt);
+  /// is taken. `within`: how errors call the fields of an object in a body, "sampling_params.".
+  request_fields(std::string_view body, field_name prompt, std::string_view within = {});
 
   /// The text of the field's value; empty if there is none, or if something failed before.
   std::string_view find(field_name name) const;
@@ -93,7 +100,7 @@ public:
   const body_layout& layout() const { return layout_; }
 
   bool boolean(field_name name) { return boolean(name.text(), find(name), false); }
-  /// `value` as a boolean, of the field that errors call `path`.
+  /// `value` as a boolean, of the field that errors call `path`, and `within`.
   bool boolean(std::string_view path, std::string_view value, bool otherwise);
   /// 5.0 is an integer, too; beyond 64 bits it is the nearest they hold.
   std::optional<std::int64_t> integer(field_name name);
@@ -110,6 +117,7 @@ private:
 
   std::string_view body_;
   field_name prompt_;
+  std::string_view within_;
   prompt_size size_;
   body_layout layout_;
   std::array<std::string_view, known_fields.size()> values_{};

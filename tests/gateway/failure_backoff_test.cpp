@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -121,8 +122,35 @@ TEST_CASE("who rests gets nothing while another does not; if all rest, the next 
     engines.put("x", {.address = "x", .models = {"other"}});
     for (auto [id, until] : resting)
       engines.trouble(id)->rest(start + until, start - 10ms);
-    CHECK(engines.unsuited("m", failed, start) == unsuited);
+    CHECK(engines.unsuited({"m"}, failed, start) == unsuited);
   }
+}
+
+TEST_CASE("token ids in and out are for engines that are known to have a way for them") {
+  struct row {
+    const char* what;
+    std::optional<bool> a, b;
+    std::vector<instance_id> unsuited;
+    bool nobody; ///< of model m has it
+  };
+  for (const auto& [what, a, b, unsuited, nobody] :
+       {row{"all", true, true, {"x"}, false}, row{"one", false, true, {"a", "x"}, false},
+        row{"none", false, false, {"a", "b", "x"}, true},
+        row{"perhaps", {}, false, {"a", "b", "x"}, false},
+        row{"one, and perhaps another", {}, true, {"a", "x"}, false}}) {
+    CAPTURE(what);
+    engine_directory engines;
+    engines.put("a", {.address = "a", .tokens = a, .models = {"m"}});
+    engines.put("b", {.address = "b", .tokens = b, .models = {"m"}});
+    engines.put("x", {.address = "x", .tokens = true, .models = {"other"}});
+    CHECK(engines.unsuited({"m", true}, {}, start) == unsuited);
+    CHECK(engines.unsuited({"m"}, {}, start) == std::vector<instance_id>{"x"});
+    CHECK(engines.any_beside({"b"}, {"m", true}) == (a == true));
+    CHECK(engines.nobody_takes_tokens("m") == nobody);
+    CHECK_FALSE(engines.nobody_takes_tokens(""));
+    CHECK_FALSE(engines.nobody_takes_tokens("nobody's"));
+  }
+  CHECK_FALSE(engine_directory{}.nobody_takes_tokens("")); // not known yet
 }
 
 TEST_CASE("of requests placed at once only one may go to an engine on trial") {
@@ -132,16 +160,16 @@ TEST_CASE("of requests placed at once only one may go to an engine on trial") {
   auto& a = *engines.trouble("a");
   a.on_failure(start, start);
   using all = std::vector<instance_id>;
-  CHECK(engines.unsuited("", {}, start + 99ms) == all{"a"});
-  CHECK(engines.unsuited("", {}, start + 100ms).empty());
-  CHECK(engines.unsuited("", {}, start + 100ms) == all{"a"});
+  CHECK(engines.unsuited({}, {}, start + 99ms) == all{"a"});
+  CHECK(engines.unsuited({}, {}, start + 100ms).empty());
+  CHECK(engines.unsuited({}, {}, start + 100ms) == all{"a"});
   a.on_asked(start + 101ms);
-  CHECK(engines.unsuited("", {}, start + 200ms) == all{"a"});
+  CHECK(engines.unsuited({}, {}, start + 200ms) == all{"a"});
   engines.put("a", {.address = "a"}); // what it can is found out again
-  CHECK(engines.unsuited("", {}, start + 200ms) == all{"a"});
+  CHECK(engines.unsuited({}, {}, start + 200ms) == all{"a"});
   a.on_success(start + 101ms);
-  CHECK(engines.unsuited("", {}, start + 200ms).empty());
-  CHECK(engines.unsuited("", {}, start + 200ms).empty());
+  CHECK(engines.unsuited({}, {}, start + 200ms).empty());
+  CHECK(engines.unsuited({}, {}, start + 200ms).empty());
 }
 
 TEST_CASE("who was left alone for its own reasons is tried by one request afterwards") {
@@ -151,12 +179,12 @@ TEST_CASE("who was left alone for its own reasons is tried by one request afterw
   auto& a = *engines.trouble("a");
   a.rest(start + 2s, start);
   using all = std::vector<instance_id>;
-  CHECK(engines.unsuited("", {}, start + 1999ms) == all{"a"});
-  CHECK(engines.unsuited("", {}, start + 2s).empty());
-  CHECK(engines.unsuited("", {}, start + 2s) == all{"a"});
+  CHECK(engines.unsuited({}, {}, start + 1999ms) == all{"a"});
+  CHECK(engines.unsuited({}, {}, start + 2s).empty());
+  CHECK(engines.unsuited({}, {}, start + 2s) == all{"a"});
   a.on_success(start + 2s);
-  CHECK(engines.unsuited("", {}, start + 2s).empty());
-  CHECK(engines.unsuited("", {}, start + 2s).empty());
+  CHECK(engines.unsuited({}, {}, start + 2s).empty());
+  CHECK(engines.unsuited({}, {}, start + 2s).empty());
 }
 
 TEST_CASE("what one loop finds of an engine all loops know, and one request of all tries it") {
@@ -170,11 +198,11 @@ TEST_CASE("what one loop finds of an engine all loops know, and one request of a
   }
   using all = std::vector<instance_id>;
   here.trouble("a")->on_failure(start, start);
-  CHECK(there.unsuited("", {}, start + 99ms) == all{"a"});
-  CHECK(there.unsuited("", {}, start + 100ms).empty());
-  CHECK(here.unsuited("", {}, start + 100ms) == all{"a"});
+  CHECK(there.unsuited({}, {}, start + 99ms) == all{"a"});
+  CHECK(there.unsuited({}, {}, start + 100ms).empty());
+  CHECK(here.unsuited({}, {}, start + 100ms) == all{"a"});
   there.trouble("a")->on_success(start + 100ms);
-  CHECK(here.unsuited("", {}, start + 100ms).empty());
+  CHECK(here.unsuited({}, {}, start + 100ms).empty());
 
   engine_pulse::expected answer{there.find("b")->pulse, 1, start};
   auto silent = here.find("a")->pulse;

@@ -74,12 +74,23 @@ struct table_rig {
     relay::passed_request request;
     request.wish = wish;
     request.body = std::make_shared<const std::string>(std::move(body));
-    request.path = wish.kind == openai::endpoint::chat ? "/v1/chat/completions" : "/v1/completions";
+    request.path = wish.kind == openai::endpoint::chat          ? "/v1/chat/completions"
+                   : wish.kind == openai::endpoint::completions ? "/v1/completions"
+                                                                : "/inference/v1/generate";
     request.id = ids.take({}, random);
     request.arrived = loop.now();
     request.wishes = wishes;
     table.open(client, std::move(request));
     return client;
+  }
+  /// Token ids in and out.
+  std::shared_ptr<fake_exchange> open_tokens(bool stream = true) {
+    const std::string body
+      = R"({"token_ids":[7,8],"sampling_params":{"max_tokens":9,"y":1},"stream":true})";
+    auto wish = std::get<relay::relay_request>(
+      relay::request_reader{}.read(openai::endpoint::tokens, body));
+    wish.stream = stream;
+    return open(wish, body);
   }
   /// The placement asked for last is granted.
   void place(const char* engine = "e:1") {
@@ -390,20 +401,10 @@ TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend 
   config.engine_retries = 0;
   config.engine_retries_floor = 3;
   for (const auto& [what, fail, bounded, status] :
-       {row{
-          "a status",
-          [&] {
-            answer({503, {}, {}});
-          },
-          true, 503},
+       {row{"a status", [&] { answer({503, {}, {}}); }, true, 503},
         row{"an event", [&] { say(busy); }, true, 503},
         row{"garbage", [&] { say("data: x\n\n"); }, true, 502},
-        row{
-          "death",
-          [&] {
-            engine().on_end({errc::disconnected, "cut"});
-          },
-          false, 0}}) {
+        row{"death", [&] { engine().on_end({errc::disconnected, "cut"}); }, false, 0}}) {
     CAPTURE(what);
     for (int i = 1; i < 9; ++i)
       engines.put("e:" + std::to_string(i), {.address = "e"});
@@ -490,24 +491,9 @@ TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first t
     int rest_ms; ///< 0: none
   };
   for (const auto& [what, stream, fail, rest_ms] :
-       {row{
-          "500", true,
-          [&] {
-            answer({500, {}, {}});
-          },
-          100},
-        row{
-          "429", false,
-          [&] {
-            answer({429, {}, {}});
-          },
-          100},
-        row{
-          "503 and for how long", true,
-          [&] {
-            answer({503, {{"retry-after", "2"}}, {}});
-          },
-          2000},
+       {row{"500", true, [&] { answer({500, {}, {}}); }, 100},
+        row{"429", false, [&] { answer({429, {}, {}}); }, 100},
+        row{"503 and for how long", true, [&] { answer({503, {{"retry-after", "2"}}, {}}); }, 2000},
         row{
           "503 and until when", true,
           [&] {
@@ -518,45 +504,15 @@ TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first t
                {}});
           },
           3000},
-        row{
-          "408", true,
-          [&] {
-            answer({408, {}, {}});
-          },
-          0},
-        row{
-          "400", true,
-          [&] {
-            answer({400, {}, {}});
-          },
-          0},
-        row{
-          "404", false,
-          [&] {
-            answer({404, {}, {}});
-          },
-          0},
+        row{"408", true, [&] { answer({408, {}, {}}); }, 0},
+        row{"400", true, [&] { answer({400, {}, {}}); }, 0},
+        row{"404", false, [&] { answer({404, {}, {}}); }, 0},
         row{"an event", true, [&] { say(event_with("500")); }, 100},
         row{"an event about the request", true, [&] { say(event_with("400")); }, 0},
         row{"garbage", true, [&] { say("data: x\n\n"); }, 100},
-        row{
-          "no answer", false,
-          [&] {
-            answer({200, {}, "{}"});
-          },
-          100},
-        row{
-          "refused", true,
-          [&] {
-            engine().on_end({errc::unreachable, "no"});
-          },
-          100},
-        row{
-          "cut", false,
-          [&] {
-            engine().on_end({errc::disconnected, "cut"});
-          },
-          100},
+        row{"no answer", false, [&] { answer({200, {}, "{}"}); }, 100},
+        row{"refused", true, [&] { engine().on_end({errc::unreachable, "no"}); }, 100},
+        row{"cut", false, [&] { engine().on_end({errc::disconnected, "cut"}); }, 100},
         row{
           "cut after a token", true,
           [&] {
@@ -564,12 +520,7 @@ TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first t
             engine().on_end({errc::disconnected, "cut"});
           },
           0},
-        row{
-          "a reply", false,
-          [&] {
-            answer({200, {}, whole});
-          },
-          0},
+        row{"a reply", false, [&] { answer({200, {}, whole}); }, 0},
         row{"a client that left", true, [&] { table.give_up_all(draining); }, 0}}) {
     CAPTURE(what);
     loop.time += milliseconds{100'000}; // for the retry budget
@@ -581,10 +532,10 @@ TEST_CASE_FIXTURE(table_rig, "an engine that fails requests before their first t
     place("e:1");
     fail();
     const std::vector<instance_id> none;
-    CHECK(engines.unsuited("", none, loop.now()).empty() == (rest_ms == 0));
+    CHECK(engines.unsuited({}, none, loop.now()).empty() == (rest_ms == 0));
     if (rest_ms > 0) {
       CHECK(engines.find("e:1")->rest_end() == loop.now() + milliseconds{rest_ms});
-      CHECK(engines.unsuited("", none, loop.now()) == std::vector<instance_id>{"e:1"});
+      CHECK(engines.unsuited({}, none, loop.now()) == std::vector<instance_id>{"e:1"});
     }
     table.give_up_all(draining);
     loop.run();
@@ -801,6 +752,113 @@ TEST_CASE_FIXTURE(table_rig, "an engine that does not serve the model is not ask
   CHECK(pool.asked.empty());
   CHECK(client->status == 503);
   CHECK(client->json()["error"]["message"] == "no engine that serves 'b' takes work");
+}
+
+TEST_CASE_FIXTURE(table_rig, "token ids in and out go to engines that have a way for them") {
+  engines.put("e:1", {.address = "e:1", .tokens = false});
+  engines.put("e:2", {.address = "e:2", .tokens = true});
+  engines.put("e:3", {.address = "e:3"}); // nobody knows yet
+  auto client = open_tokens();
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1", "e:3"});
+  CHECK(port.loads.back().prompt_tokens == 2);
+  place("e:2");
+  REQUIRE(pool.asked.size() == 1);
+  CHECK(pool.asked[0].target == "/inference/v1/generate");
+  CHECK(pool.asked[0].address == "e:2");
+  say("data: "
+      "{\"request_id\":\"r\",\"choices\":[{\"index\":0,\"finish_reason\":\"stop\",\"token_ids\":[5]"
+      "}]}"
+      "\n\ndata: [DONE]\n\n");
+  CHECK(client->ended);
+  REQUIRE(port.ended.size() == 1);
+  CHECK(port.ended[0].outcome == "stop");
+  CHECK(port.ended[0].prompt_tokens == 2);
+  CHECK(port.ended[0].output_tokens == 1);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a whole reply with token ids is counted, with a usage or without") {
+  engines.put("e:1", {.address = "e:1", .tokens = true});
+  struct row {
+    const char* usage;
+    std::uint32_t prompt, output;
+  };
+  for (auto [usage, prompt, output] :
+       {row{R"(,"usage":{"prompt_tokens":2,"completion_tokens":1})", 2, 1}, row{"", 2, 0}}) {
+    auto client = open_tokens(false);
+    place();
+    const auto said
+      = R"({"request_id":"r","choices":[{"index":0,"finish_reason":"stop","token_ids":[5]}])"
+        + std::string{usage} + "}";
+    answer({200, {{"content-type", "application/json"}}, said});
+    CHECK(client->status == 200);
+    CHECK(client->body == said);
+    CHECK(port.ended.back().prompt_tokens == prompt);
+    CHECK(port.ended.back().output_tokens == output);
+  }
+}
+
+TEST_CASE_FIXTURE(table_rig, "where nobody has a way for token ids the client is told what to do") {
+  config.wait_for_instance = std::chrono::milliseconds{1000};
+  auto client = open_tokens(); // nobody knows yet
+  place("e:1");
+  CHECK(client->status == 0);
+  CHECK_FALSE(table.nobody_takes_tokens("m"));
+  engines.put("e:1", {.address = "e:1", .tokens = false});
+  CHECK(table.nobody_takes_tokens("m"));
+  loop.time += std::chrono::milliseconds{100};
+  table.sweep(loop.now());
+  place("e:1");
+  CHECK(pool.asked.empty());
+  CHECK(client->status == 404);
+  CHECK(client->json()["error"]["type"] == "not_found_error");
+  CHECK(
+    client->json()["error"]["message"].get<std::string>().find("--enable-scale-out")
+    != std::string::npos);
+}
+
+TEST_CASE_FIXTURE(table_rig, "an engine started again without a way for token ids is left") {
+  for (const auto* id : {"e:1", "e:2"})
+    engines.put(id, {.address = id, .tokens = true});
+  auto client = open_tokens();
+  place("e:1");
+  const std::string said = R"({"error":{"message":"disabled","code":403}})";
+  answer({403, {{"content-type", "application/json"}}, said});
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+  place("e:2");
+  CHECK(pool.asked.back().address == "e:2");
+  answer({403, {{"content-type", "application/json"}}, said});
+  CHECK(client->status == 403);
+  CHECK(client->body == said);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a stream of token ids goes on where there is a way for them") {
+  for (const auto* id : {"e:1", "e:2"})
+    engines.put(id, {.address = id, .tokens = true});
+  auto client = open_tokens();
+  place("e:1");
+  say(
+    "data: "
+    "{\"request_id\":\"r\",\"choices\":[{\"index\":0,\"finish_reason\":null,\"token_ids\":[5,6]}]}"
+    "\n\n");
+  engine().on_end({errc::disconnected, "cut"});
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+  CHECK(port.loads.back().delivered_tokens == 2);
+  place("e:2");
+  REQUIRE(pool.asked.size() == 2);
+  CHECK(pool.asked[1].target == "/inference/v1/generate");
+  CHECK(
+    pool.asked[1].body
+    == R"({"stream":true,"sampling_params":{"y":1,"max_tokens":7},"token_ids":[7,8,5,6]})");
+  say("data: "
+      "{\"request_id\":\"q\",\"choices\":[{\"index\":0,\"finish_reason\":\"length\",\"token_ids\":["
+      "4]}]}"
+      "\n\ndata: [DONE]\n\n");
+  REQUIRE(client->ended);
+  auto told = client->events();
+  REQUIRE(told.size() == 2);
+  CHECK(told[1]["request_id"] == "r");
+  CHECK(told[1]["choices"][0]["token_ids"] == std::vector<int>{4});
+  CHECK(port.ended[0].output_tokens == 3);
 }
 
 TEST_CASE_FIXTURE(table_rig, "what an engine sends before the first token is bounded") {

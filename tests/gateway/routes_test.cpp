@@ -29,6 +29,18 @@ TEST_CASE("paths that lead nowhere get 404") {
   }
 }
 
+TEST_CASE("token ids in and out are refused where no engine is behind HTTP") {
+  gateway_rig rig;
+  auto client = rig.send(
+    "POST", "/inference/v1/generate", R"({"token_ids":[1],"sampling_params":{}})",
+    {{"content-type", "application/json"}});
+  check_error(*client, 404, "not_found_error", "not_found");
+  auto message = client->json()["error"]["message"].get<std::string>();
+  CHECK(message.find("--enable-scale-out") != std::string::npos);
+  CHECK(message.find("not behind HTTP") != std::string::npos);
+  CHECK(rig.cluster.placed.empty());
+}
+
 TEST_CASE("wrong methods get 405 and are told the right ones") {
   gateway_rig rig;
   struct row {
@@ -36,9 +48,9 @@ TEST_CASE("wrong methods get 405 and are told the right ones") {
   };
   for (const auto& [method, path, allow] :
        {row{"GET", "/v1/chat/completions", "POST"}, row{"PUT", "/v1/completions", "POST"},
-        row{"POST", "/v1/models", "GET, HEAD"}, row{"DELETE", "/v1/models/modeled", "GET, HEAD"},
-        row{"POST", "/metrics", "GET, HEAD"}, row{"GE", "/metrics", "GET, HEAD"},
-        row{"", "/v1/models", "GET, HEAD"}}) {
+        row{"GET", "/inference/v1/generate", "POST"}, row{"POST", "/v1/models", "GET, HEAD"},
+        row{"DELETE", "/v1/models/modeled", "GET, HEAD"}, row{"POST", "/metrics", "GET, HEAD"},
+        row{"GE", "/metrics", "GET, HEAD"}, row{"", "/v1/models", "GET, HEAD"}}) {
     CAPTURE(method);
     CAPTURE(path);
     auto client = rig.send(method, path);
