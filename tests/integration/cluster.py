@@ -281,7 +281,7 @@ class Stream:
         self.usage = document.get("usage") or self.usage
         for choice in document["choices"]:
             index = choice["index"]
-            piece = choice["delta"].get("content") if "delta" in choice else choice["text"]
+            piece = choice["delta"].get("content") if "delta" in choice else choice.get("text")
             if piece:
                 self.pieces += 1
                 self.texts[index] = self.texts.get(index, "") + piece

@@ -22,7 +22,7 @@ from cutting_proxy import CuttingProxies  # noqa: E402
 from real_vllm import CONTEXT_TOKENS, MODEL, close_engines, end_in_order, metric, post, start_engines  # noqa: E402
 from scripted_tokens import encode  # noqa: E402
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/inference/v1/generate"
 RUNNING = "vllm:num_requests_running"
 KILLED_STREAMS, KILLED_TOKENS = 20, 200
 
@@ -37,7 +37,15 @@ def chat(content, max_tokens=40, **fields):
             "temperature": 0, "ignore_eos": True, "return_token_ids": True, **fields}
 
 
+def tokens(text, max_tokens=40, sampling=None, **fields):
+    """Token ids in and out."""
+    return {"model": MODEL, "token_ids": encode(text), "return_token_ids": True, **fields, "sampling_params": {
+        "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True, **(sampling or {})}}
+
+
 def path_of(body):
+    if "token_ids" in body:
+        return GENERATE
     return CHAT if "messages" in body else COMPLETIONS
 
 
@@ -66,7 +74,7 @@ def told_of_tokens(logprobs):
     if "tokens" in logprobs:
         return list(zip(logprobs["token_logprobs"], logprobs["tokens"], logprobs["text_offset"],
                         logprobs["top_logprobs"]))
-    return [(each["logprob"], each["token"], each["bytes"], each["top_logprobs"])
+    return [(each["logprob"], each.get("token", each.get("token_id")), each.get("bytes"), each["top_logprobs"])
             for each in logprobs.get("content") or []]
 
 
@@ -82,7 +90,7 @@ class TokenStream(Stream):
         if self.done or self.error:
             return
         document = json.loads(event.removeprefix(b"data: "))
-        self.ids_of_stream.add(document["id"])
+        self.ids_of_stream.add(document.get("id") or document["request_id"])
         if prompt := document.get("prompt_token_ids"):
             self.prompts[0] = prompt
         for choice in document["choices"]:
@@ -183,6 +191,28 @@ def check_streamed(engines, cluster):
 def latest_letter(text):
     """The printable one that comes for the first time as late as can be: to stop at."""
     return max((each for each in set(text) if each.isascii() and each.isprintable()), key=text.index)
+
+
+TOKENS = {
+    "token ids": tokens("Tell me of the sea"),
+    "their log-probabilities": tokens("Count to ten", sampling={"logprobs": 2}),
+    "their text": tokens("Tell me of the sea", output_mode="text"),
+    "two choices": tokens("Roll a die", sampling={"n": 2, "temperature": 0.8, "seed": 5}),
+    "no limit": tokens("a" * (CONTEXT_TOKENS - 30), sampling={"max_tokens": None}),
+}
+
+
+def check_tokens(engines, cluster):
+    results = []
+    for name, body in TOKENS.items():
+        expected = whole(engines[0], body)
+        same(whole(cluster.url, body), expected, name)
+        results.append(expected)
+        for options in ({}, {"stream_options": {"include_usage": True}}):
+            expected = streamed(engines[0], body | options)
+            same(streamed(cluster.url, body | options), expected, f"{name}, streamed")
+            results += expected
+    return f"token ids in and out: {tokens_in(results)} tokens, whole and streamed, of {', '.join(TOKENS)}"
 
 
 def check_stops(engines, cluster):
@@ -324,18 +354,25 @@ def without_numbers(result):
     return result
 
 
-def check_cuts(engines):
-    proxies, tokens, number = CuttingProxies(engines), 0, 0
+TOKEN_KINDS = [  # the same of token ids in and out
+    lambda text, count: tokens(text, count, stream_options=USAGE),
+    lambda text, count: tokens(text, count, {"logprobs": 1, "min_tokens": count - 5}),
+    lambda text, count: tokens(text, count, {"repetition_penalty": 1.3}, output_mode="text")]
+
+
+def check_cuts(engines, kinds=None, what="streams"):
+    proxies, counted, number = CuttingProxies(engines), 0, 0
+    kinds = kinds or KINDS
     try:
         with front_of(proxies.urls) as cluster:
             for after in CUT_AFTER:
-                for body in bodies_to_break(len(KINDS), 32):
+                for body in (kind(f"break {i}", 32) for i, kind in enumerate(kinds)):
                     expected = streamed(engines[0], body)
                     proxies.cut_next(after)
                     got = streamed(cluster.url, body, ids=[f"cut-{number}"])
                     same(without_numbers(got[0]), without_numbers(expected[0]), f"cut-{number}, after {after} events")
-                    tokens, number = tokens + tokens_in(expected), number + 1
-            return f"{number} streams, {proxies.cuts} of them cut after 1 to {max(CUT_AFTER)} events: {tokens} tokens"
+                    counted, number = counted + tokens_in(expected), number + 1
+            return f"{number} {what}, {proxies.cuts} of them cut after 1 to {max(CUT_AFTER)} events: {counted} tokens"
     finally:
         proxies.close()
 
@@ -379,7 +416,7 @@ def check_return(engines, cluster):
     return f"engines that were started again: used at once, {tokens_in(got)} tokens"
 
 
-CHECKS = [check_models, check_whole, check_streamed, check_stops, check_ids_are_asked_for, check_errors,
+CHECKS = [check_models, check_whole, check_streamed, check_tokens, check_stops, check_ids_are_asked_for, check_errors,
           check_streamed_errors, check_abort, check_load, check_status]
 
 
@@ -411,6 +448,7 @@ def check_running(urls, report):
         for check in CHECKS:
             report.run(check, urls, cluster)
     report.run(check_cuts, urls)
+    report.run(check_cuts, urls, TOKEN_KINDS, "streams of token ids")
 
 
 def check_deaths(home, engines, report):
