@@ -110,7 +110,8 @@ typename Inspector::result_type inspect(Inspector& f, inference_request& x) {
 
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, relayed_request& x) {
-  return f(caf::meta::type_name("relayed_request"), x.prompt_tokens, x.delivered_tokens, x.why);
+  return f(
+    caf::meta::type_name("relayed_request"), x.prompt_tokens, x.delivered_tokens, x.why, x.planned);
 }
 
 template <class Inspector>

@@ -8,15 +8,14 @@ std::vector<instance_id> engine_directory::unsuited(
   std::vector<std::pair<time_point, instance_id>> resting; // by the end of the rest
   bool some_awake = false;
   for (auto& [id, engine] : engines_) {
-    bool has_failed = std::find(failed.begin(), failed.end(), id) != failed.end();
-    if (!engine.suits(wish)) {
+    if (std::find(failed.begin(), failed.end(), id) != failed.end())
+      continue;
+    if (!engine.suits(wish) || engine.draining)
       left.push_back(id);
-    } else if (!has_failed) {
-      if (engine.common->trouble.offer(now))
-        some_awake = true;
-      else
-        resting.emplace_back(engine.rest_end(), id);
-    }
+    else if (engine.common->trouble.offer(now))
+      some_awake = true;
+    else
+      resting.emplace_back(engine.rest_end(), id);
   }
   if (!some_awake && !resting.empty())
     resting.erase(std::min_element(resting.begin(), resting.end()));

@@ -37,6 +37,7 @@ struct engine_endpoint {
   std::optional<bool> tokens{};     ///< has /inference/v1/generate; nothing: not known yet
   /// Names of the models it serves, in any order; empty: not known, so any.
   std::vector<std::string> models{};
+  bool draining = false; ///< it gets nothing new
   std::shared_ptr<engine_common> common{}; ///< never null in the directory, nor is the next
   std::shared_ptr<engine_pulse> pulse{};
 
@@ -55,11 +56,12 @@ struct engine_endpoint {
 /// The engines behind HTTP as one I/O loop knows them; the loop's thread alone uses it.
 class engine_directory {
 public:
-  /// What is known of its troubles and its pulse stays.
+  /// What is known of its troubles and its pulse stays, and whether it drains.
   void put(const instance_id& id, engine_endpoint endpoint) {
     if (!std::is_sorted(endpoint.models.begin(), endpoint.models.end()))
       std::sort(endpoint.models.begin(), endpoint.models.end());
     auto& known = engines_[id];
+    endpoint.draining = known.draining;
     if (known.common)
       endpoint.common = std::move(known.common);
     else if (!endpoint.common)
@@ -70,6 +72,10 @@ public:
     known = std::move(endpoint);
   }
   void remove(const instance_id& id) { engines_.erase(id); }
+  void drain(const instance_id& id, bool on) {
+    if (auto found = engines_.find(id); found != engines_.end())
+      found->second.draining = on;
+  }
   /// For all loops; null for an engine that is not known (any more).
   engine_trouble* trouble(const instance_id& id) const {
     const auto* engine = find(id);
@@ -81,8 +87,8 @@ public:
     auto found = engines_.find(id);
     return found == engines_.end() ? nullptr : &found->second;
   }
-  /// Where a request with this wish is not to go: `failed`, whoever does not suit it, and whoever
-  /// rests while others do not. If all rest it is for the one whose rest ends first. Whoever
+  /// Where a request with this wish is not to go: `failed`, whoever does not suit it or drains, and
+  /// whoever rests while others do not. If all rest it is for the one whose rest ends first. Whoever
   /// remains and is on trial is kept from others for a moment.
   std::vector<instance_id>
   unsuited(const engine_wish& wish, const std::vector<instance_id>& failed, time_point now);
@@ -101,6 +107,15 @@ public:
            && std::none_of(engines_.begin(), engines_.end(), [&](const auto& each) {
                 return serving(each) && each.second.tokens.value_or(true);
               });
+  }
+  /// Those of which `is_such(id, engine)` holds.
+  template <class Predicate>
+  std::vector<instance_id> such(Predicate is_such) const {
+    std::vector<instance_id> all;
+    for (const auto& [id, engine] : engines_)
+      if (is_such(id, engine))
+        all.push_back(id);
+    return all;
   }
   /// When an engine other than this one last began an answer, if one did to what was asked for
   /// after `asked_at`.

@@ -17,6 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto retry_pause = 100ms; // once every engine has failed
+constexpr auto place_patience = 1s;  // of a move, until its stream can be gone on with exactly
 constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
 constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
 constexpr std::size_t reply_max = 64 * 1024 * 1024;
@@ -77,10 +78,9 @@ void relay_session::place() {
   if (table_.services().tells_prompts)
     head.prompt = prompt_ids(*request_.body, request_.wish);
   asked_at_ = table_.now();
-  auto exclude = table_.services().engines.unsuited(wanted(), failed_, asked_at_);
   table_.services().port.place_relayed(
-    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_}, epoch_ > 0,
-    std::move(exclude));
+    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_, on_trial()},
+    epoch_ > 0, excluded());
 }
 
 void relay_session::place_again() {
@@ -91,7 +91,7 @@ void relay_session::place_again() {
 }
 
 void relay_session::on_placed(std::uint32_t epoch, const stream_owner& owner) {
-  if (phase_ != phase::placing || epoch != epoch_)
+  if (phase_ != phase::placing || epoch != epoch_ || was_diverted(owner.instance))
     return;
   placed_at_ = table_.now();
   ask(owner);
@@ -111,6 +111,12 @@ void relay_session::ask(const stream_owner& owner) {
   const auto* engine = table_.services().engines.find(owner.instance);
   if (!engine)
     return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
+  if (engine->draining) { // whoever placed it does not know yet
+    owner_.reset();
+    ++epoch_;
+    why_ = owner.instance + " is being drained";
+    return wait_to_place();
+  }
   if (!engine->suits(wanted())) // nobody else takes work now
     return wait_for_engine(
       {errc::no_instance, "no engine that serves '" + request_.wish.model + "' "
@@ -203,6 +209,7 @@ bool relay_session::on_event(std::string_view data) {
   if (stream_.progress() != said_before) {
     last_progress_ = now;
     note_success(now);
+    note_arrival();
   }
   if (stream_.output_tokens() == before)
     return true;
@@ -217,6 +224,8 @@ bool relay_session::on_event(std::string_view data) {
 void relay_session::on_pause() {
   if (events_)
     write_on();
+  if (phase_ == phase::reading && move_ && !move_->left_at && stream_.may_leave())
+    leave_by_plan();
 }
 
 /// The head waits for the first token, so that what fails before it has a status of its own.
@@ -313,7 +322,7 @@ void relay_session::note_failure(errc code) {
 /// the first token belongs: the client's fault, or worth to ask another.
 void relay_session::on_refusal() {
   auto why = "the engine answered " + std::to_string(reply_.status);
-  if (!worth_a_retry(reply_.status, wanted().tokens)) {
+  if (!worth_a_retry(reply_.status, wanted().tokens) && !on_trial()) {
     if (stream_.begun())
       return fail({errc::internal, why + " when it was to go on"});
     return answer_with(
@@ -325,7 +334,7 @@ void relay_session::on_refusal() {
     header(reply_, "retry-after"), header(reply_, "date"), table_.services().wall.at(now));
   if (pause > 0ms && trouble)
     trouble->rest(now + pause, now);
-  else if (reply_.status != 408) // which may be the client's
+  else if (reply_.status != 408 && worth_a_retry(reply_.status)) // else it may be the client's
     note_failure(errc::unreachable);
   answer_.reset();
   refusal_ = std::exchange(reply_, {});
@@ -336,8 +345,10 @@ void relay_session::on_refusal() {
 }
 
 /// Within the retry budget, or not counted in it, as nobody knew of the engine's trouble when the
-/// request was sent there.
+/// request was sent there. Who is moved by plan did nothing that would have to be bounded.
 bool relay_session::may_retry() {
+  if (on_trial())
+    return true;
   const auto* trouble = owner_ ? table_.services().engines.trouble(owner_->instance) : nullptr;
   return (trouble && trouble->surprised(asked_at_)) || table_.may_retry();
 }
@@ -357,6 +368,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
     why.context);
   bool garbage = why.code == errc::bad_message && !stream_.begun();
   bool over_budget = garbage && !may_retry();
+  note_move_trouble(why.context);
   if (owner_)
     failed_.push_back(owner_->instance);
   owner_.reset();
@@ -367,11 +379,12 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
   if (!next)
     return fail(std::move(next.error()).while_doing(why.context));
   resume_ = std::move(*next);
-  if (placements_ >= table_.services().config.max_placements) {
+  if (placements_ - planned_ >= table_.services().config.max_placements) {
     if (refusal_ && !stream_.begun())
       return answer_with(std::move(*refusal_), "failed", why);
     return fail(
-      {why.code, "gave up after " + std::to_string(placements_) + " engines: " + why.context});
+      {why.code,
+       "gave up after " + std::to_string(placements_ - planned_) + " engines: " + why.context});
   }
   if (over_budget)
     return fail({why.code, why.context + std::string{budget_spent}});
@@ -431,6 +444,8 @@ void relay_session::sweep(time_point now) {
     return place();
   if (phase_ == phase::over)
     return;
+  if (move_ && !move_->left_at && now - move_->asked_at > place_patience)
+    settle_move("refused", "it came to no place from where another engine would repeat nothing");
   if (client_->backlog() > 0 && now - client_->stalled_since() > config.stalled_client) {
     log::gateway.info(
       "stalled-client", "{} of {} read nothing for too long", request_.id.text(), request_.client);
@@ -529,6 +544,9 @@ void relay_session::end(int status, std::string outcome, const error& failure) {
   if (was == phase::over)
     return;
   answer_.reset();
+  bool failed = failure.code != errc::ok && failure.code != errc::cancelled;
+  settle_move(
+    failed ? "failed" : "finished", failed ? failure.context : "it ended before it could be moved");
   auto& services = table_.services();
   if (was == phase::placing)
     services.port.withdraw(number_, epoch_);

@@ -8,10 +8,11 @@
 #include "net/event_stream.hpp"
 #include "net/http_server.hpp"
 #include "net/upstream_pool.hpp"
-#include "runtime/serving/stream_table.hpp"
+#include "runtime/serving/relay_desk.hpp"
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,7 +40,7 @@ struct passed_request {
 /// only the question which engine crosses to GATEWAY and back.
 ///
 ///     placing -> asking -> reading -> over
-///        ^----------'---------'              an engine was lost: placed anew
+///        ^----------'---------'              an engine was lost, or left by plan: placed anew
 class relay_session final : public net::exchange_watcher, public net::upstream_watcher {
 public:
   relay_session(
@@ -59,6 +60,8 @@ public:
   void place_again();
   /// An engine answers nobody any more.
   void on_engine_lost(const instance_id& engine);
+  /// It is to go on at another engine, though its own is well: as `relay_desk::move`.
+  void move(const relay_move& wanted, std::function<void(relay_moved)> done);
   /// The gateway itself ends the request, for its own reasons.
   void give_up(const error& why);
   /// About ten times a second: what waited long enough, and who is silent for too long.
@@ -81,6 +84,28 @@ private:
   engine_wish wanted() const {
     return {request_.wish.model, request_.wish.kind == openai::endpoint::tokens};
   }
+
+  // relay_moves.cpp
+  /// A move somebody waits for.
+  struct planned_move {
+    relay_move wanted;
+    std::function<void(relay_moved)> done;
+    time_point asked_at;
+    std::optional<time_point> left_at{}; ///< nothing: it waits for a place to go on from
+    std::uint32_t tokens = 0;            ///< the next engine computes once more
+    std::string trouble{};               ///< of the engine it came to first
+  };
+  std::string why_not_at(const engine_endpoint& engine) const;
+  std::string why_not_to(const relay_move& wanted) const;
+  void leave_by_plan();
+  /// It has left its engine by plan, and the one it was to go to was not lost.
+  bool on_trial() const { return move_ && move_->left_at && move_->trouble.empty(); }
+  bool was_diverted(const instance_id& placed_at);
+  void note_move_trouble(const std::string& why);
+  void note_arrival();
+  void settle_move(std::string outcome, std::string reason);
+  std::vector<instance_id> excluded();
+
   void place();
   void ask(const stream_owner& owner);
   bool on_event(std::string_view data);
@@ -121,6 +146,8 @@ private:
   std::optional<stream_owner> owner_;
   time_point asked_at_{};           ///< an engine was last asked for, by what was known then
   std::vector<instance_id> failed_; ///< not asked again while there are others
+  std::optional<planned_move> move_;
+  std::uint32_t planned_ = 0; ///< of `placements_`: by plan, which is no failure
   time_point retry_at_{};           ///< of phase `waiting`
   time_point give_up_at_{};         ///< when no engine is left to ask
   std::unique_ptr<net::upstream_call> call_;

@@ -238,18 +238,8 @@ result<resumption> relay_stream::resume() {
     *this = relay_stream{*request_};
     return resumption{};
   }
-  if (!request_->single_use.empty())
-    return error{
-      errc::unsupported, "no engine can go on with a request that has '"
-                           + std::string{request_->single_use} + "' once tokens were delivered"};
-  if (other_delta_)
-    return error{
-      errc::unsupported, "no engine can go on with a text that its "
-                         "engine parsed tools or reasoning out of"};
-  if (auto obstacle = no_text_because(); !by_ids() && !obstacle.empty())
-    return error{
-      errc::unsupported,
-      "the engine told no token ids, so no other can go on: " + std::string{obstacle}};
+  if (auto obstacle = why_no_other(); !obstacle.empty())
+    return error{errc::unsupported, std::move(obstacle)};
   if (!translator_)
     translator_.emplace(*request_, first_);
   auto from = place_to_go_on();
@@ -267,6 +257,41 @@ result<resumption> relay_stream::resume() {
   resumption next{resumption::from::ids, prompt_ids_, {}, kept_};
   next.ids.insert(next.ids.end(), ids_.begin(), ids_.begin() + kept_);
   return next;
+}
+
+/// Why no engine can go on with what was delivered; empty where one can.
+std::string relay_stream::why_no_other() const {
+  if (!request_->single_use.empty())
+    return "no engine can go on with a request that has '" + std::string{request_->single_use}
+           + "' once tokens were delivered";
+  if (other_delta_)
+    return "no engine can go on with a text that its engine parsed tools or reasoning out of";
+  if (auto obstacle = no_text_because(); !by_ids() && !obstacle.empty())
+    return "the engine told no token ids, so no other can go on: " + std::string{obstacle};
+  return {};
+}
+
+std::string relay_stream::why_stays() const {
+  if (!begun_)
+    return {};
+  if (auto obstacle = why_no_other(); !obstacle.empty())
+    return obstacle;
+  if (!by_ids())
+    return "its engine tells no token ids, and another may read the text as other tokens";
+  if (request_->stop_reach > 0)
+    return "a stop string may have begun in what was delivered, so that some of it would be "
+           "computed twice, and perhaps otherwise";
+  return {};
+}
+
+bool relay_stream::may_leave() const {
+  if (!begun_)
+    return true;
+  if (end_shown_ || points_.empty())
+    return false;
+  const auto& last = points_.back();
+  return last.whole && last.tokens == ids_.size() && last.bytes == shown_.size()
+         && place_to_go_on().tokens == last.tokens;
 }
 
 /// A stop string could begin before the place, tokens could not be told apart, and reasoning in a

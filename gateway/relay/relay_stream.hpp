@@ -68,6 +68,11 @@ public:
   /// What a request holds that has its prompt as token ids, to be called before `resume` where
   /// engines are not asked to tell it.
   void set_prompt(std::vector<token_id> ids) { prompt_ids_ = std::move(ids); }
+  /// Why it is not to leave an engine that is well, however long one waits; empty: it may. Held to
+  /// more than `resume`, which is for need: what the client gets must be as exact as if it stayed.
+  std::string why_stays() const;
+  /// Whether the next engine would go on right behind what the client has, if it left now.
+  bool may_leave() const;
   /// Whether a stream of an engine that tells no ids could be gone on with by its text, as far as
   /// the request is concerned; it then wants to be told how many tokens the text has.
   static bool suits_text(const relay_request& request);
@@ -119,6 +124,7 @@ private:
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
   bool by_ids() const { return ids_known_ && !prompt_ids_.empty(); }
+  std::string why_no_other() const;
   std::string_view no_text_because() const;
   point place_to_go_on() const;
   openai::usage counts(const openai::usage& told) const;

@@ -103,6 +103,17 @@ std::vector<stream_info> relay_table::list(time_point now) const {
   return all;
 }
 
+void relay_table::move(const relay_move& wanted, std::function<void(relay_moved)> done) {
+  if (auto found = sessions_.find(wanted.number); found != sessions_.end())
+    found->second->move(wanted, std::move(done));
+  else
+    done({.outcome = "finished", .reason = "it ended before it could be moved"});
+}
+
+void relay_table::drain(const instance_id& instance, bool on) {
+  services_.engines.drain(instance, on);
+}
+
 bool relay_table::may_retry() {
   age_budget();
   for (auto* budget : {&earned_retries_, &floor_retries_})

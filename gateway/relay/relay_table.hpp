@@ -60,6 +60,8 @@ public:
   void place_again(time_point now) override;
   void sweep(time_point now) override;
   std::vector<stream_info> list(time_point now) const override;
+  void move(const relay_move& wanted, std::function<void(relay_moved)> done) override;
+  void drain(const instance_id& instance, bool on) override;
 
   // For the sessions.
   relay_services& services() { return services_; }

@@ -3,6 +3,8 @@
 #include "runtime/serving/stream_table.hpp"
 
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <vector>
 
 namespace llumnix {
@@ -14,6 +16,26 @@ constexpr std::uint64_t relay_bit = std::uint64_t{1} << 63;
 constexpr bool is_relay(std::uint64_t stream) {
   return (stream & relay_bit) != 0;
 }
+
+/// A relay that is to go on at another instance, though its engine is well.
+struct relay_move {
+  std::uint64_t number = 0;
+  instance_id from; ///< it must still be there
+  instance_id to;
+  std::string policy; ///< who wants it, for people
+};
+
+/// What became of it.
+struct relay_moved {
+  std::string request{}; ///< its text id; empty where there is none of that number
+  std::string outcome{}; ///< moved, finished (meanwhile), refused (it stays where it is), failed
+  std::string reason{};  ///< unless it moved to where it was to go
+  bool lasting = false;  ///< refused, and asked again it would be, wherever it is to go
+  instance_id at{};      ///< where it is now
+  std::uint32_t epoch = 0;
+  std::uint32_t tokens = 0; ///< that were computed once more
+  nanoseconds gap{0};       ///< from the end at one engine to the first word of the other
+};
 
 /// The relays of one I/O loop, as those see them who answer for placements: what `stream_table` is
 /// for streams whose tokens come from llumlets. A port: `gateway/relay` in production, a script in
@@ -41,6 +63,12 @@ public:
   virtual void sweep(time_point now) = 0;
   /// Where the relays stand, in the order of their numbers.
   virtual std::vector<stream_info> list(time_point now) const = 0;
+  /// Has a relay go on elsewhere, from what its client has. `done` is called once, on the loop,
+  /// perhaps at once.
+  virtual void move(const relay_move& wanted, std::function<void(relay_moved)> done) = 0;
+  /// The instance gets nothing new from now on, or gets it again. What is placed there meanwhile is
+  /// placed anew.
+  virtual void drain(const instance_id& instance, bool on) = 0;
 };
 
 } // namespace llumnix

@@ -61,6 +61,7 @@ struct relayed_request {
   std::uint32_t prompt_tokens = 0;    ///< an estimate where the engine makes the tokens
   std::uint32_t delivered_tokens = 0; ///< of earlier placements; the next engine reads them again
   std::string why{};                  ///< why the engine before it was left, for the flight record
+  bool planned = false; ///< that engine is well: the request is moved from it, and nothing failed
   friend bool operator==(const relayed_request&, const relayed_request&) = default;
 };
 

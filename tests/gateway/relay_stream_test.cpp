@@ -719,4 +719,93 @@ TEST_CASE("an engine that computes something else is not believed where the clie
     == verdict::broken);
 }
 
+TEST_CASE("a stream leaves an engine that is well only where nothing is computed twice") {
+  chunk_reader reader;
+  for (bool chat : {false, true})
+    for (bool wants_ids : {false, true})
+      for (std::uint32_t tokens_per_event : {1u, 3u}) {
+        CAPTURE(chat);
+        CAPTURE(tokens_per_event);
+        toy_engine engine;
+        engine.chat = chat;
+        engine.tokens_per_event = tokens_per_event;
+        auto request = request_of(engine, 60, wants_ids);
+        auto events = engine.run(engine.prompt, 0, 60, "cmpl-r", false);
+        std::string unbroken;
+        relay_stream whole{request};
+        REQUIRE(feed(whole, reader, events, 1000, unbroken) == verdict::complete);
+        std::size_t leaves = 0;
+        for (std::size_t cut = 0; cut + 1 < events.size(); ++cut) {
+          relay_stream stream{request};
+          std::string out;
+          REQUIRE(feed(stream, reader, events, cut, out) == verdict::go_on);
+          CHECK(stream.why_stays().empty());
+          if (!stream.may_leave() || !stream.begun())
+            continue;
+          ++leaves;
+          auto next = stream.resume();
+          REQUIRE(next.has_value());
+          CHECK(next->where == resumption::from::ids);
+          CHECK(next->kept == stream.output_tokens());
+          toy_engine other = engine;
+          other.tokens_per_event = 1;
+          CHECK(
+            feed(
+              stream, reader, other.run(next->ids, next->kept, 60 - next->kept, "cmpl-q", true),
+              1000, out)
+            == verdict::complete);
+          client_view left, stayed;
+          left.take(out);
+          stayed.take(unbroken);
+          CHECK(left.text == stayed.text);
+          CHECK((!wants_ids || left.ids == stayed.ids));
+        }
+        if (tokens_per_event == 1)
+          CHECK(leaves > 30); // but for the inside of characters
+        else
+          CHECK(leaves == 0); // the last of several may have begun a character
+      }
+}
+
+TEST_CASE("what would not be exact elsewhere stays where it is") {
+  chunk_reader reader;
+  struct row {
+    std::string_view single_use;
+    std::uint32_t stop_reach;
+    bool tells_ids;
+    const char* reason; ///< a part of it; empty: it may go
+  };
+  for (auto [single_use, stop_reach, tells_ids, reason] :
+       {row{"", 0, true, ""}, row{"seed", 0, true, "'seed'"}, row{"", 3, true, "a stop string"},
+        row{"", 0, false, "tells no token ids"}}) {
+    CAPTURE(reason);
+    toy_engine engine;
+    engine.tell_ids = tells_ids;
+    engine.count = true;
+    auto request = request_of(engine, 10, false);
+    request.single_use = single_use;
+    request.stop_reach = stop_reach;
+    relay_stream stream{request};
+    CHECK(stream.why_stays().empty()); // before the first token all may go
+    CHECK(stream.may_leave());
+    std::string out;
+    auto events = engine.run(engine.prompt, 0, 10, "cmpl-r", false);
+    REQUIRE(feed(stream, reader, events, 4, out) == verdict::go_on);
+    auto why = stream.why_stays();
+    CHECK(why.empty() == (*reason == 0));
+    CHECK(why.find(reason) != std::string::npos);
+  }
+}
+
+TEST_CASE("a stream that has said its last token does not leave") {
+  chunk_reader reader;
+  toy_engine engine;
+  auto request = request_of(engine, 5, false);
+  auto events = engine.run(engine.prompt, 0, 5, "cmpl-r", false);
+  relay_stream stream{request};
+  std::string out;
+  REQUIRE(feed(stream, reader, events, 5, out) == verdict::go_on);
+  CHECK_FALSE(stream.may_leave());
+}
+
 } // namespace llumnix::relay

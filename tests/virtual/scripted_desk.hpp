@@ -3,9 +3,11 @@
 #include "actors/stream_hub_actor.hpp"
 #include "tests/virtual/scene.hpp"
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llumnix::testing {
@@ -42,10 +44,12 @@ public:
     return x;
   }
   /// Its engine failed it after so many tokens.
-  void replay(relay& x, std::uint32_t delivered, std::vector<instance_id> exclude) {
+  void replay(
+    relay& x, std::uint32_t delivered, std::vector<instance_id> exclude, bool planned = false) {
     ++x.head.epoch;
     x.owner.reset();
     x.load.delivered_tokens = delivered;
+    x.load.planned = planned;
     loop_.port.place_relayed(x.head, x.load, true, std::move(exclude));
   }
   void withdraw(relay& x) { loop_.port.withdraw(x.head.stream.stream, x.head.epoch); }
@@ -68,6 +72,12 @@ public:
       return;
     found->second.owner = owner;
     ++found->second.placed;
+    for (auto& each : pending_)
+      if (each.number == number && each.done) {
+        each.told.at = owner.instance;
+        each.told.epoch = epoch;
+        std::exchange(each.done, {})(std::move(each.told));
+      }
   }
   void
   on_unplaceable(std::uint64_t number, std::uint32_t epoch, const error& why, time_point) override {
@@ -93,9 +103,37 @@ public:
     return all;
   }
 
+  /// As `answer` says: at once, or once it is placed.
+  void move(const relay_move& wanted, std::function<void(relay_moved)> done) override {
+    moves.push_back(wanted);
+    auto found = relays_.find(wanted.number);
+    if (found == relays_.end())
+      return done({.outcome = "finished", .reason = "it ended before it could be moved"});
+    relay_moved told = answer;
+    told.request = found->second.head.text_id;
+    if (told.outcome == "moved") {
+      replay(found->second, 7, {wanted.from}, true);
+      pending_.push_back({wanted.number, std::move(told), std::move(done)});
+      return;
+    }
+    told.at = wanted.from;
+    done(std::move(told));
+  }
+  void drain(const instance_id& instance, bool on) override { drained.emplace_back(instance, on); }
+
+  std::vector<relay_move> moves;
+  relay_moved answer{.outcome = "moved"}; ///< to the next move
+  std::vector<std::pair<instance_id, bool>> drained;
   std::uint32_t sweeps = 0;
 
 private:
+  struct pending_move {
+    std::uint64_t number = 0;
+    relay_moved told;
+    std::function<void(relay_moved)> done;
+  };
+
+  std::vector<pending_move> pending_; ///< until it is placed
   hub_loop& loop_;
   std::string node_;
   std::map<std::uint64_t, relay> relays_;
