@@ -57,6 +57,10 @@ void cms_state::on_status(status_msg& msg) {
     return; // of a life we do not know (yet): its llumlet repeats itself
   if (!msg.engine.empty())
     known->engine = std::move(msg.engine);
+  if (msg.draining)
+    draining.insert(msg.status.instance_id);
+  else
+    draining.erase(msg.status.instance_id);
   if (view.update(msg.status) == status_effect::ignored)
     return;
   config.counters->statuses.fetch_add(1, std::memory_order_relaxed);
@@ -301,7 +305,8 @@ instance_state cms_state::shown_state(const instance_view& x) const {
   if (works || x.state != instance_state::ready)
     return x.state;
   if (claims.contains(x.metadata.instance_id))
-    return instance_state::lost;
+    return draining.contains(x.metadata.instance_id) ? instance_state::draining
+                                                     : instance_state::lost;
   return x.has_status && !x.foreign() ? instance_state::draining : x.state;
 }
 

@@ -96,6 +96,7 @@ struct cms_state {
   /// Of engines behind HTTP, by node. The view has the first that came; when that one goes, another
   /// takes its place (DESIGN.md 3.12).
   std::map<instance_id, std::map<std::string, claim>> claims;
+  std::set<instance_id> draining;   ///< of them; whoever speaks for it says so
   std::set<std::string> schedulers; ///< nodes that have one
   std::map<caf::actor_addr, subscribe_view_msg> listeners;
   std::map<instance_id, instance_status> held_back; ///< what paced listeners were not told yet

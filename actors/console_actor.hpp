@@ -68,6 +68,7 @@ struct console_state {
   void send_moves(const place& from, migrate_msg order, moves_done done);
   void settle(std::uint64_t number, result<std::vector<move_result>> outcome);
   std::optional<place> place_of(const instance_id& id) const;
+  std::optional<place> source_of(const stream_info& stream) const;
   drain_actor start_drain(const instance_id& instance);
 
   void on_event(event_msg& msg);

@@ -149,10 +149,38 @@ void move_choices(
     wanted.policy = by_hand;
     ++round->open;
     console.send_moves(
-      *console.place_of(choice.instance), std::move(wanted),
+      *console.source_of(choice), std::move(wanted),
       [round, at](result<std::vector<move_result>> moves) { round->take(at, std::move(moves)); });
   }
   round->settle();
+}
+
+/// Those of an instance that a selection means. Nobody but us sees what all gateways together have
+/// at an engine behind HTTP.
+result<std::vector<stream_info>> choose(
+  const instance_id& from, const request_selection& wanted, std::vector<stream_info> streams) {
+  if (wanted.rule == selection_rule::kv_ratio)
+    return error{
+      errc::unsupported, "how much KV " + from
+                           + " holds is its own business; choose by --num-requests or "
+                             "--num-tokens"};
+  std::erase_if(streams, [&](const stream_info& x) { return x.instance != from; });
+  std::ranges::stable_sort(streams, std::greater{}, &stream_info::age_ms);
+  request_lists lists;
+  auto& running = lists.running.emplace();
+  auto& waiting = lists.waiting.emplace();
+  for (std::size_t i = 0; i < streams.size(); ++i) {
+    auto output = static_cast<std::int32_t>(streams[i].output_tokens);
+    auto tokens = static_cast<std::int32_t>(streams[i].prompt_tokens) + output;
+    (output > 0 ? running : waiting).push_back({std::to_string(i), tokens, output});
+  }
+  auto places = select_requests(wanted, lists, 0);
+  if (!places)
+    return std::move(places).error();
+  std::vector<stream_info> chosen;
+  for (const auto& place : *places)
+    chosen.push_back(streams[std::stoul(place)]);
+  return chosen;
 }
 
 } // namespace
@@ -204,6 +232,17 @@ std::optional<console_state::place> console_state::place_of(const instance_id& i
   return std::nullopt;
 }
 
+/// Who lets a request go: of those who speak for its engine the one next to its client.
+std::optional<console_state::place> console_state::source_of(const stream_info& stream) const {
+  if (auto known = nodes.find(stream.stream.node); known != nodes.end())
+    for (const auto& instance : known->second.instances)
+      if (instance.metadata.instance_id == stream.instance && instance.shared && instance.llumlet)
+        return place{
+          {known->second.self.life, stream.instance}, instance.llumlet, true,
+          instance.metadata.instance_type};
+  return place_of(stream.instance);
+}
+
 bool console_state::is_known(const instance_id& id, const sight& seen) const {
   return seen.states.contains(id) || place_of(id);
 }
@@ -232,10 +271,10 @@ console_state::why_not(const instance_id& from, const instance_id& to, const sig
     return from + " cannot be reached; what it had is replayed elsewhere";
   if (!destination)
     return to + " cannot be reached" + wait;
-  if (source->shared)
-    return from + " is a server behind HTTP, which lets no request go; `llumnix drain " + from
-           + "` keeps new ones away from it";
-  if (destination->shared)
+  if (source->shared && !destination->shared)
+    return from + " is a server behind HTTP, and " + to
+           + " is not; what it runs goes on at another such server only";
+  if (destination->shared && !source->shared)
     return to + " is a server behind HTTP, which takes over no request; name an engine of ours";
   if (destination->role == "prefill" && source->role != "prefill")
     return to + " is for prefills; requests decode elsewhere, so name a decode instance";
@@ -275,6 +314,14 @@ caf::result<ordered_msg> console_state::move_some(const order_msg::move_some& or
       if (order.from == order.to)
         reason = "what is at " + order.to + " is there already; name two instances";
       promise.deliver(moves_document({refused(none, reason)}));
+      return;
+    }
+    if (place_of(order.from)->shared) {
+      auto chosen = choose(order.from, order.selection, std::move(seen.streams));
+      if (chosen)
+        move_choices(*this, *chosen, order.to, seen, promise);
+      else
+        promise.deliver(moves_document({refused(none, chosen.error().context)}));
       return;
     }
     migrate_msg wanted;

@@ -181,6 +181,16 @@ std::vector<llumlet_actor> drain_state::llumlets() const {
   return all;
 }
 
+/// Each gateway moves what its own clients have at an engine behind HTTP.
+llumlet_actor drain_state::llumlet_for(const stream_ref& stream) const {
+  if (auto known = nodes.find(stream.node); known != nodes.end() && shared())
+    for (const auto& instance : known->second.instances)
+      if (instance.metadata.instance_id == config.instance)
+        return instance.llumlet;
+  auto all = llumlets();
+  return all.empty() ? llumlet_actor{} : all.front();
+}
+
 bool drain_state::shared() const {
   for (const auto& [name, card] : nodes)
     for (const auto& instance : card.instances)
@@ -249,8 +259,11 @@ void drain_state::on_look(
   if (waiters.empty() || still.empty())
     return; // nobody waits any more, or somebody did not answer: time will tell
   std::uint32_t there = 0;
-  for (const auto& each : still)
-    there += std::max(each.requests, each.departing) + each.arriving;
+  bool told_by_many = shared(); // each tells all that their one engine has
+  for (const auto& each : still) {
+    auto here = std::max(each.requests, each.departing) + each.arriving;
+    there = told_by_many ? std::max(there, here) : there + here;
+  }
   there = std::max(there, static_cast<std::uint32_t>(streams.size()));
   bool first = !std::exchange(left, there);
   if (first) {
@@ -267,23 +280,23 @@ void drain_state::on_look(
     answer_all(outcome({}));
     return;
   }
-  if (!shared())
-    for (const auto& move : plan.next(view, streams, self->clock().now()))
-      send(move);
+  for (const auto& move : plan.next(view, streams, self->clock().now()))
+    send(move);
   tell_progress();
 }
 
 void drain_state::send(const drain_move& move) {
-  auto from = llumlets();
-  if (from.empty()) {
+  auto from = llumlet_for(move.stream);
+  if (!from) {
     plan.on_ended(move.stream, false, self->clock().now());
     return;
   }
   migrate_msg order;
-  order.to = move.to;
+  if (!shared()) // else wherever its gateway places it: no KV goes there
+    order.to = move.to;
   order.requests = {move.stream};
   order.policy = "drain";
-  self->request(from.front(), move_limit, std::move(order))
+  self->request(from, move_limit, std::move(order))
     .then(
       [this, stream = move.stream](const moves_msg& answer) { on_moved(stream, answer.moves); },
       [this, stream = move.stream](const caf::error&) { on_moved(stream, {}); });
@@ -291,14 +304,19 @@ void drain_state::send(const drain_move& move) {
 
 void drain_state::on_moved(const stream_ref& stream, const std::vector<move_result>& moves) {
   bool gone = false;
+  bool stays = false;
   for (const auto& each : moves) {
     moved += each.outcome == "moved";
+    stays = stays || each.lasting;
     gone = gone || each.outcome == "moved" || each.outcome == "finished";
     log::llumlet.debug(
       "drain-move", "{} from {} to {}: {} {}", each.request, config.instance, each.to.instance,
       each.outcome, each.reason);
   }
-  plan.on_ended(stream, gone, self->clock().now());
+  if (stays)
+    plan.on_stays(stream);
+  else
+    plan.on_ended(stream, gone, self->clock().now());
 }
 
 // -- answers

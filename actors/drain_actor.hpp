@@ -47,6 +47,7 @@ struct drain_state {
   bool still_there() const;
   void end_if_gone();
   std::vector<llumlet_actor> llumlets() const;
+  llumlet_actor llumlet_for(const stream_ref& stream) const;
   void tell_newcomers();
   bool shared() const;
   void subscribe();

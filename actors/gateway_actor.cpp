@@ -79,13 +79,16 @@ void gateway_state::hear(admission& word) {
   if (epoch > 0) {
     relayed.left(stream);
     release(word.request.text_id); // what the account holds for the placement that failed
-    config.counters->replays.fetch_add(1, std::memory_order_relaxed);
+    bool planned = word.relayed && word.relayed->planned;
+    if (!planned) // else it is counted, and told of, as a move
+      config.counters->replays.fetch_add(1, std::memory_order_relaxed);
     auto from_token = std::to_string(delivered_tokens(word));
     auto note = "goes on from token " + from_token;
     if (word.relayed && !word.relayed->why.empty())
       note += ", because " + word.relayed->why;
-    records->note(word.request.text_id, {now_ms(), "replayed", {}, epoch, {}, std::move(note)});
-    if (watched())
+    auto kind = planned ? "moving" : "replayed";
+    records->note(word.request.text_id, {now_ms(), kind, {}, epoch, {}, std::move(note)});
+    if (watched() && !planned)
       tell(
         "replayed", {{"request", word.request.text_id},
                      {"epoch", std::to_string(epoch)},

@@ -122,8 +122,10 @@ void llumlet_state::on_abort(abort_msg& msg) {
 
 /// What runs here goes on; whoever drains us moves it.
 draining_msg llumlet_state::on_drain(const drain_msg& msg) {
-  if (std::exchange(draining, msg.on) != msg.on)
+  if (std::exchange(draining, msg.on) != msg.on) {
+    tell_relays();
     slots_changed();
+  }
   auto here = std::max(0, status.num_running_requests) + std::max(0, status.num_waiting_requests);
   return {
     static_cast<std::uint32_t>(here), static_cast<std::uint32_t>(departures.size() + queued.size()),
@@ -173,7 +175,7 @@ void llumlet_state::publish() {
   status.timestamp_ms = std::max(config.wall.at(last_publish), stamped + 1);
   stamped = status.timestamp_ms;
   if (!listeners.empty()) {
-    const status_msg told{config.life, told_status(), kind};
+    const status_msg told{config.life, told_status(), kind, draining};
     for (const auto& [node, cms] : listeners)
       self->send(cms, told);
   }
@@ -184,6 +186,8 @@ void llumlet_state::on_peer_up(const peer_up_msg& msg) {
   if (engine)
     self->send(engine, msg);
   peers[msg.card.self.life.node] = msg.card;
+  if (msg.card.self.life == config.life)
+    tell_relays();
   const auto& node = msg.card.self.life.node;
   if (msg.card.cms.empty()) {
     listeners.erase(node);
@@ -192,7 +196,7 @@ void llumlet_state::on_peer_up(const peer_up_msg& msg) {
   listeners[node] = msg.card.cms.front();
   if (!has_status)
     return;
-  status_msg whole{config.life, told_status(), kind};
+  status_msg whole{config.life, told_status(), kind, draining};
   whole.status.recent_waiting_requests = recent.ids(self->clock().now());
   self->send(listeners[node], std::move(whole));
 }

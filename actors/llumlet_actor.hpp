@@ -40,8 +40,9 @@ struct llumlet_actor_config {
 /// LLUMLET: speaks for one engine instance. Gates what comes in, passes it to its ENGINE (its
 /// child: they live and die together), and tells every CMS how loaded the instance is.
 ///
-/// Without an ENGINE of its own it only tells: the news it is sent, and nothing when none come, so
-/// that an engine nobody checks any more grows stale.
+/// Without an ENGINE of its own it tells the news it is sent, and nothing when none come, so that
+/// an engine nobody checks any more grows stale; and it has the loops of its node move what they
+/// relay.
 struct llumlet_state {
   llumlet_state() = default;
   ~llumlet_state();
@@ -131,6 +132,10 @@ struct llumlet_state {
   void ask_decode(decode_wanted_msg wanted);
   void on_decode_at(decode_wanted_msg wanted, const stream_owner& to);
   void decode_here(const decode_wanted_msg& wanted);
+  // llumlet_relays.cpp: requests that loops relay to an engine behind HTTP.
+  error why_not_replayed(const migrate_msg& order) const;
+  void start_replay(departure next);
+  void tell_relays() const;
   void count(const move_result& result);
   void settle(std::uint64_t order, move_result result, bool accepted = false);
   void on_offer(handover::offer& msg);

@@ -107,7 +107,7 @@ request_lists llumlet_state::movable(const migrate_msg& msg, const listed_msg& l
 
 error llumlet_state::why_stuck(const migrate_msg& order) const {
   if (!engine)
-    return {errc::unsupported, "its engine is behind HTTP: requests there are replayed, not moved"};
+    return why_not_replayed(order);
   if (order.to == own())
     return {errc::invalid_argument, "it is there already"};
   if (order.rescheduled() && draining)
@@ -203,6 +203,8 @@ void llumlet_state::refuse(const departure& asked, std::string why) {
 }
 
 void llumlet_state::start(departure next) {
+  if (!engine)
+    return start_replay(std::move(next));
   auto destination = llumlet_of(next.to);
   auto hub = hub_of(next.stream);
   if (!destination || !hub) {
@@ -514,8 +516,10 @@ std::uint32_t llumlet_state::slots_taken_in() const {
 /// The engine's status, and what hand-overs and draining make of it.
 instance_status llumlet_state::told_status() const {
   auto told = status;
-  if (!engine)
+  if (!engine) {
+    told.schedulable = told.schedulable && !draining;
     return told;
+  }
   auto out = static_cast<std::int32_t>(slots.taken());
   auto in = static_cast<std::int32_t>(slots_taken_in());
   told.update_id = static_cast<std::int32_t>(

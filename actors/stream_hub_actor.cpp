@@ -154,11 +154,19 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
         x.table.end_requests(msg.requests, msg.at, {errc::cancelled, msg.why});
       });
     },
+    [this](const move_relay_msg& msg) { return on_move_relay(msg); },
+    [this](const drain_relays_msg& msg) {
+      on_loop([msg](hub_loop& x) {
+        if (x.relays)
+          x.relays->drain(msg.engine, msg.on);
+      });
+    },
     [this](const peer_down_msg& msg) {
       on_loop([msg](hub_loop& x) { x.table.on_node_lost(msg.life, x.loop.now()); });
     },
     [this](const peer_up_msg& msg) { on_peer_up(msg); },
     [this](streams_msg& msg) { on_streams(msg); },
+    [this](relay_moved_msg& msg) { on_relay_moved(msg); },
     [this](const inspect_msg&) { return on_inspect(); },
     [this](const stat_msg&) {
       return actor_stats_msg{
@@ -213,6 +221,30 @@ void stream_hub_state::on_streams(streams_msg& msg) {
     return;
   found->second.deliver(std::move(msg));
   questions.erase(found);
+}
+
+caf::result<relay_moved_msg> stream_hub_state::on_move_relay(const move_relay_msg& msg) {
+  auto promise = self->make_response_promise<relay_moved_msg>();
+  auto ticket = ++tickets;
+  moves.emplace(ticket, promise);
+  on_loop([ticket, msg, me = stream_hub_actor{self}](hub_loop& x) {
+    auto told = [ticket, me](relay_moved what) {
+      caf::anon_send(me, relay_moved_msg{ticket, std::move(what)});
+    };
+    if (x.relays)
+      x.relays->move({msg.stream.stream, msg.from, msg.to, msg.policy}, std::move(told));
+    else
+      told({.outcome = "refused", .reason = "nothing is relayed there", .at = msg.from});
+  });
+  return promise;
+}
+
+void stream_hub_state::on_relay_moved(relay_moved_msg& msg) {
+  auto found = moves.find(msg.ticket);
+  if (found == moves.end())
+    return;
+  found->second.deliver(std::move(msg));
+  moves.erase(found);
 }
 
 void stream_hub_state::on_tick() {

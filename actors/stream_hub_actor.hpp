@@ -92,6 +92,8 @@ struct stream_hub_state {
   template <class Decide>
   void answer_claim(Decide decide);
   caf::result<streams_msg> on_inspect();
+  caf::result<relay_moved_msg> on_move_relay(const move_relay_msg& msg);
+  void on_relay_moved(relay_moved_msg& msg);
   void on_streams(streams_msg& msg);
   void on_peer_up(const peer_up_msg& msg);
   void on_tick();
@@ -100,6 +102,7 @@ struct stream_hub_state {
   stream_hub_config config;
   gateway_actor gateway;
   std::map<std::uint64_t, caf::typed_response_promise<streams_msg>> questions;
+  std::map<std::uint64_t, caf::typed_response_promise<relay_moved_msg>> moves;
   std::uint64_t tickets = 0;
 };
 

@@ -255,7 +255,12 @@ std::string moves_text(const admin_document& moves, bool colours) {
     auto request = plain(at(each, "request"));
     text += request == "-" ? "from " + plain(at(each, "from")) : request;
     text += " " + painted(outcome, tint_of(outcome), colours);
-    if (outcome == "moved")
+    if (outcome == "moved" && plain(at(each, "path")) == "replay")
+      text += fmt::format(
+        " from {} to {} by replay: {} computed anew, {} without one", plain(at(each, "from")),
+        plain(at(each, "to")), counted(at(each, "tail_tokens"), "token", "tokens"),
+        span(at(each, "downtime_ms")));
+    else if (outcome == "moved")
       text += fmt::format(
         " from {} to {} by {}: {}, {}, {} between two steps", plain(at(each, "from")),
         plain(at(each, "to")), plain(at(each, "path")),

@@ -255,7 +255,8 @@ result<void> running_node::add_roles(node_actor_config& node) {
       has_http_engines(config_) ? std::string{} : config_.gateway.model, began_);
     if (has_http_engines(config_)) {
       auto relays
-        = relay_setup::make(*http_, config_, *metrics_, life_, wall_, loops_, lookup_.get());
+        = relay_setup::make(
+          *http_, config_, *metrics_, life_, wall_, loops_, counters_, lookup_.get());
       if (!relays)
         return std::move(relays).error();
       relays_ = std::move(*relays);

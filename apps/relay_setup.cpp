@@ -37,9 +37,9 @@ std::string entry_of(const std::string& model, std::int64_t created_s) {
 result<std::unique_ptr<relay_setup>> relay_setup::make(
   net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
   const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
-  prefix_lookup* lookup) {
+  std::shared_ptr<node_counters> counters, prefix_lookup* lookup) {
   std::unique_ptr<relay_setup> made{
-    new relay_setup{http, config, metrics, life, wall, loops, lookup}};
+    new relay_setup{http, config, metrics, life, wall, loops, std::move(counters), lookup}};
   auto sources = make_sources(config, *made->loops_[0]->pool, http.loop(0));
   if (!sources)
     return std::move(sources).error();
@@ -51,9 +51,11 @@ result<std::unique_ptr<relay_setup>> relay_setup::make(
 relay_setup::relay_setup(
   net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
   const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
-  prefix_lookup* lookup)
+  std::shared_ptr<node_counters> counters, prefix_lookup* lookup)
   : http_{http},
     llumlet_knobs_{config.llumlet},
+    migration_knobs_{config.migration},
+    counters_{std::move(counters)},
     life_{life},
     wall_{wall},
     began_s_{wall.at(http.loop(0).now()) / 1000},
@@ -254,6 +256,8 @@ role_spec relay_setup::role_of(const discovered_engine& engine) {
   auto utc = static_cast<double>(wall_.at(http_.loop(0).now())) / 1000;
   llumlet_actor_config config{
     llumlet_knobs_, life_, describe_http_engine(engine, "OpenAI-compatible", utc), wall_, {}};
+  config.migration = migration_knobs_;
+  config.counters = counters_;
   return llumlet_role(
     std::move(config), "at http://" + engine.address,
     [this, id = engine.id](llumlet_actor llumlet) { set_llumlet(id, std::move(llumlet)); });

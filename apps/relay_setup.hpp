@@ -8,6 +8,7 @@
 #include "gateway/routes.hpp"
 #include "integrations/vllm/engine_watch.hpp"
 #include "net/http_server.hpp"
+#include "runtime/base/node_counters.hpp"
 #include "runtime/cluster/engine_roster.hpp"
 
 #include <atomic>
@@ -34,7 +35,7 @@ public:
   static result<std::unique_ptr<relay_setup>> make(
     net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
     const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
-    prefix_lookup* lookup);
+    std::shared_ptr<node_counters> counters, prefix_lookup* lookup);
   /// After the server's threads have ended, before the server is destroyed.
   ~relay_setup();
 
@@ -80,7 +81,7 @@ private:
   relay_setup(
     net::http_server& http, const cluster_config& config, gateway_metrics& metrics,
     const node_life& life, wall_clock wall, const std::vector<std::shared_ptr<hub_loop>>& loops,
-    prefix_lookup* lookup);
+    std::shared_ptr<node_counters> counters, prefix_lookup* lookup);
   void on_list(const std::vector<discovered_engine>& list);
   void add(const discovered_engine& engine);
   void remove(const instance_id& id);
@@ -95,6 +96,8 @@ private:
 
   net::http_server& http_;
   llumlet_config llumlet_knobs_;
+  migration_config migration_knobs_;
+  std::shared_ptr<node_counters> counters_;
   node_life life_;
   wall_clock wall_;
   std::int64_t began_s_; ///< Unix time

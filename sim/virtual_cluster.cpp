@@ -141,9 +141,12 @@ void virtual_cluster::start(const std::string& name, const virtual_node_options&
   }
   for (const auto& engine : options.engines) {
     auto utc = static_cast<double>(network_.now().count()) / 1e9;
+    llumlet_actor_config llumlet{
+      config_.llumlet, x.id, describe_http_engine(engine_at(engine), "scripted", utc), {}, {}};
+    llumlet.migration = config_.migration;
+    llumlet.counters = x.counters;
     node.roles.push_back(llumlet_role(
-      {config_.llumlet, x.id, describe_http_engine(engine_at(engine), "scripted", utc), {}, {}},
-      "scripted",
+      std::move(llumlet), "scripted",
       [all = x.llumlets, engine](llumlet_actor actor) { (*all)[engine] = std::move(actor); }));
   }
   if (has("llumlet"))

@@ -149,11 +149,12 @@ typename Inspector::result_type inspect(Inspector& f, dialled_msg& x) {
 struct status_msg {
   node_life from;
   instance_status status;
-  std::string engine{}; ///< what runs it, for people; empty: what its card says
+  std::string engine{};  ///< what runs it, for people; empty: what its card says
+  bool draining = false; ///< it is not schedulable because somebody drains it
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, status_msg& x) {
-  return f(caf::meta::type_name("status_msg"), x.from, x.status, x.engine);
+  return f(caf::meta::type_name("status_msg"), x.from, x.status, x.engine, x.draining);
 }
 
 /// ENGINE tells its LLUMLET that its load changed (one a step at most); whoever checks an engine

@@ -22,6 +22,7 @@ struct departure_order_msg;
 struct dial_msg;
 struct dialled_msg;
 struct drain_msg;
+struct drain_relays_msg;
 struct draining_msg;
 struct end_streams_msg;
 struct engine_news_msg;
@@ -41,6 +42,7 @@ struct list_requests_msg;
 struct listed_msg;
 struct listening_msg;
 struct migrate_msg;
+struct move_relay_msg;
 struct moved_msg;
 struct moves_begun_msg;
 struct moves_msg;
@@ -57,6 +59,7 @@ struct prefilled_msg;
 struct prefixes_msg;
 struct refused_msg;
 struct remote_choice_msg;
+struct relay_moved_msg;
 struct release_lease_msg;
 struct release_msg;
 struct role_changes_msg;
@@ -132,12 +135,14 @@ using stream_hub_actor = caf::typed_actor<
   caf::reacts_to<handover::abandon>,
   // Somebody wants requests ended.
   caf::reacts_to<end_streams_msg>,
+  // A request at an engine behind HTTP is to go on at another; an engine gets nothing new.
+  caf::replies_to<move_relay_msg>::with<relay_moved_msg>, caf::reacts_to<drain_relays_msg>,
   // A node life ended: its streams are replayed.
   caf::reacts_to<peer_down_msg>,
   // Our own card: who is GATEWAY now.
   caf::reacts_to<peer_up_msg>,
-  // The loop's answer to a question of ours.
-  caf::reacts_to<streams_msg>,
+  // The loop's answers to questions of ours.
+  caf::reacts_to<streams_msg>, caf::reacts_to<relay_moved_msg>,
   // What the streams are and where they stand.
   caf::replies_to<inspect_msg>::with<streams_msg>, caf::replies_to<stat_msg>::with<actor_stats_msg>,
   caf::reacts_to<tick_atom>>;

@@ -6,6 +6,7 @@
 #include "runtime/migration/migrate_call.hpp"
 #include "runtime/migration/request_selection.hpp"
 #include "runtime/migration/source_machine.hpp"
+#include "runtime/serving/relay_desk.hpp"
 
 #include <chrono>
 #include <optional>
@@ -27,18 +28,19 @@ struct move_result {
   std::string reason;  ///< unless moved
   std::string policy;  ///< who wanted it: "by hand", "drain", "decode" (its prefill was here), or
                        ///< the rescheduler's policy
-  std::string path;    ///< kv, recompute
+  std::string path;    ///< kv, recompute, replay (between engines behind HTTP)
   std::uint32_t rounds = 0;
   std::uint64_t bytes = 0;       ///< KV that crossed the transport
   nanoseconds downtime{0};       ///< from the source's last step until it could be stepped there
   std::uint32_t tail_tokens = 0; ///< positions left when it froze
   std::uint32_t epoch = 0;       ///< of the stream, when it ended
+  bool lasting = false; ///< refused, and nobody else could take it either: it ends where it is
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, move_result& x) {
   return f(
     caf::meta::type_name("move_result"), x.request, x.stream, x.from, x.to, x.outcome, x.reason,
-    x.policy, x.path, x.rounds, x.bytes, x.downtime, x.tail_tokens, x.epoch);
+    x.policy, x.path, x.rounds, x.bytes, x.downtime, x.tail_tokens, x.epoch, x.lasting);
 }
 
 /// "from engine-0 by kv: 3 rounds, 1296 KiB, 0.41 ms down", or why not.
@@ -175,6 +177,26 @@ struct begin_moves_msg {
 /// is chosen and the slots it takes are one decision.
 struct moves_begun_msg {
   result<moves_begun> outcome;
+};
+
+/// A request that a loop relays to an engine behind HTTP is to go on at another one (LLUMLET to the
+/// hub it belongs to).
+struct move_relay_msg {
+  stream_ref stream;
+  instance_id from;
+  instance_id to;
+  std::string policy;
+};
+struct relay_moved_msg {
+  std::uint64_t ticket = 0; ///< the hub's, of its question to the loop
+  relay_moved what;
+};
+
+/// An engine behind HTTP gets nothing new from now on, or gets it again (its LLUMLET to the hubs of
+/// its own node).
+struct drain_relays_msg {
+  instance_id engine;
+  bool on = true;
 };
 
 /// What ENGINE runs and what waits, for a selection (LLUMLET to ENGINE).
@@ -331,6 +353,9 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::departed_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::arrived_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::begin_moves_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::moves_begun_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::move_relay_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::relay_moved_msg)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::drain_relays_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::list_requests_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::listed_msg)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(llumnix::order_msg)

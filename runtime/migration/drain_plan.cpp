@@ -119,7 +119,7 @@ std::vector<drain_move> drain_plan::next(
 
   std::vector<std::pair<const stream_ref, request>*> due;
   for (auto& each : requests_)
-    if (!each.second.under_way && each.second.due <= now)
+    if (!each.second.under_way && !each.second.stays && each.second.due <= now)
       due.push_back(&each);
   std::ranges::stable_sort(
     due, [](auto* a, auto* b) { return a->second.tokens > b->second.tokens; });
@@ -156,6 +156,15 @@ void drain_plan::on_ended(const stream_ref& stream, bool succeeded, time_point n
   }
   request.refused.insert(request.to.instance);
   request.due = now + pause_after(++request.failures);
+}
+
+void drain_plan::on_stays(const stream_ref& stream) {
+  auto found = requests_.find(stream);
+  if (found == requests_.end() || !found->second.under_way)
+    return;
+  --under_way_;
+  found->second.under_way = false;
+  found->second.stays = true;
 }
 
 } // namespace llumnix

@@ -36,6 +36,8 @@ public:
   /// A move has ended: the request is elsewhere or nowhere now, or (`succeeded` false) still here;
   /// then it is tried again, elsewhere if possible.
   void on_ended(const stream_ref& stream, bool succeeded, time_point now);
+  /// A move was refused, and nobody else could take the request either: it ends where it is.
+  void on_stays(const stream_ref& stream);
   /// Moves that were sent and have not ended.
   std::size_t under_way() const { return under_way_; }
 
@@ -45,6 +47,7 @@ private:
     std::uint32_t tokens = 0; ///< prompt and output
     stream_owner to;          ///< while it is under way
     bool under_way = false;
+    bool stays = false;
     std::set<instance_id> refused; ///< by whom, since everybody has had a turn
     std::uint32_t failures = 0;
     time_point due{};

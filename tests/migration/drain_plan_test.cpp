@@ -197,6 +197,20 @@ TEST_CASE("what is gone is not asked for at once again, though a slow client's l
   CHECK(text(plan.next(view, streams, at(1s))) == "1>a"); // it was a mistake, then
 }
 
+TEST_CASE("what stays where it is is not offered again, and takes no slot") {
+  drain_plan plan{"s"};
+  auto view = view_of({{.id = "s", .out_free = 1}, {.id = "a", .in_free = 1}});
+  const std::vector<stream_info> streams{request(1, 1000), request(2, 10)};
+  CHECK(text(plan.next(view, streams, at(0s))) == "1>a");
+  plan.on_stays(streams[0].stream);
+  plan.on_stays(streams[0].stream);
+  plan.on_stays(request(9, 1).stream);
+  CHECK(plan.under_way() == 0);
+  CHECK(text(plan.next(view, streams, at(1ms))) == "2>a");
+  plan.on_ended(streams[1].stream, true, at(2ms));
+  CHECK(text(plan.next(view, {streams[0]}, at(1h))).empty());
+}
+
 TEST_CASE("late and unknown ends do no harm") {
   drain_plan plan{"s"};
   plan.on_ended(request(7, 1).stream, true, at(0s));

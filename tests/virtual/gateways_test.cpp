@@ -1,9 +1,12 @@
+#include "actors/protocol/migration_messages.hpp"
 #include "tests/virtual/scripted_desk.hpp"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include <map>
 #include <set>
+#include <utility>
 
 namespace llumnix::testing {
 
@@ -102,6 +105,25 @@ TEST_CASE_FIXTURE(two_gateways, "two gateways place by one account") {
   from_side->close(big);
   run_for(100ms);
   CHECK(open(*from_head, "e", 100).at() == engines[0]);
+}
+
+TEST_CASE_FIXTURE(two_gateways, "of an engine that drains each gateway moves what its clients have") {
+  std::vector<scripted_desk::relay*> relays;
+  std::map<scripted_desk*, std::size_t> at_first;
+  for (auto* desk : {&*from_head, &*from_side, &*from_side, &*from_head}) {
+    relays.push_back(&open(*desk, "r" + std::to_string(relays.size()), 100));
+    at_first[desk] += relays.back()->at() == engines[0];
+  }
+  REQUIRE(at_first[&*from_head] > 0);
+  REQUIRE(at_first[&*from_side] > 0);
+  caf::anon_send(card("head").console.front(), order_msg{order_msg::drain{engines[0], 60s}});
+  run_for(2s);
+  for (auto* desk : {&*from_head, &*from_side}) {
+    CHECK(desk->drained.back() == std::pair{engines[0], true});
+    CHECK(desk->moves.size() == at_first[desk]);
+  }
+  for (auto* each : relays)
+    CHECK(each->at() == engines[1]);
 }
 
 TEST_CASE_FIXTURE(two_gateways, "what a gateway had placed counts no more once it is gone") {

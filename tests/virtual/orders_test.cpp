@@ -27,10 +27,11 @@ struct orders_stage : stage {
     bool shared = false;
     bool connected = true;
     bool silent = false;           ///< its LLUMLET answers nothing
-    std::string takes = "moved";   ///< how what is to come here ends
+    std::string takes = "moved";   ///< how what is to come here ends; stays: refused for good
     std::vector<migrate_msg> told; ///< to its LLUMLET
     std::vector<bool> drained;     ///< likewise
     std::uint32_t departing = 0;   ///< moved, and not let go of yet
+    instance_id speaks_for;        ///< of another node's engine
   };
 
   explicit orders_stage(const std::vector<std::string>& names) {
@@ -98,6 +99,14 @@ struct orders_stage : stage {
     tell(peer_up_msg{card(made)});
     return made;
   }
+  /// Another node speaks for an engine behind HTTP that is there.
+  void speak_for(const std::string& node, const instance_id& engine) {
+    auto& made = add(node, true);
+    auto spoken = card(made);
+    spoken.instances.front().metadata.instance_id = engine;
+    made.speaks_for = engine;
+    tell(peer_up_msg{spoken});
+  }
   static node_card card(const instance& x) {
     node_card made;
     made.self.life = {x.id, 1};
@@ -113,7 +122,9 @@ struct orders_stage : stage {
     tell(peer_down_msg{{id, 1}});
   }
 
-  void begin(const std::string& request, const instance_id& at, const std::string& client = "c") {
+  void begin(
+    const std::string& request, const instance_id& at, const std::string& client = "c",
+    std::uint32_t output_tokens = 0) {
     stream_info x;
     x.text_id = request;
     x.stream = {"head", 1, 0, ++last_stream};
@@ -121,6 +132,7 @@ struct orders_stage : stage {
     x.state = "running";
     x.client = client;
     x.prompt_tokens = 10;
+    x.output_tokens = output_tokens;
     streams.push_back(x);
   }
   void end(const std::string& request) {
@@ -141,16 +153,21 @@ struct orders_stage : stage {
       bool named = std::ranges::find(msg.requests, stream.stream) != msg.requests.end();
       bool chosen = msg.requests.empty()
                     && answer.moves.size() < static_cast<std::size_t>(msg.selection.value);
-      if (stream.instance != from.id || (!named && !chosen))
+      bool here = stream.instance == (from.speaks_for.empty() ? from.id : from.speaks_for);
+      if (!here || (!named && !chosen))
         continue;
       move_result result;
       result.stream = stream.stream;
-      result.from = {{from.id, 1}, from.id};
+      result.from = {{from.id, 1}, stream.instance};
       result.to = msg.to;
       result.policy = msg.policy;
-      result.outcome = instances.at(msg.to.instance).takes;
+      auto to = msg.to.instance.empty() ? "other" : msg.to.instance;
+      result.outcome = instances.at(to).takes;
+      result.lasting = result.outcome == "stays";
+      if (result.lasting)
+        result.outcome = "refused";
       if (result.outcome == "moved") {
-        stream.instance = msg.to.instance;
+        stream.instance = to;
         ++instances.at(from.id).departing;
         result.path = "kv";
         result.rounds = 2;
@@ -313,8 +330,8 @@ TEST_CASE("a move that cannot be is refused with a way out, and nothing is tried
     {{move_request{"early", "engine-3"}},
      "it has no instance yet; it gets one as soon as one can take it"},
     {{move_request{"far", "engine-3"}},
-     "server is a server behind HTTP, which lets no request go; `llumnix drain server` keeps new "
-     "ones away from it"},
+     "server is a server behind HTTP, and engine-3 is not; what it runs goes on at another such "
+     "server only"},
     {{move_request{"gone", "engine-3"}},
      "engine-2 cannot be reached; what it had is replayed elsewhere"},
     {{move_some{"engine-0", "engine-0", {}}},
@@ -576,19 +593,83 @@ TEST_CASE("a LLUMLET that says nothing does not hold up who waits") {
   CHECK(there.document(alone)["error"]["message"] == "engine-0 does not answer");
 }
 
-TEST_CASE("an engine behind HTTP is empty once no stream is there; nothing is moved") {
-  orders_stage there{{"engine-0"}};
+TEST_CASE("a drain of an engine behind HTTP moves what it can, wherever its gateway places it") {
+  orders_stage there{{}};
   there.add("server", true);
+  there.add("other", true);
+  there.begin("sea", "server");
+  there.begin("sky", "server");
+  auto told = there.drain("server");
+  there.wait(200ms);
+  CHECK(
+    there.document(told)
+    == json{{"instance", "server"}, {"moved", 2}, {"finished", 0}, {"left", 0}});
+  for (const auto& order : there.instances.at("server").told) {
+    CHECK(order.to.instance.empty());
+    CHECK(order.policy == "drain");
+    CHECK_FALSE(order.rescheduled());
+  }
+}
+
+TEST_CASE("what cannot leave an engine behind HTTP is asked once, and ends there") {
+  orders_stage there{{}};
+  there.add("server", true);
+  there.add("other", true).takes = "stays";
   there.begin("sea", "server");
   auto told = there.drain("server");
-  there.wait(500ms);
+  there.wait(5s);
   CHECK(!*told);
+  CHECK(there.instances.at("server").told.size() == 1);
   there.end("sea");
   there.wait(100ms);
   CHECK(
     there.document(told)
     == json{{"instance", "server"}, {"moved", 0}, {"finished", 1}, {"left", 0}});
-  CHECK(there.instances.at("server").told.empty());
+}
+
+TEST_CASE("what runs behind HTTP is chosen by CONSOLE, and moved by the gateway of its client") {
+  orders_stage there{{}};
+  there.add("a", true);
+  there.add("b", true);
+  there.speak_for("gate", "a"); // which speaks for it, too
+  there.begin("long", "a", "c", 90);
+  there.begin("short", "a", "c", 20);
+  there.begin("far", "a", "c", 50);
+  there.streams.back().stream.node = "gate";
+  there.begin("early", "a", "c", 0);
+  using rule = selection_rule;
+  using order = selection_order;
+  struct row {
+    request_selection wanted;
+    std::vector<std::string> moved;
+  };
+  for (const auto& [wanted, moved] : std::vector<row>{
+         {{rule::requests, order::shortest_running, 1}, {"short"}},
+         {{rule::requests, order::longest_running, 2}, {"long", "far"}},
+         {{rule::requests, order::earliest_waiting, 1}, {"early"}},
+         {{rule::tokens, order::shortest_running, 75}, {"short", "far"}},
+         {{rule::requests, order::shortest_running, -1}, {"early", "long", "short", "far"}}}) {
+    auto before = there.streams;
+    std::vector<std::string> names;
+    for (const auto& each : there.moves({move_some{"a", "b", wanted}})) {
+      CHECK(each["outcome"] == "moved");
+      CHECK(each["from"] == "a");
+      CHECK(each["to"] == "b");
+      names.push_back(each["request"]);
+    }
+    CHECK(names == moved);
+    there.streams = before;
+  }
+  auto asked = there.instances.at("a").told.size();
+  CHECK(there.moves({move_request{"far", "b"}}).at(0)["outcome"] == "moved");
+  CHECK(there.instances.at("a").told.size() == asked);
+  CHECK(there.instances.at("gate").told.size() == 4);
+
+  auto none = there.moves({move_some{"a", "b", {rule::kv_ratio, order::shortest_running, 0.5}}});
+  CHECK(none.at(0)["outcome"] == "refused");
+  CHECK(
+    none.at(0)["reason"]
+    == "how much KV a holds is its own business; choose by --num-requests or --num-tokens");
 }
 
 TEST_CASE("orders before there is a CONSOLE are answered") {

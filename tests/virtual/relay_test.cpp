@@ -1,7 +1,11 @@
+#include "actors/protocol/migration_messages.hpp"
 #include "tests/virtual/scripted_desk.hpp"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <utility>
 
 namespace llumnix::testing {
 
@@ -365,6 +369,137 @@ TEST_CASE("a relayed request costs two messages: one to have it placed, one when
   CHECK(gateway >= 2 * count);
   CHECK(gateway <= 2 * count + ticks + 2); // and the questions for these numbers
   CHECK(hub <= ticks + 2);
+}
+
+TEST_CASE("relays move by replay, as many at a time as have slots, and why says by which rung") {
+  auto config = lite_mode();
+  config.migration.out_slots = 2;
+  front x{2, config};
+  std::vector<scripted_desk::relay*> relays;
+  migrate_msg order;
+  order.to = {{"head", 1}, engines[1]};
+  order.policy = "by hand";
+  for (int i = 0; i < 6; ++i) {
+    relays.push_back(&x.desk->open("r" + std::to_string(i)));
+    x.run_for(5ms);
+    if (relays.back()->at() == engines[0])
+      order.requests.push_back(relays.back()->head.stream);
+  }
+  REQUIRE(order.requests.size() == 3);
+  x.check_all(false); // so that nothing is placed
+  auto told = x.order(engines[0], order);
+  x.run_for(50ms);
+  REQUIRE(x.desk->moves.size() == 2); // the third waits for a slot
+  CHECK(x.desk->moves[0].from == engines[0]);
+  CHECK(x.desk->moves[0].to == engines[1]);
+  CHECK(x.desk->moves[0].policy == "by hand");
+  CHECK(x.counters("head").departing == 2);
+  CHECK(told->empty());
+  x.check(engines[1], true);
+  x.run_for(100ms);
+  REQUIRE(told->size() == 1);
+  CHECK(told->front().moves.size() == 3);
+  for (const auto& each : told->front().moves) {
+    CHECK(each.outcome == "moved");
+    CHECK(each.path == "replay");
+    CHECK(each.from.instance == engines[0]);
+    CHECK(each.to.instance == engines[1]);
+  }
+  CHECK(x.counters("head").replays == 0); // nothing failed
+  CHECK(x.counters("head").moves_out == 3);
+  CHECK(x.counters("head").departing == 0);
+  std::string kinds, note;
+  auto why = x.why("r0");
+  for (auto& each : why["events"]) {
+    kinds += each["kind"].get<std::string>() + " ";
+    note = each["note"].is_string() ? each["note"].get<std::string>() : "";
+  }
+  CHECK(kinds.starts_with("placed moving "));
+  CHECK(kinds.ends_with("placed moved "));
+  CHECK(note.starts_with(
+    "from " + engines[0]
+    + " for by hand by replay: an engine behind HTTP has no KV to hand over; "));
+}
+
+TEST_CASE("what a llumlet without an engine does not let go, it says why") {
+  front x{2};
+  auto& relay = x.desk->open("r0");
+  x.run_for(5ms);
+  struct row {
+    const char* what;
+    bool named, planned;
+    instance_id to;
+    const char* reason; ///< a part of it
+  };
+  for (const auto& [what, named, planned, to, reason] :
+       {row{"by load", true, true, engines[1], "a move computes a request anew"},
+        row{"a selection", false, false, engines[1], "a move computes a request anew"},
+        row{"to itself", true, false, engines[0], "it is there already"}}) {
+    CAPTURE(what);
+    migrate_msg order;
+    order.to = {{"head", 1}, to};
+    if (named)
+      order.requests = {relay.head.stream};
+    if (planned)
+      order.term = {7, {"head", 1}};
+    auto told = x.migrate(engines[0], order, 100ms);
+    REQUIRE(told);
+    REQUIRE(told->moves.size() == 1);
+    CHECK(told->moves[0].outcome == "refused");
+    CHECK(told->moves[0].reason.find(reason) != std::string::npos);
+  }
+  CHECK(x.desk->moves.empty());
+  migrate_msg order;
+  order.to = {{"head", 1}, engines[1]};
+  order.requests = {relay.head.stream};
+  x.desk->answer = {.outcome = "refused", .reason = "'seed'", .lasting = true};
+  auto told = x.migrate(engines[0], order, 100ms);
+  REQUIRE(told);
+  CHECK(told->moves[0].outcome == "refused");
+  CHECK(told->moves[0].reason == "'seed'");
+  CHECK(told->moves[0].lasting);
+  CHECK(x.counters("head").departing == 0);
+}
+
+TEST_CASE("an engine behind HTTP that drains gets nothing new, and empties") {
+  front x{3};
+  std::vector<scripted_desk::relay*> relays;
+  for (int i = 0; i < 9; ++i) {
+    relays.push_back(&x.desk->open("r" + std::to_string(i)));
+    x.run_for(5ms);
+  }
+  auto at_first = [&] {
+    return std::ranges::count_if(relays, [](auto* each) { return each->at() == engines[0]; });
+  };
+  REQUIRE(at_first() == 3);
+  auto state = [&] {
+    auto cluster = nlohmann::json::parse(x.inspect("head", "cluster"));
+    for (const auto& each : cluster["instances"])
+      if (each["id"] == engines[0])
+        return each["state"].get<std::string>();
+    return std::string{};
+  };
+  CHECK(state() == "ready");
+  auto console = x.card("head").console.front();
+  caf::anon_send(console, order_msg{order_msg::drain{engines[0], 60s}});
+  x.run_for(20ms);
+  CHECK(x.desk->drained.back() == std::pair{engines[0], true});
+  CHECK(state() == "draining");
+  auto& fresh = x.desk->open("fresh", {1, 0});
+  x.run_for(5ms);
+  CHECK(fresh.at() != engines[0]);
+  x.run_for(500ms);
+  CHECK(at_first() == 0);
+  CHECK(x.desk->moves.size() == 3);
+  x.check(engines[0], true); // a look at it changes nothing
+  CHECK(state() == "draining");
+  caf::anon_send(console, order_msg{order_msg::undrain{engines[0]}});
+  x.run_for(20ms);
+  CHECK(state() == "ready");
+  CHECK(x.desk->drained.back() == std::pair{engines[0], false});
+  auto& next = x.desk->open("next", {1, 0});
+  x.run_for(5ms);
+  CHECK(next.at() == engines[0]);
 }
 
 } // namespace llumnix::testing
