@@ -4,6 +4,10 @@ if(NOT LLUMNIX_SANITIZE)
   list(APPEND LLUMNIX_WARNINGS -Werror)
 endif()
 
+# Rooms whose own work takes time in tests. The others are not optimized where they are sanitized: that would take the
+# compiler nearly twice as long.
+set(LLUMNIX_BUSY_ROOMS config runtime transport actors sim)
+
 # One library per room: its sources and headers by name, and the libraries it may use.
 function(llumnix_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;HEADERS;LINK" ${ARGN})
@@ -14,6 +18,9 @@ function(llumnix_library name)
   target_compile_features(llumnix_${name} PUBLIC cxx_std_20)
   target_compile_options(llumnix_${name} PRIVATE ${LLUMNIX_WARNINGS})
   target_link_libraries(llumnix_${name} PUBLIC ${arg_LINK})
+  if(LLUMNIX_SANITIZE AND NOT name IN_LIST LLUMNIX_BUSY_ROOMS)
+    target_compile_options(llumnix_${name} PRIVATE -O0)
+  endif()
 endfunction()
 
 # A test program of doctest cases, run by ctest under its name. LABELS: the ring, `plain` if not given. MAIN: its main file, if it has

@@ -334,7 +334,8 @@ void relay_session::on_refusal() {
     header(reply_, "retry-after"), header(reply_, "date"), table_.services().wall.at(now));
   if (pause > 0ms && trouble)
     trouble->rest(now + pause, now);
-  else if (reply_.status != 408 && worth_a_retry(reply_.status)) // else it may be the client's
+  else if (bool may_be_the_clients = reply_.status == 408;
+           !may_be_the_clients && worth_a_retry(reply_.status, wanted().tokens))
     note_failure(errc::unreachable);
   answer_.reset();
   refusal_ = std::exchange(reply_, {});
