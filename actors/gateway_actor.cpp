@@ -79,16 +79,20 @@ void gateway_state::hear(admission& word) {
   if (epoch > 0) {
     relayed.left(stream);
     release(word.request.text_id); // what the account holds for the placement that failed
-    bool planned = word.relayed && word.relayed->planned;
-    if (!planned) // else it is counted, and told of, as a move
+    bool planned = word.relayed && word.relayed->planned; // counted, and told of, as a move
+    bool refused = !word.relayed && !word.exclude.empty(); // nothing was lost
+    bool replayed = !planned && !refused;
+    if (replayed)
       config.counters->replays.fetch_add(1, std::memory_order_relaxed);
     auto from_token = std::to_string(delivered_tokens(word));
     auto note = "goes on from token " + from_token;
     if (word.relayed && !word.relayed->why.empty())
       note += ", because " + word.relayed->why;
-    auto kind = planned ? "moving" : "replayed";
+    if (refused)
+      note = word.exclude.back() + " did not take it; it " + note;
+    auto kind = planned ? "moving" : refused ? "refused" : "replayed";
     records->note(word.request.text_id, {now_ms(), kind, {}, epoch, {}, std::move(note)});
-    if (watched() && !planned)
+    if (watched() && replayed)
       tell(
         "replayed", {{"request", word.request.text_id},
                      {"epoch", std::to_string(epoch)},
