@@ -16,6 +16,7 @@ namespace llumnix::relay {
 void relay_session::move(const relay_move& wanted, std::function<void(relay_moved)> done) {
   relay_moved no{.request = request_.id.text(), .outcome = "refused", .at = wanted.from};
   no.epoch = epoch_;
+  tell_prompt();
   auto stays = stream_.why_stays();
   if (!request_.wish.stream)
     stays = "its reply is not streamed, so that nobody sees how far it is; it ends where it is";

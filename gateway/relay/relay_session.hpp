@@ -85,6 +85,17 @@ private:
     return {request_.wish.model, request_.wish.kind == openai::endpoint::tokens};
   }
 
+  // relay_losses.cpp
+  void on_refusal();
+  void note_failure(errc code);
+  bool may_retry();
+  void leave_silent_engine(time_point now);
+  void lose_engine(error why);
+  void tell_prompt();
+  void retry_or_give_up(const error& why);
+  void wait_to_place();
+  void wait_for_engine(const error& why);
+
   // relay_moves.cpp
   /// A move somebody waits for.
   struct planned_move {
@@ -111,17 +122,9 @@ private:
   bool on_event(std::string_view data);
   std::string without_address(const std::string& text) const;
   void on_whole_reply();
-  void on_refusal();
   void note_success(time_point now);
-  void note_failure(errc code);
-  bool may_retry();
   void queue();
   void write_on();
-  void leave_silent_engine(time_point now);
-  void lose_engine(error why);
-  void retry_or_give_up(const error& why);
-  void wait_to_place();
-  void wait_for_engine(const error& why);
   void complete();
   void fail(const error& why);
   void answer_with(net::http_reply reply, std::string outcome, const error& failure);
@@ -167,5 +170,8 @@ private:
   time_point placed_at_{};
   std::optional<time_point> first_token_;
 };
+
+/// The first header of that name, in whatever case, or empty.
+std::string_view header(const net::http_reply& reply, std::string_view name);
 
 } // namespace llumnix::relay

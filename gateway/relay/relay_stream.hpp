@@ -65,8 +65,8 @@ public:
 
   /// The engine is lost. Where the next one goes on; `unsupported` says why none can.
   result<resumption> resume();
-  /// What a request holds that has its prompt as token ids, to be called before `resume` where
-  /// engines are not asked to tell it.
+  /// What a request holds that has its prompt as token ids, to be called before `resume` and
+  /// `why_stays` where engines are not asked to tell it.
   void set_prompt(std::vector<token_id> ids) { prompt_ids_ = std::move(ids); }
   /// Why it is not to leave an engine that is well, however long one waits; empty: it may. Held to
   /// more than `resume`, which is for need: what the client gets must be as exact as if it stayed.

@@ -367,4 +367,51 @@ TEST_CASE_FIXTURE(moving_rig, "an engine that drains gets nothing new") {
   CHECK(port.excluded.back().empty());
 }
 
+TEST_CASE_FIXTURE(moving_rig, "a stream of token ids goes on where there is a way for them") {
+  for (const auto* id : {"e:1", "e:2"})
+    engines.put(id, {.address = id, .tokens = true});
+  auto client = open_tokens();
+  place();
+  say(R"(data: {"request_id":"r","choices":[{"index":0,"finish_reason":null,"token_ids":[5,6]}]})"
+      "\n\n");
+  move("e:3");
+  REQUIRE(told);
+  CHECK(told->reason == "e:3 cannot take it: it has no /inference/v1/generate");
+  CHECK_FALSE(told->lasting);
+  told.reset();
+  move("e:2");
+  REQUIRE(port.placed.size() == 2);
+  place("e:2");
+  CHECK(pool.asked.back().target == "/inference/v1/generate");
+  auto asked = nlohmann::json::parse(pool.asked.back().body);
+  CHECK(asked["token_ids"] == std::vector<int>{7, 8, 5, 6});
+  CHECK(asked["sampling_params"]["max_tokens"] == 7);
+  say(R"(data: {"request_id":"q","choices":[{"index":0,"finish_reason":"length","token_ids":[4]}]})"
+      "\n\ndata: [DONE]\n\n");
+  REQUIRE(told);
+  CHECK(told->outcome == "moved");
+  CHECK(told->tokens == 4);
+  CHECK(client->ended);
+  CHECK(port.ended[0].output_tokens == 3);
+}
+
+TEST_CASE_FIXTURE(moving_rig, "a stream whose only engine left drains is waited for, within bounds") {
+  config.wait_for_instance = milliseconds{1000};
+  auto client = begin();
+  loop.time += milliseconds{60000};
+  say(of(2, 1, false));
+  engines.remove("e:3");
+  table.drain("e:2", true);
+  engine().on_end({errc::disconnected, "cut"});
+  int waits = 0;
+  for (; !client->ended && waits < 50; ++waits) {
+    place("e:2"); // by somebody who does not know yet
+    loop.time += milliseconds{101};
+    table.sweep(loop.now());
+  }
+  CHECK(client->ended);
+  CHECK(waits >= 9);
+  CHECK(waits <= 12);
+}
+
 } // namespace llumnix::testing

@@ -1,0 +1,198 @@
+#include "gateway/openai/api_error.hpp"
+#include "gateway/relay/asking.hpp"
+#include "gateway/relay/relay_session.hpp"
+#include "gateway/relay/relay_table.hpp"
+#include "gateway/relay/retry_after.hpp"
+#include "runtime/base/log.hpp"
+
+#include <algorithm>
+#include <utility>
+
+/// How a relay loses its engine: it refuses, fails or falls silent. Another one goes on from what
+/// the client has, within bounds.
+namespace llumnix::relay {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto retry_pause = 100ms; // once every engine has failed
+constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
+
+/// Another engine may answer it differently. `tokens`: it has /inference/v1/generate, which this
+/// one had when it was asked, and has no more (403).
+bool worth_a_retry(int status, bool tokens) {
+  return status == 408 || status == 429 || status >= 500 || (tokens && status == 403);
+}
+
+} // namespace
+
+/// `reply_` is an error, told by its status or, by engines that find it later, as an event where
+/// the first token belongs: the client's fault, or worth to ask another.
+void relay_session::on_refusal() {
+  auto why = "the engine answered " + std::to_string(reply_.status);
+  if (!worth_a_retry(reply_.status, wanted().tokens) && !on_trial()) {
+    if (stream_.begun())
+      return fail({errc::internal, why + " when it was to go on"});
+    return answer_with(
+      std::move(reply_), "failed", {errc::invalid_argument, "the engine refused the request"});
+  }
+  auto* trouble = table_.services().engines.trouble(owner_->instance);
+  auto now = table_.now();
+  auto pause = asked_rest(
+    header(reply_, "retry-after"), header(reply_, "date"), table_.services().wall.at(now));
+  bool may_be_the_clients = reply_.status == 408;
+  if (pause > 0ms && trouble)
+    trouble->rest(now + pause, now);
+  else if (!may_be_the_clients && worth_a_retry(reply_.status, wanted().tokens))
+    note_failure(errc::unreachable);
+  answer_.reset();
+  refusal_ = std::exchange(reply_, {});
+  if (!stream_.begun() && !may_retry())
+    return answer_with(
+      std::move(*refusal_), "failed", {errc::queue_full, why + std::string{budget_spent}});
+  lose_engine({errc::unreachable, std::move(why)});
+}
+
+/// The engine is done with; if it gave nothing for this reason, it is left alone for a while.
+void relay_session::note_failure(errc code) {
+  bool its_fault
+    = code == errc::bad_message || code == errc::disconnected || code == errc::unreachable;
+  if (answer_ && !answer_->begun() && its_fault)
+    if (auto* trouble = table_.services().engines.trouble(owner_->instance))
+      trouble->on_failure(answer_->asked_at(), table_.now());
+  answer_.reset();
+}
+
+/// Within the retry budget, or not counted in it, as nobody knew of the engine's trouble when the
+/// request was sent there. Who is moved by plan did nothing that would have to be bounded.
+bool relay_session::may_retry() {
+  if (on_trial())
+    return true;
+  const auto* trouble = owner_ ? table_.services().engines.trouble(owner_->instance) : nullptr;
+  return (trouble && trouble->surprised(asked_at_)) || table_.may_retry();
+}
+
+/// The engine that was asked is of no use: another one goes on from what the client has.
+void relay_session::lose_engine(error why) { // a copy: `resume` forgets failures
+  call_.reset();
+  note_failure(why.code);
+  held_ = false;
+  static_cast<void>(std::exchange(reply_, {})); // with its memory, which may be much
+  if (events_)
+    write_on(); // what came before is good
+  if (phase_ == phase::over)
+    return; // the client went away meanwhile
+  log::gateway.info(
+    "engine-lost", "{} by {}: {}", request_.id.text(), owner_ ? owner_->instance : "nobody",
+    why.context);
+  bool garbage = why.code == errc::bad_message && !stream_.begun();
+  bool over_budget = garbage && !may_retry();
+  note_move_trouble(why.context);
+  if (owner_)
+    failed_.push_back(owner_->instance);
+  owner_.reset();
+  why_ = why.context;
+  tell_prompt();
+  auto next = stream_.resume();
+  if (!next)
+    return fail(std::move(next.error()).while_doing(why.context));
+  resume_ = std::move(*next);
+  if (placements_ - planned_ >= table_.services().config.max_placements) {
+    if (refusal_ && !stream_.begun())
+      return answer_with(std::move(*refusal_), "failed", why);
+    return fail(
+      {why.code,
+       "gave up after " + std::to_string(placements_ - planned_) + " engines: " + why.context});
+  }
+  if (over_budget)
+    return fail({why.code, why.context + std::string{budget_spent}});
+  retry_or_give_up(why);
+}
+
+/// Who sends its prompt as token ids is not told them again: `stream_` learns them when it is to go
+/// on elsewhere.
+void relay_session::tell_prompt() {
+  if (wanted().tokens && stream_.begun())
+    stream_.set_prompt(prompt_ids(*request_.body, request_.wish));
+}
+
+void relay_session::retry_or_give_up(const error& why) {
+  ++epoch_;
+  auto now = table_.now();
+  bool some_left = table_.services().engines.any_beside(failed_, wanted());
+  if (!some_left && refusal_ && !stream_.begun())
+    return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
+  if (!some_left && now >= give_up_at_)
+    return fail(why);
+  if (some_left)
+    return place();
+  failed_.clear();
+  wait_to_place();
+}
+
+/// Waiting for an engine to come back is no attempt.
+void relay_session::wait_to_place() {
+  --placements_;
+  phase_ = phase::waiting;
+  retry_at_ = table_.now() + retry_pause;
+}
+
+/// There are engines that could serve it, and none of them takes work. One that ran when it lost its
+/// engine waits from then on.
+void relay_session::wait_for_engine(const error& why) {
+  owner_.reset();
+  ++epoch_;
+  why_ = why.context;
+  auto patience = table_.services().config.wait_for_instance;
+  bool nobody_will
+    = wanted().tokens && table_.services().engines.nobody_takes_tokens(request_.wish.model);
+  if (nobody_will && !stream_.begun())
+    answer_with(openai::error_reply(no_engine_takes_tokens(), request_.id.text()), "failed", why);
+  else if (table_.now() < std::max(give_up_at_, last_progress_ + patience))
+    wait_to_place();
+  else if (refusal_ && !stream_.begun())
+    answer_with(std::move(*refusal_), "failed", why);
+  else
+    fail(why);
+}
+
+void relay_session::on_engine_lost(const instance_id& engine) {
+  if (owner_ && owner_->instance == engine && phase_ != phase::over)
+    lose_engine({errc::unreachable, "engine " + engine + " answers nobody any more"});
+}
+
+/// Where it is to be seen that the first token will not come, and somebody else could give it.
+void relay_session::leave_silent_engine(time_point now) {
+  auto& engines = table_.services().engines;
+  auto silence = table_.services().config.engine_silence;
+  auto wait = answer_->wait(now);
+  if (wait.waited <= silence)
+    return; // as nearly always
+  wait.moves = silent_moves_;
+  const auto* engine = engines.find(owner_->instance);
+  if (!request_.wish.stream)
+    wait.reply_tokens = whole_reply_tokens(request_.wish, engine ? engine->context_tokens : 0);
+  if (auto at = engines.others_answered(answer_->engine(), answer_->asked_at()))
+    wait.others_silent = now - *at;
+  auto verdict = judge(wait, silence);
+  auto left = failed_;
+  left.push_back(owner_->instance);
+  if (verdict == wait_verdict::wait || !engines.any_beside(left, wanted()))
+    return;
+  ++silent_moves_;
+  if (verdict == wait_verdict::overtaken)
+    return lose_engine(
+      {errc::timeout, "the engine answered requests that came later, and not this one"});
+  if (!wait.engine_hung)
+    log::gateway.warn(
+      "engine-hung", "{} gives nobody a token, while others do; it gets nothing new for {} ms",
+      owner_->instance, silence.count());
+  answer_->find_hung();
+  if (auto* trouble = engines.trouble(owner_->instance))
+    trouble->rest(now + silence, now);
+  lose_engine(
+    {errc::timeout, "the engine was silent before the first token, while others answered"});
+}
+
+} // namespace llumnix::relay
