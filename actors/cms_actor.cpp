@@ -57,10 +57,7 @@ void cms_state::on_status(status_msg& msg) {
     return; // of a life we do not know (yet): its llumlet repeats itself
   if (!msg.engine.empty())
     known->engine = std::move(msg.engine);
-  if (msg.draining)
-    draining.insert(msg.status.instance_id);
-  else
-    draining.erase(msg.status.instance_id);
+  note_draining(msg);
   if (view.update(msg.status) == status_effect::ignored)
     return;
   config.counters->statuses.fetch_add(1, std::memory_order_relaxed);
@@ -121,14 +118,24 @@ bool cms_state::put(
 /// What the node claims now replaces what it claimed before, but for what is being started again.
 void cms_state::take_claims(const node_card& card) {
   const auto& node = card.self.life.node;
-  for (auto& [id, by_node] : claims)
-    if (std::find(card.starting.begin(), card.starting.end(), id) == card.starting.end())
-      by_node.erase(node);
+  std::set<instance_id> kept{card.starting.begin(), card.starting.end()};
   for (const auto& instance : card.instances)
-    if (instance.shared)
-      claims[instance.metadata.instance_id][node]
-        = {card.self.life, instance.metadata, instance.engine};
+    if (instance.shared) {
+      auto& own = claims[instance.metadata.instance_id][node];
+      bool drains = own.life == card.self.life && own.draining; // a status says so, no card
+      own = {card.self.life, instance.metadata, instance.engine, drains};
+      kept.insert(instance.metadata.instance_id);
+    }
+  for (auto& [id, by_node] : claims)
+    if (!kept.contains(id))
+      by_node.erase(node);
   std::erase_if(claims, [](const auto& entry) { return entry.second.empty(); });
+}
+
+void cms_state::note_draining(const status_msg& msg) {
+  if (auto claimed = claims.find(msg.status.instance_id); claimed != claims.end())
+    if (auto own = claimed->second.find(msg.from.node); own != claimed->second.end())
+      own->second.draining = msg.draining;
 }
 
 /// Whether another node that lives speaks for it already.
@@ -304,9 +311,10 @@ instance_state cms_state::shown_state(const instance_view& x) const {
   bool works = x.has_status && x.status.schedulable;
   if (works || x.state != instance_state::ready)
     return x.state;
-  if (claims.contains(x.metadata.instance_id))
-    return draining.contains(x.metadata.instance_id) ? instance_state::draining
-                                                     : instance_state::lost;
+  if (auto claimed = claims.find(x.metadata.instance_id); claimed != claims.end())
+    return std::ranges::any_of(claimed->second, [](const auto& by) { return by.second.draining; })
+             ? instance_state::draining
+             : instance_state::lost;
   return x.has_status && !x.foreign() ? instance_state::draining : x.state;
 }
 

@@ -59,6 +59,7 @@ struct cms_state {
     node_life life;
     instance_metadata metadata;
     std::string engine;
+    bool draining = false; ///< by its last status
   };
 
   std::vector<instance_id> missing_on(const node_card& card) const;
@@ -70,6 +71,7 @@ struct cms_state {
   void note_lost(const instance_id& id);
   bool put(const instance_metadata& metadata, const node_life& life, const std::string& engine);
   void take_claims(const node_card& card);
+  void note_draining(const status_msg& msg);
   bool spoken_for(const instance_card& instance, const node_life& by) const;
   bool pass_on(const instance_id& id, view_change_msg& change);
   bool mirrors(const instance_id& id) const;
@@ -96,7 +98,6 @@ struct cms_state {
   /// Of engines behind HTTP, by node. The view has the first that came; when that one goes, another
   /// takes its place (DESIGN.md 3.12).
   std::map<instance_id, std::map<std::string, claim>> claims;
-  std::set<instance_id> draining;   ///< of them; whoever speaks for it says so
   std::set<std::string> schedulers; ///< nodes that have one
   std::map<caf::actor_addr, subscribe_view_msg> listeners;
   std::map<instance_id, instance_status> held_back; ///< what paced listeners were not told yet

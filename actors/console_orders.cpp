@@ -3,6 +3,7 @@
 #include "actors/drain_actor.hpp"
 #include "actors/protocol/caf_error.hpp"
 #include "config/near_name.hpp"
+#include "runtime/migration/stream_selection.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -155,34 +156,6 @@ void move_choices(
   round->settle();
 }
 
-/// Those of an instance that a selection means. Nobody but us sees what all gateways together have
-/// at an engine behind HTTP.
-result<std::vector<stream_info>> choose(
-  const instance_id& from, const request_selection& wanted, std::vector<stream_info> streams) {
-  if (wanted.rule == selection_rule::kv_ratio)
-    return error{
-      errc::unsupported, "how much KV " + from
-                           + " holds is its own business; choose by --num-requests or "
-                             "--num-tokens"};
-  std::erase_if(streams, [&](const stream_info& x) { return x.instance != from; });
-  std::ranges::stable_sort(streams, std::greater{}, &stream_info::age_ms);
-  request_lists lists;
-  auto& running = lists.running.emplace();
-  auto& waiting = lists.waiting.emplace();
-  for (std::size_t i = 0; i < streams.size(); ++i) {
-    auto output = static_cast<std::int32_t>(streams[i].output_tokens);
-    auto tokens = static_cast<std::int32_t>(streams[i].prompt_tokens) + output;
-    (output > 0 ? running : waiting).push_back({std::to_string(i), tokens, output});
-  }
-  auto places = select_requests(wanted, lists, 0);
-  if (!places)
-    return std::move(places).error();
-  std::vector<stream_info> chosen;
-  for (const auto& place : *places)
-    chosen.push_back(streams[std::stoul(place)]);
-  return chosen;
-}
-
 } // namespace
 
 caf::result<ordered_msg> console_state::on_order(const order_msg& msg) {
@@ -317,7 +290,7 @@ caf::result<ordered_msg> console_state::move_some(const order_msg::move_some& or
       return;
     }
     if (place_of(order.from)->shared) {
-      auto chosen = choose(order.from, order.selection, std::move(seen.streams));
+      auto chosen = select_streams(order.from, order.selection, std::move(seen.streams));
       if (chosen)
         move_choices(*this, *chosen, order.to, seen, promise);
       else

@@ -139,7 +139,10 @@ void drain_state::tell_newcomers() {
       self->request(llumlet, 5 * patience, drain_msg{true})
         .then(
           [](const draining_msg&) {},
-          [this, llumlet](const caf::error&) { std::erase(asked, llumlet); }); // asked again
+          [this, llumlet](const caf::error&) {
+            std::erase(asked, llumlet);
+            tick_after(patience); // it is asked again
+          });
   asked = std::move(now_there);
 }
 
@@ -215,13 +218,19 @@ void drain_state::subscribe() {
 
 // -- the work
 
+/// One tick at a time is under way.
+void drain_state::tick_after(std::chrono::milliseconds pause) {
+  if (!std::exchange(ticking, true))
+    self->delayed_send(self, pause, tick_atom::value);
+}
+
 void drain_state::on_tick() {
+  ticking = false;
   answer_late();
-  if (waiters.empty()) {
-    ticking = false;
+  tell_newcomers();
+  if (waiters.empty())
     return;
-  }
-  self->delayed_send(self, look_every, tick_atom::value);
+  tick_after(look_every);
   if (!looking)
     look();
 }

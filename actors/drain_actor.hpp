@@ -38,6 +38,7 @@ struct drain_state {
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   void on_tick();
+  void tick_after(std::chrono::milliseconds pause);
   actor_stats_msg on_stat();
 
   void look();

@@ -1,37 +1,19 @@
 #pragma once
 
 #include "actors/admin_desk.hpp"
+#include "apps/actor_slot.hpp"
 #include "net/http_server.hpp"
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 namespace llumnix {
 
-/// The desk the admin listener asks; replaced when the actor is started again. Safe from any
-/// thread.
-class desk_slot {
-public:
-  void set(admin_desk_actor desk) {
-    std::lock_guard guard{mutex_};
-    desk_ = std::move(desk);
-  }
-  admin_desk_actor get() const {
-    std::lock_guard guard{mutex_};
-    return desk_;
-  }
-
-private:
-  mutable std::mutex mutex_;
-  admin_desk_actor desk_;
-};
-
 struct admin_services {
   executor& loop;
-  std::shared_ptr<desk_slot> desk;
+  std::shared_ptr<actor_slot<admin_desk_actor>> desk; ///< whom the listener asks
   std::string key;             ///< bearer key; empty: none
   std::string address;         ///< HOST:PORT the listener is bound to
   bool cluster_wide = false;   ///< the node has role console: the cluster's routes are served

@@ -165,7 +165,10 @@ result<void> running_node::open_calls() {
   options.key = config_.llumlet.grpc_key;
   auto made = llumlet_server::make(
     options, [desk = call_desk_](incoming_call call, llumlet_server::answer answer) {
-      desk->take(std::move(call), std::move(answer));
+      if (auto actor = desk->get())
+        caf::anon_send(actor, llumlet_call{std::move(call), std::move(answer)});
+      else
+        answer({call_code::unavailable, false, "the node is being started, or stops"});
     });
   if (!made)
     return error{made.error().code, "llumlet.grpc: " + made.error().context};

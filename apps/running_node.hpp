@@ -3,6 +3,7 @@
 #include "actors/protocol/interfaces.hpp"
 #include "actors/protocol/desk_messages.hpp"
 #include "actors/scheduler_desk.hpp"
+#include "apps/actor_slot.hpp"
 #include "apps/admin_routes.hpp"
 #include "apps/engine_agents.hpp"
 #include "apps/node_setup.hpp"
@@ -23,30 +24,8 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <mutex>
 
 namespace llumnix {
-
-/// The desk that calls of the RPC service are taken to; replaced when the actor is started again.
-/// Safe from any thread.
-class call_desk {
-public:
-  void set(llumlet_desk_actor desk) {
-    std::lock_guard guard{mutex_};
-    desk_ = std::move(desk);
-  }
-  void take(incoming_call call, llumlet_server::answer answer) const {
-    std::lock_guard guard{mutex_};
-    if (desk_)
-      caf::anon_send(desk_, llumlet_call{std::move(call), std::move(answer)});
-    else
-      answer({call_code::unavailable, false, "the node is being started, or stops"});
-  }
-
-private:
-  mutable std::mutex mutex_;
-  llumlet_desk_actor desk_;
-};
 
 /// A number that nobody can guess.
 std::uint64_t drawn_by_chance();
@@ -104,7 +83,8 @@ private:
   std::unique_ptr<net::upstream_pool> remote_pool_;
   std::unique_ptr<scheduler_api::scheduler_client> remote_; ///< where there is `gateway.scheduler`
   std::vector<time_point> reported_; ///< by loop: when it last told of its requests
-  std::shared_ptr<desk_slot> desk_ = std::make_shared<desk_slot>();
+  std::shared_ptr<actor_slot<admin_desk_actor>> desk_
+    = std::make_shared<actor_slot<admin_desk_actor>>();
   std::shared_ptr<cms_store> store_;
   const redis_metrics* mirror_ = nullptr;   ///< of the store, where there is one
   std::shared_ptr<kv_transport> transport_; ///< null: KV is computed anew
@@ -121,7 +101,9 @@ private:
   scheduler_api::scheduler_metrics scheduler_metrics_{began_};
   std::unique_ptr<net::http_server> scheduler_; ///< for gateways of other makes
   std::unique_ptr<engine_agents> agents_;       ///< with engines behind HTTP for those gateways
-  std::shared_ptr<call_desk> call_desk_ = std::make_shared<call_desk>();
+  /// Calls of the RPC service are taken to it.
+  std::shared_ptr<actor_slot<llumlet_desk_actor>> call_desk_
+    = std::make_shared<actor_slot<llumlet_desk_actor>>();
   std::unique_ptr<llumlet_server> calls_; ///< for schedulers of other makes and scripts
   std::unique_ptr<node_system> system_;
   std::vector<std::shared_ptr<hub_loop>> loops_;
