@@ -551,6 +551,23 @@ TEST_CASE("an instance that is taken back meanwhile keeps what it has") {
   CHECK(there.instances.at("engine-0").drained.back() == true);
 }
 
+TEST_CASE("a LLUMLET that is started again hears of the drain, if not at once") {
+  orders_stage there{{"engine-0", "engine-1"}};
+  CHECK(there.document(there.drain("engine-0"))["left"] == 0);
+  there.wait(1s);
+  auto& x = there.instances.at("engine-0");
+  x.drained.clear();
+  x.silent = true;
+  caf::anon_send_exit(x.llumlet, caf::exit_reason::kill);
+  there.add("engine-0");
+  CHECK(x.drained == std::vector<bool>{true});
+  x.silent = false;
+  there.wait(7s); // the first question gets no answer
+  CHECK(x.drained == std::vector<bool>{true, true});
+  there.wait(20s);
+  CHECK(x.drained.size() == 2);
+}
+
 TEST_CASE("an instance that was never drained is taken back all the same") {
   orders_stage there{{"engine-0"}}; // whoever drained it may have been another CONSOLE
   CHECK(there.status(there.order({order_msg::undrain{"engine-0"}})) == 200);
