@@ -30,7 +30,8 @@ llumlet_state::make_behavior(pointer actor, llumlet_actor_config settings) {
   history = {config.migration.cool_down, config.migration.moves_max};
   auto name = std::hash<std::string>{}(config.life.node + "/" + config.metadata.instance_id);
   chance.seed(config.handover_seed ^ name ^ config.life.incarnation);
-  self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
+  if (engine)
+    self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
   return {
     [this](submit_msg& msg) { on_submit(msg); },
     [this](abort_msg& msg) { on_abort(msg); },
@@ -209,11 +210,16 @@ void llumlet_state::on_peer_down(const peer_down_msg& msg) {
   tell_lost(msg.life);
 }
 
-/// Repeats the status of an ENGINE, which is our child: while we live it does.
+/// Repeats the status of an ENGINE, which is our child: while we live it does. Next when the last
+/// one is as old as it may be.
 void llumlet_state::on_tick() {
-  self->delayed_send(self, config.knobs.status_max_interval, tick_atom::value);
-  if (engine && self->clock().now() - last_publish >= config.knobs.status_max_interval)
+  const nanoseconds oldest = config.knobs.status_max_interval;
+  nanoseconds age = self->clock().now() - last_publish;
+  if (age >= oldest) {
     publish();
+    age = {};
+  }
+  self->delayed_send(self, oldest - age, tick_atom::value);
 }
 
 caf::result<actor_stats_msg> llumlet_state::on_stat() {

@@ -15,7 +15,8 @@ METADATA, STATUS = "llumnix:instance_metadata:", "llumnix:instance_status:"
 
 
 def redis_cli(port, *command):
-    done = subprocess.run(["redis-cli", "-p", str(port), *command], capture_output=True, text=True, errors="replace", timeout=10)
+    # Records are binary: every byte is a character here, so that two records are equal only if they are.
+    done = subprocess.run(["redis-cli", "-p", str(port), *command], capture_output=True, encoding="latin-1", timeout=10)
     return done.stdout if done.returncode == 0 and "Could not connect" not in done.stderr else None
 
 
