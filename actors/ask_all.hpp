@@ -9,6 +9,9 @@
 
 namespace llumnix {
 
+/// How long an actor of the cluster has to answer a question of people.
+inline constexpr std::chrono::milliseconds answer_time{1000};
+
 /// Asks every actor the same question and hands over the answers once all have answered, failed or
 /// been silent for `timeout`; those without an answer are left out. Order is that of `actors`.
 template <class Answer, class Self, class Actor, class Question>

@@ -21,7 +21,7 @@ static_assert(actor_state<console_state>);
 namespace {
 
 using nlohmann::json;
-constexpr std::chrono::milliseconds patience{1000};
+
 
 /// Whoever answers questions of people.
 using inspected_source = caf::typed_actor<caf::replies_to<inspect_msg>::with<inspected_msg>>;
@@ -123,11 +123,11 @@ caf::result<inspected_msg> console_state::cluster() {
     keepers.clear();
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<inspected_msg>(
-    self, views, inspect_msg{"cluster", {}}, patience,
+    self, views, inspect_msg{"cluster", {}}, answer_time,
     [this, promise, listed, leaders, keepers](std::vector<inspected_msg> answers) mutable {
       json instances = answers.empty() ? json::array() : parsed(answers.front().json);
       ask_all<inspected_msg>(
-        self, keepers, inspect_msg{"leaders", {}}, patience,
+        self, keepers, inspect_msg{"leaders", {}}, answer_time,
         [promise, listed, leaders, instances](std::vector<inspected_msg> more) mutable {
           json terms = json::object();
           for (const auto& answer : more) {
@@ -150,7 +150,7 @@ caf::result<inspected_msg> console_state::requests(const std::string& instance) 
     hubs.insert(hubs.end(), card.hubs.begin(), card.hubs.end());
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<streams_msg>(
-    self, hubs, inspect_msg{"requests", {}}, patience,
+    self, hubs, inspect_msg{"requests", {}}, answer_time,
     [promise, instance](std::vector<streams_msg> answers) mutable {
       json listed = json::array();
       for (const auto& answer : answers)
@@ -177,7 +177,7 @@ caf::result<inspected_msg> console_state::why(const std::string& id) {
     gateways.insert(gateways.end(), card.gateway.begin(), card.gateway.end());
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<inspected_msg>(
-    self, gateways, inspect_msg{"why", id}, patience,
+    self, gateways, inspect_msg{"why", id}, answer_time,
     [promise, id](std::vector<inspected_msg> answers) mutable {
       for (auto& answer : answers)
         if (!answer.json.empty()) {
@@ -203,14 +203,14 @@ caf::result<inspected_msg> console_state::scene(const std::string& id) {
     return kept == answers.end() ? inspected_msg{} : std::move(*kept);
   };
   ask_all<inspected_msg>(
-    self, schedulers, inspect_msg{"scene", id}, patience,
+    self, schedulers, inspect_msg{"scene", id}, answer_time,
     [this, promise, id, first_of, gateways](std::vector<inspected_msg> answers) mutable {
       if (auto kept = first_of(answers); !kept.json.empty()) {
         promise.deliver(std::move(kept));
         return;
       }
       ask_all<inspected_msg>(
-        self, gateways, inspect_msg{"scene", id}, patience,
+        self, gateways, inspect_msg{"scene", id}, answer_time,
         [promise, id, first_of](std::vector<inspected_msg> more) mutable {
           if (auto kept = first_of(more); !kept.json.empty()) {
             promise.deliver(std::move(kept));
@@ -247,7 +247,7 @@ caf::result<inspected_msg> console_state::profile(const std::string& role) {
   auto promise = self->make_response_promise<inspected_msg>();
   auto model = fmt::format("{}", fmt::join(kinds, ", "));
   ask_all<inspected_msg>(
-    self, sources, inspect_msg{"profile", role}, patience,
+    self, sources, inspect_msg{"profile", role}, answer_time,
     [this, promise, role, model](std::vector<inspected_msg> answers) mutable {
       auto now = config.wall.at(self->clock().now());
       promise.deliver(text(profile_of(answers, role, std::move(model), now)));
@@ -261,7 +261,7 @@ caf::result<inspected_msg> console_state::actors() {
     consoles.insert(consoles.end(), card.console.begin(), card.console.end());
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<inspected_msg>(
-    self, consoles, inspect_msg{"local_actors", {}}, 2 * patience,
+    self, consoles, inspect_msg{"local_actors", {}}, 2 * answer_time,
     [promise](std::vector<inspected_msg> answers) mutable {
       json listed = json::array();
       for (const auto& answer : answers)
@@ -275,7 +275,7 @@ caf::result<inspected_msg> console_state::actors() {
 caf::result<inspected_msg> console_state::local_actors() {
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<actor_stats_msg>(
-    self, std::vector<node_actor>{config.node}, stat_msg{}, 2 * patience,
+    self, std::vector<node_actor>{config.node}, stat_msg{}, 2 * answer_time,
     [promise, node = config.life.node](std::vector<actor_stats_msg> answers) mutable {
       json listed = json::array();
       for (const auto& answer : answers)

@@ -1,6 +1,7 @@
 #include "actors/ask_all.hpp"
 #include "actors/console_actor.hpp"
 #include "actors/drain_actor.hpp"
+#include "actors/order_answers.hpp"
 #include "actors/protocol/caf_error.hpp"
 #include "config/near_name.hpp"
 #include "runtime/migration/stream_selection.hpp"
@@ -16,19 +17,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::chrono::milliseconds patience{1000};
 /// For all the requests of one order. Each hand-over has limits of its own, but they may queue for
 /// slots.
 constexpr std::chrono::seconds moves_limit{120};
 constexpr auto by_hand = "by hand";
-
-ordered_msg document(int status, const json& content) {
-  return {status, content.dump(-1, ' ', false, json::error_handler_t::replace)};
-}
-
-ordered_msg refusal(int status, const char* code, const std::string& message) {
-  return document(status, {{"error", {{"code", code}, {"message", message}}}});
-}
 
 json text_or_null(const std::string& text) {
   return text.empty() ? json() : json(text);
@@ -178,7 +170,7 @@ void console_state::look(std::function<void(sight)> then) {
       views.assign(1, card.cms.front());
   }
   ask_all<inspected_msg>(
-    self, views, inspect_msg{"cluster", {}}, patience,
+    self, views, inspect_msg{"cluster", {}}, answer_time,
     [this, hubs = std::move(hubs), then = std::move(then)](std::vector<inspected_msg> answers) {
       auto seen = std::make_shared<sight>();
       for (const auto& answer : answers)
@@ -186,7 +178,7 @@ void console_state::look(std::function<void(sight)> then) {
           for (const auto& each : listed)
             seen->states[each.value("id", "")] = each.value("state", "");
       ask_all<streams_msg>(
-        self, hubs, inspect_msg{"requests", {}}, patience,
+        self, hubs, inspect_msg{"requests", {}}, answer_time,
         [seen, then](std::vector<streams_msg> lists) {
           for (auto& list : lists)
             for (auto& stream : list.streams)

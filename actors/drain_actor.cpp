@@ -1,6 +1,7 @@
 #include "actors/drain_actor.hpp"
 
 #include "actors/ask_all.hpp"
+#include "actors/order_answers.hpp"
 #include "actors/protocol/caf_error.hpp"
 #include "config/load_config.hpp"
 #include "config/notation.hpp"
@@ -21,17 +22,11 @@ using namespace std::chrono_literals;
 using nlohmann::json;
 
 constexpr auto look_every = 50ms;
-constexpr std::chrono::milliseconds patience{1000};
 constexpr std::chrono::seconds move_limit{60}; ///< hand-overs have limits of their own, far below
 constexpr auto progress_every = 1s;
 
-/// The answer, with a status of HTTP.
-ordered_msg document(int status, const json& content) {
-  return {status, content.dump(-1, ' ', false, json::error_handler_t::replace)};
-}
-
 ordered_msg unreachable(const std::string& message) {
-  return document(503, {{"error", {{"code", "unreachable"}, {"message", message}}}});
+  return refusal(503, "unreachable", message);
 }
 
 std::string requests_text(std::uint32_t count) {
@@ -84,7 +79,7 @@ caf::result<ordered_msg> drain_state::undrain() {
   answer_all(outcome("it was taken back meanwhile"));
   auto promise = self->make_response_promise<ordered_msg>();
   ask_all<draining_msg>(
-    self, llumlets(), drain_msg{false}, 5 * patience,
+    self, llumlets(), drain_msg{false}, 5 * answer_time,
     [this, promise](std::vector<draining_msg> answers) mutable {
       if (answers.empty()) {
         promise.deliver(unreachable(config.instance + " does not answer; try again"));
@@ -136,12 +131,12 @@ void drain_state::tell_newcomers() {
   auto now_there = llumlets();
   for (const auto& llumlet : now_there)
     if (std::find(asked.begin(), asked.end(), llumlet) == asked.end())
-      self->request(llumlet, 5 * patience, drain_msg{true})
+      self->request(llumlet, 5 * answer_time, drain_msg{true})
         .then(
           [](const draining_msg&) {},
           [this, llumlet](const caf::error&) {
             std::erase(asked, llumlet);
-            tick_after(patience); // it is asked again
+            tick_after(answer_time); // it is asked again
           });
   asked = std::move(now_there);
 }
@@ -240,7 +235,7 @@ void drain_state::look() {
   auto there = llumlets();
   auto asked_now = there.size();
   ask_all<draining_msg>(
-    self, there, drain_msg{true}, 5 * patience,
+    self, there, drain_msg{true}, 5 * answer_time,
     [this, asked_now](std::vector<draining_msg> still) {
       if (still.size() < asked_now)
         still.clear(); // what one has that did not answer is not known
@@ -248,7 +243,7 @@ void drain_state::look() {
       for (const auto& [name, card] : nodes)
         hubs.insert(hubs.end(), card.hubs.begin(), card.hubs.end());
       ask_all<streams_msg>(
-        self, hubs, inspect_msg{"requests", {}}, patience,
+        self, hubs, inspect_msg{"requests", {}}, answer_time,
         [this, still = std::move(still)](std::vector<streams_msg> answers) {
           std::vector<stream_info> streams;
           for (auto& answer : answers)

@@ -8,7 +8,7 @@ namespace llumnix {
 namespace {
 
 /// A loop waits for a placement and for the first token; each has limits of its own below this.
-constexpr std::chrono::seconds patience{60};
+constexpr std::chrono::seconds replay_limit{60};
 
 } // namespace
 
@@ -43,7 +43,7 @@ void llumlet_state::start_replay(departure next) {
   move_relay_msg order{next.stream, own().instance, next.to.instance, next.policy};
   departures.emplace(id, std::move(next));
   slots_changed();
-  self->request(hub, patience, std::move(order))
+  self->request(hub, replay_limit, std::move(order))
     .then(
       [this, id, told](relay_moved_msg& answer) mutable {
         auto& what = answer.what;
