@@ -25,6 +25,18 @@ std::uint64_t tail_of(const instance_id& id) {
   return tail;
 }
 
+/// Whether two ids whose tails are equal are. Ids of up to 16 bytes need no call of the library.
+bool same_before_tail(const instance_id& x, const instance_id& y) {
+  constexpr auto tail = sizeof(std::uint64_t);
+  if (x.size() != y.size())
+    return false;
+  if (x.size() <= tail)
+    return true;
+  if (x.size() <= 2 * tail)
+    return std::memcmp(x.data(), y.data(), tail) == 0;
+  return std::memcmp(x.data(), y.data(), x.size() - tail) == 0;
+}
+
 } // namespace
 
 candidate_table::candidate_table(std::vector<metric_column> metrics, const latency_profile* profile)
@@ -149,7 +161,7 @@ candidate_table::row candidate_table::find_from(row from, const instance_id& id)
   auto tail = tail_of(id);
   auto until = static_cast<row>(std::min<std::size_t>(size(), std::size_t{from} + near));
   for (row at = from; at < until; ++at)
-    if (tails_[at] == tail && ids_[at] == id)
+    if (tails_[at] == tail && same_before_tail(ids_[at], id))
       return at;
   auto above = from; // or it
   for (row step = 1; above < size() && ids_[above] < id; step *= 2) {

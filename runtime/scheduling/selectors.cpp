@@ -40,6 +40,14 @@ std::optional<row> first_of(const survivors& among, std::size_t begin, std::size
   return std::nullopt;
 }
 
+/// The first row from `from` on that is not worse than `bound`, going by one column; `end` if all are.
+template <better Direction>
+std::size_t next_as_good(const float* values, std::size_t from, std::size_t end, float bound) {
+  while (from < end && is_better(Direction, bound, values[from]))
+    ++from;
+  return from;
+}
+
 /// Where a decision began, and whom it holds for the best so far.
 struct contest {
   row first;
@@ -255,12 +263,15 @@ std::span<const row> best_of(
   constexpr std::size_t few = 16; // that many are kept in order while sweeping
   into.clear();
   auto before = [&](row x, row y) { return goes_before(which, among.table, first, x, y); };
-  auto& values = among.table.values(which.slots.front());
+  auto* values = among.table.values(which.slots.front()).data();
   auto direction = among.table.metrics()[which.slots.front()].metric->direction;
-  for (row at = 0; at < among.table.size(); ++at) {
-    bool full = count <= few && count > 0 && into.size() == count;
-    if (full && is_better(direction, values[into.back()], values[at]))
-      continue; // as most are, by the first metric alone
+  auto next = direction == better::lower ? next_as_good<better::lower> : next_as_good<better::higher>;
+  auto size = among.table.size();
+  for (row at = 0; at < size; ++at) {
+    if (count <= few && count > 0 && into.size() == count) // most are worse, by the first metric alone
+      at = static_cast<row>(next(values, at, size, values[into.back()]));
+    if (at == size)
+      break;
     if (!among.has(at))
       continue;
     if (count > few) {
