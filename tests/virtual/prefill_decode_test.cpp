@@ -377,7 +377,7 @@ TEST_CASE("whatever breaks with prefill and decode apart, streams are exact, not
 namespace {
 
 /// Prefill takes 0.1 ms a token; a decode step 5 ms, and 1 ms more for each request in it.
-latency_profile measured() {
+latency_profile profile_of_steps() {
   std::vector<profile_point> decodes;
   for (double batch : {1.0, 64.0})
     for (double tokens : {8.0, 4096.0})
@@ -392,7 +392,7 @@ latency_profile measured() {
 TEST_CASE("policy slo chooses a prefill and a decode instance by what is predicted") {
   auto config = apart();
   config.scheduler.policy = "slo";
-  apart_scene there{21, 1, 1, config, measured()};
+  apart_scene there{21, 1, 1, config, profile_of_steps()};
   auto& client = there.ask_for("r1", 100, 300);
   there.expect_exact("r1", client, 100);
   auto placed = there.events("r1", "placed");
@@ -410,7 +410,7 @@ TEST_CASE("with adaptive roles a prompt is computed where nothing decodes, whate
   auto config = apart();
   config.scheduler.policy = "slo";
   config.scheduler.adaptive_pd = true;
-  apart_scene there{22, 1, 2, config, measured()};
+  apart_scene there{22, 1, 2, config, profile_of_steps()};
   // Reserved, by id, while all are idle: decode-0 for decode, decode-1 for prefill. The prompt
   // takes as long at decode-1 as at prefill-0, and ties go to the reserved one.
   auto& client = there.ask_for("r1", 100, 300);
