@@ -240,11 +240,14 @@ private:
 
 /// The policies of a mode, for messages: "a, b, c".
 std::string known_policies(scheduling_mode mode) {
-  std::string names;
+  std::vector<std::string_view> known;
   for (auto& row : policy_rows())
-    if (row.mode == mode && row.role == decode && row.policy != adaptive_pd)
-      names.append(names.empty() ? "" : ", ").append(row.policy);
-  return names.append(", ").append(cache_aware);
+    if (row.mode == mode && row.policy != adaptive_pd && !std::ranges::count(known, row.policy))
+      known.push_back(row.policy);
+  std::string names;
+  for (auto name : known)
+    names.append(name).append(", ");
+  return names.append(cache_aware);
 }
 
 std::string in_lite_mode(scheduling_mode mode) {
