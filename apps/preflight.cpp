@@ -13,6 +13,9 @@ namespace llumnix {
 
 namespace {
 
+/// Between the problems of one section: each begins with the path of its knob.
+constexpr std::string_view next_problem = "; scheduler.";
+
 /// Adds "KNOB: what is wrong", unless that knob is told of already.
 void add(std::string_view sentence, std::vector<config_problem>& problems) {
   auto colon = std::min(sentence.find(": "), sentence.size());
@@ -22,6 +25,16 @@ void add(std::string_view sentence, std::vector<config_problem>& problems) {
   };
   if (std::ranges::none_of(problems, same))
     problems.push_back({path, std::string{sentence.substr(std::min(colon + 2, sentence.size()))}});
+}
+
+/// Adds each of the problems that come as one text.
+void add_each(std::string_view sentences, std::vector<config_problem>& problems) {
+  for (auto end = sentences.find(next_problem); end != sentences.npos;
+       end = sentences.find(next_problem)) {
+    add(sentences.substr(0, end), problems);
+    sentences.remove_prefix(end + 2);
+  }
+  add(sentences, problems);
 }
 
 void check_address(
@@ -38,40 +51,33 @@ void check_address(
 } // namespace
 
 void check_parts(const cluster_config& config, std::vector<config_problem>& problems) {
-  if (auto policy = make_policy(config.scheduler); !policy) {
-    // All that is wrong with the section comes as one text.
-    constexpr std::string_view next = "; scheduler.";
-    std::string_view rest = policy.error().context;
-    for (auto end = rest.find(next); end != rest.npos; end = rest.find(next)) {
-      add(rest.substr(0, end), problems);
-      rest.remove_prefix(end + 2);
-    }
-    add(rest, problems);
-  }
+  if (auto policy = make_policy(config.scheduler); !policy)
+    add_each(policy.error().context, problems);
   if (auto profiles = read_profiles(config.scheduler); !profiles)
-    add(profiles.error().context, problems);
+    add_each(profiles.error().context, problems);
   if (auto engine = make_modeled_setup(config.engine); !engine)
     add(engine.error().context, problems);
 }
 
 result<latency_profile> read_profiles(const scheduler_config& config) {
   latency_profile made;
-  auto read = [](const char* knob, const std::string& path, auto file, interpolation_table& into) {
+  std::string problems;
+  auto read = [&](const char* knob, const std::string& path, auto file, interpolation_table& into) {
     if (path.empty())
-      return std::string{};
+      return;
     result<profile_table> found = file(path);
-    if (!found)
-      return std::string{knob} + ": " + found.error().context;
+    if (!found) {
+      problems += (problems.empty() ? "" : "; ") + std::string{knob} + ": " + found.error().context;
+      return;
+    }
     for (auto& warning : found->warnings)
       log::scheduler.warn("profile", "{}", warning);
     into = std::move(found->table);
-    return std::string{};
   };
-  for (auto& problem :
-       {read("scheduler.ttft_profile", config.ttft_profile, read_ttft_profile, made.ttft),
-        read("scheduler.tpot_profile", config.tpot_profile, read_tpot_profile, made.tpot)})
-    if (!problem.empty())
-      return {errc::invalid_argument, problem};
+  read("scheduler.ttft_profile", config.ttft_profile, read_ttft_profile, made.ttft);
+  read("scheduler.tpot_profile", config.tpot_profile, read_tpot_profile, made.tpot);
+  if (!problems.empty())
+    return {errc::invalid_argument, std::move(problems)};
   return made;
 }
 

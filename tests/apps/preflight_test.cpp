@@ -39,6 +39,9 @@ TEST_CASE("what only the scheduler and the engine know is told with its knob, al
          row{{"engine.latency=nope", "engine.speed=-1"}, {"engine.speed", "engine.latency"}},
          row{{"engine.speed=-1"}, {"engine.speed"}}, // known to `check` already
          row{{"scheduler.dispatch_top_k=0"}, {"scheduler.dispatch_top_k"}},
+         row{
+           {"scheduler.ttft_profile=/dev/zero", "scheduler.tpot_profile=/dev/null"},
+           {"scheduler.ttft_profile", "scheduler.tpot_profile"}},
        }) {
     auto config = with(settings);
     auto problems = check(config);
