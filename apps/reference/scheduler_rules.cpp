@@ -132,6 +132,11 @@ public:
     choose_policy();
     if (!full_mode_)
       drop_what_lite_mode_lacks();
+    if (values_.toggle("enable-adaptive-pd") && values_.text("scheduling-policy") != "slo")
+      warn( // the reference starts, too, and its plans look at the flag whatever the policy
+        "enable-adaptive-pd",
+        "wants --scheduling-policy=slo; without it placement passes over it, and only plans of "
+        "--rescheduling-policies pack instances");
     for (const auto& each : dispatch_metrics)
       coerce_metric(each);
     if (values_.text("kvs-backend") == "v6d" && values_.text("kvs-hash-algo") != "xxhash")

@@ -162,6 +162,14 @@ TEST_CASE("what the reference replaces at its start is replaced") {
   for (const auto& [given, changes, warnings] : {
          row{R"({"enable-full-mode-scheduling": false})", lite},
          row{
+           R"({"enable-adaptive-pd": true, "scheduling-policy": "flood"})",
+           R"({"enable-adaptive-pd": true, "scheduling-policy": "flood"})",
+           {"--enable-adaptive-pd: wants --scheduling-policy=slo; without it placement passes over "
+            "it, and only plans of --rescheduling-policies pack instances"}},
+         row{
+           R"({"enable-adaptive-pd": true, "scheduling-policy": "slo"})",
+           R"({"enable-adaptive-pd": true, "scheduling-policy": "slo"})"},
+         row{
            R"({"enable-full-mode-scheduling": false, "enable-cache-aware-scheduling": true,
                "enable-predictor-enhanced-scheduling": true, "enable-adaptive-pd": true,
                "enable-rescheduling": true, "enable-instance-status-local-account": true,
