@@ -92,6 +92,13 @@ constexpr std::array account{
   account_field{"num_tokens_inflight_dispatch_decode_requests", &inflight_load::decode_tokens},
 };
 
+constexpr std::array by_priority{
+  account_field{"urgent_requests", &inflight_load::urgent_requests},
+  account_field{"urgent_tokens", &inflight_load::urgent_tokens},
+  account_field{"low_requests", &inflight_load::low_requests},
+  account_field{"low_tokens", &inflight_load::low_tokens},
+};
+
 } // namespace
 
 std::span<const proto_field<instance_metadata>> metadata_fields() {
@@ -104,6 +111,10 @@ std::span<const proto_field<instance_status>> status_fields() {
 
 std::span<const account_field> account_fields() {
   return account;
+}
+
+std::span<const account_field> priority_fields() {
+  return by_priority;
 }
 
 } // namespace llumnix

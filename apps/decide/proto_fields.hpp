@@ -33,5 +33,7 @@ struct account_field {
   std::int32_t inflight_load::*member;
 };
 std::span<const account_field> account_fields();
+/// Those that `scheduler.priority_aware` looks at. No records have them: the names are ours.
+std::span<const account_field> priority_fields();
 
 } // namespace llumnix

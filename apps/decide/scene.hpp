@@ -56,16 +56,14 @@ struct scene_dispatch {
   std::int32_t num_tokens = 0;
   std::int32_t prefix_hit_tokens = 0;
   std::int64_t age_ms = 0;
-  bool found = false; ///< a status before the one given has shown it
+  bool found = false;        ///< a status before the one given has shown it
+  std::int32_t priority = 0; ///< lower goes first
   friend bool operator==(const scene_dispatch&, const scene_dispatch&) = default;
 };
 
-/// Counters of the local account that are laid down instead of following from dispatches.
-struct scene_account {
-  std::optional<std::int32_t> requests, prefill_requests, decode_requests, prefill_tokens,
-    decode_tokens; ///< as `inflight_load` has them
-  friend bool operator==(const scene_account&, const scene_account&) = default;
-};
+/// Counters of the local account that are laid down instead of following from dispatches, by the
+/// names of `account_fields` and `priority_fields`.
+using scene_account = std::map<std::string, std::int32_t, std::less<>>;
 
 struct scene_instance {
   /// All zero, but that it is neutral, a single rank, and schedulable.
@@ -73,7 +71,9 @@ struct scene_instance {
 
   instance_state state = instance_state::ready;
   instance_metadata metadata;   ///< `instance_id` is the instance's
-  instance_status status;       ///< so is this one's; `timestamp_ms` holds, however it was given
+  /// So is this one's. `timestamp_ms` holds, however it was given; `adapters`, in order, stand
+  /// beside it in JSON, for they are no part of records.
+  instance_status status;
   bool names_out_slots = false; ///< the status names its free migrate-out slots
   std::vector<scene_dispatch> dispatched;
   scene_account account;
@@ -100,6 +100,11 @@ struct scene_request {
   /// The answer of a store that was asked, by instance, or by its keys: one of them at most.
   std::optional<std::map<instance_id, std::uint32_t>> hit_tokens;
   std::optional<std::vector<std::string>> chunk_keys;
+  std::string session{};                            ///< whose request it is; empty: nobody's
+  std::map<infer_type, instance_id> session_last{}; ///< who took the session's last request
+  std::int32_t priority = 0;                        ///< lower goes first
+  std::string adapter{};                            ///< the LoRA it wants; empty: none
+  std::vector<instance_id> exclude{};               ///< they just failed it
   friend bool operator==(const scene_request&, const scene_request&) = default;
 };
 

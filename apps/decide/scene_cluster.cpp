@@ -1,5 +1,6 @@
 #include "apps/decide/scene_cluster.hpp"
 
+#include "apps/decide/proto_fields.hpp"
 #include "runtime/base/assert.hpp"
 #include "runtime/scheduling/chunk_keys.hpp"
 #include "runtime/scheduling/policy_registry.hpp"
@@ -77,6 +78,9 @@ scene_cluster::scene_cluster(const scene& from, const scene_setup& setup)
     dispatcher_.reserve(reservations_in(from));
   for (auto& [role, id] : from.last)
     dispatcher_.remember(role, id);
+  if (from.request)
+    for (auto& [role, id] : from.request->session_last)
+      dispatcher_.remember_session(role, from.request->session, id);
   if (setup.step_model)
     dispatcher_.set_step_model(*setup.step_model);
   hits_ = find_hits();
@@ -89,19 +93,21 @@ void scene_cluster::add(const scene_instance& each) {
     for (auto& sent : each.dispatched) {
       auto hit = is_cache_aware(config) ? sent.prefix_hit_tokens : 0;
       dispatcher_.book(
-        each.id(), {sent.request_id, sent.stage, sent.num_tokens, sent.num_tokens - hit},
+        each.id(), {sent.request_id, sent.stage, sent.num_tokens, sent.num_tokens - hit,
+                    sent.priority},
         scene_.now - sent.age_ms, sent.found && config.full_mode);
     }
   // Lite mode places by what was sent alone: statuses are not looked at (spec/cms.md 7).
   if (config.full_mode || scene_.ask != scene_question::place)
     dispatcher_.update(each.status, scene_.now);
-  if (each.account != scene_account{}) {
+  if (!each.status.adapters.empty()) // no part of what lite mode does not look at
+    dispatcher_.list_adapters(each.id(), each.status.adapters);
+  if (!each.account.empty()) {
     auto account = dispatcher_.account(each.id());
-    account.requests = each.account.requests.value_or(account.requests);
-    account.prefill_requests = each.account.prefill_requests.value_or(account.prefill_requests);
-    account.decode_requests = each.account.decode_requests.value_or(account.decode_requests);
-    account.prefill_tokens = each.account.prefill_tokens.value_or(account.prefill_tokens);
-    account.decode_tokens = each.account.decode_tokens.value_or(account.decode_tokens);
+    for (auto& fields : {account_fields(), priority_fields()})
+      for (auto& [name, counter] : fields)
+        if (auto given = each.account.find(name); given != each.account.end())
+          account.*counter = given->second;
     dispatcher_.give_account(each.id(), account);
   }
   if (!each.metrics.empty()) {
@@ -140,14 +146,19 @@ std::optional<prefix_hits> scene_cluster::find_hits() const {
 std::optional<placement_query> scene_cluster::query() const {
   if (!scene_.request)
     return std::nullopt;
+  auto& request = *scene_.request;
   placement_query query;
-  query.request_id = scene_.request->id;
-  query.prompt_tokens = scene_.request->prompt_tokens;
+  query.request_id = request.id;
+  query.prompt_tokens = request.prompt_tokens;
+  query.exclude = request.exclude;
   auto goal = [](std::optional<double> ms) {
     return ms ? std::optional{static_cast<float>(*ms)} : std::nullopt;
   };
-  query.wishes.ttft_slo_ms = goal(scene_.request->ttft_slo_ms);
-  query.wishes.tpot_slo_ms = goal(scene_.request->tpot_slo_ms);
+  query.wishes.ttft_slo_ms = goal(request.ttft_slo_ms);
+  query.wishes.tpot_slo_ms = goal(request.tpot_slo_ms);
+  query.wishes.session = request.session;
+  query.wishes.adapter = request.adapter;
+  query.wishes.priority = request.priority;
   return query;
 }
 

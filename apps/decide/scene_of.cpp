@@ -1,5 +1,6 @@
 #include "apps/decide/scene_of.hpp"
 
+#include "apps/decide/proto_fields.hpp"
 #include "config/knob_value.hpp"
 #include "config/knobs.hpp"
 
@@ -9,6 +10,8 @@
 namespace llumnix {
 
 namespace {
+
+constexpr std::array roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
 
 /// Every knob of the scheduler, so that the defaults of flags do not come between; but none that
 /// names files or hosts, or is a secret.
@@ -27,10 +30,15 @@ nlohmann::json settings_of(const scheduler_config& config) {
   return settings;
 }
 
+/// All counters of the reference's, and of ours those that count something.
 scene_account account_of(const inflight_load& load) {
-  return {
-    load.requests, load.prefill_requests, load.decode_requests, load.prefill_tokens,
-    load.decode_tokens};
+  scene_account account;
+  for (auto& [name, counter] : account_fields())
+    account.emplace(name, load.*counter);
+  for (auto& [name, counter] : priority_fields())
+    if (load.*counter != 0)
+      account.emplace(name, load.*counter);
+  return account;
 }
 
 /// Whether an instance may be chosen as far as its status tells; in lite mode scenes do not look at
@@ -47,9 +55,7 @@ instance_of(const decision_snapshot::instance& known, const decision_snapshot& s
   auto& id = known.metadata.instance_id;
   written.metadata = known.metadata;
   written.state = known.state;
-  auto& exclude = seen.query.exclude;
-  bool left_out = std::ranges::find(exclude, id) != exclude.end() || unwell(known, seen);
-  if (left_out && written.state == instance_state::ready)
+  if (written.state == instance_state::ready && (!known.reachable || unwell(known, seen)))
     written.state = instance_state::draining;
   if (known.reported) {
     written.status = known.status;
@@ -69,6 +75,31 @@ instance_of(const decision_snapshot::instance& known, const decision_snapshot& s
   return written;
 }
 
+/// Whether a scene knows the instance: one that went meanwhile is not in it, and one of a role that
+/// nothing knows gets no work anyway.
+bool is_candidate(const decision_snapshot::instance& known) {
+  return parse_infer_type(known.metadata.instance_type).has_value();
+}
+
+bool has_candidate(const decision_snapshot& seen, const instance_id& id) {
+  return std::ranges::any_of(seen.instances, [&](const decision_snapshot::instance& each) {
+    return each.metadata.instance_id == id && is_candidate(each);
+  });
+}
+
+/// What the request wishes for, and who took the last one of its session.
+void add_wishes(const decision_snapshot& seen, scene_request& request) {
+  auto& wishes = seen.query.wishes;
+  request.ttft_slo_ms = wishes.ttft_slo_ms;
+  request.tpot_slo_ms = wishes.tpot_slo_ms;
+  request.session = wishes.session;
+  request.priority = wishes.priority;
+  request.adapter = wishes.adapter;
+  for (auto role : roles)
+    if (auto& last = seen.session_last[static_cast<std::size_t>(role)]; has_candidate(seen, last))
+      request.session_last[role] = last;
+}
+
 scene_request request_of(const decision_snapshot& seen) {
   scene_request request;
   request.id = seen.query.request_id;
@@ -76,12 +107,15 @@ scene_request request_of(const decision_snapshot& seen) {
   if (seen.query.mode == serving_mode::pd_staged)
     request.scheduling_stage = to_string(seen.query.stage);
   request.prompt_tokens = seen.query.prompt_tokens;
-  request.ttft_slo_ms = seen.query.wishes.ttft_slo_ms;
-  request.tpot_slo_ms = seen.query.wishes.tpot_slo_ms;
+  add_wishes(seen, request);
+  for (auto& id : seen.query.exclude)
+    if (has_candidate(seen, id))
+      request.exclude.push_back(id);
   if (seen.hits && seen.hits->asked) {
     auto& hits = request.hit_tokens.emplace();
     for (auto& hit : seen.hits->instances)
-      hits[hit.instance] = hit.tokens;
+      if (has_candidate(seen, hit.instance))
+        hits[hit.instance] = hit.tokens;
   }
   return request;
 }
@@ -95,9 +129,10 @@ scene scene_of(const decision_snapshot& decision) {
   written.config.settings = settings_of(decision.config);
   written.config.step_model = decision.step_model;
   for (auto& known : decision.instances)
-    written.instances.push_back(instance_of(known, decision));
+    if (is_candidate(known))
+      written.instances.push_back(instance_of(known, decision));
   written.reservations_given = decision.reserved != reservations{};
-  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+  for (auto role : roles)
     if (auto& last = decision.last[static_cast<std::size_t>(role)]; !last.empty())
       written.last[role] = last;
   written.request = request_of(decision);

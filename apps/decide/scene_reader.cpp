@@ -6,10 +6,9 @@
 
 #include <algorithm>
 #include <array>
-#include <iterator>
 #include <limits>
-#include <set>
 #include <unordered_set>
+#include <utility>
 
 namespace llumnix {
 
@@ -176,16 +175,22 @@ void read_dispatch(const json_part& at, scene_dispatch& into) {
   read_count(from, "prefix_hit_tokens", into.prefix_hit_tokens);
   read_time(from, "age_ms", into.age_ms);
   from.read("found", into.found);
+  from.read("priority", into.priority);
+  if (into.prefix_hit_tokens > into.num_tokens)
+    at.fail_within(
+      "prefix_hit_tokens",
+      std::to_string(into.prefix_hit_tokens) + " is above num_tokens, "
+        + std::to_string(into.num_tokens));
   from.close();
 }
 
 void read_account(const json_part& at, scene_account& into) {
-  std::optional<std::int32_t>* const counters[] = {
-    &into.requests, &into.prefill_requests, &into.decode_requests, &into.prefill_tokens,
-    &into.decode_tokens};
   json_object from{at};
-  for (std::size_t i = 0; i < std::size(counters); ++i)
-    from.read(account_fields()[i].name, *counters[i]);
+  for (auto& fields : {account_fields(), priority_fields()})
+    for (auto& field : fields)
+      from.read_by(field.name, [&](const json_part& counter) {
+        read_part(counter, into[std::string{field.name}]);
+      });
   from.close();
 }
 
@@ -249,6 +254,10 @@ void read_instance(const json_part& at, scene& whole) {
       into.reserved = *word == 1 ? infer_type::prefill : infer_type::decode;
   });
   from.read("chunks", into.chunks);
+  if (auto& adapters = into.status.adapters; from.read("adapters", adapters)) {
+    std::ranges::sort(adapters);
+    adapters.erase(std::ranges::unique(adapters).begin(), adapters.end());
+  }
   from.read_by("running", [&](const json_part& part) {
     read_items_into(part, into.requests.running.emplace(), read_listed);
   });
@@ -283,6 +292,14 @@ bool has_instance(const scene& whole, std::string_view id) {
     whole.instances, [id](const scene_instance& each) { return each.id() == id; });
 }
 
+/// To look many up in.
+std::unordered_set<std::string_view> ids_of(const scene& whole) {
+  std::unordered_set<std::string_view> ids;
+  for (auto& each : whole.instances)
+    ids.insert(each.id());
+  return ids;
+}
+
 void fail_unknown(const json_part& at, const scene& whole, std::string_view id) {
   std::vector<std::string_view> known;
   for (auto& each : whole.instances)
@@ -299,6 +316,47 @@ void read_goal(json_object& from, std::string_view name, std::optional<double>& 
   });
 }
 
+/// The id of an instance of the scene.
+void read_known(const json_part& at, const scene& whole, instance_id& into) {
+  read_part(at, into);
+  if (!at.failed() && !has_instance(whole, into))
+    fail_unknown(at, whole, into);
+}
+
+/// Calls `read(role, const json_part&)` for each role that is named.
+template <class Read>
+void read_roles(const json_part& at, Read read) {
+  json_object from{at};
+  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+    from.read_by(to_string(role), [&](const json_part& part) { read(role, part); });
+  from.close();
+}
+
+/// What our own gateways ask of a placement beside a SchedulingRequest.
+void read_wishes(const json_part& at, json_object& from, scene& whole) {
+  auto& into = *whole.request;
+  read_goal(from, "ttft_slo_ms", into.ttft_slo_ms);
+  read_goal(from, "tpot_slo_ms", into.tpot_slo_ms);
+  from.read("session", into.session);
+  from.read_by("session_last", [&](const json_part& part) {
+    read_roles(part, [&](infer_type role, const json_part& id) {
+      read_known(id, whole, into.session_last[role]);
+    });
+  });
+  if (!into.session_last.empty() && into.session.empty())
+    at.fail_within("session_last", "wants a session beside it");
+  from.read("priority", into.priority);
+  from.read("adapter", into.adapter);
+  from.read_by("exclude", [&](const json_part& ids) {
+    auto known = ids_of(whole);
+    read_items_into(ids, into.exclude, [&](const json_part& at, instance_id& id) {
+      read_part(at, id);
+      if (!at.failed() && !known.contains(id))
+        fail_unknown(at, whole, id);
+    });
+  });
+}
+
 void read_request(const json_part& at, scene& whole) {
   auto& into = whole.request.emplace();
   json_object from{at};
@@ -312,17 +370,14 @@ void read_request(const json_part& at, scene& whole) {
     if (!tokens.value().is_null())
       read_part(tokens, into.prompt);
   });
-  read_goal(from, "ttft_slo_ms", into.ttft_slo_ms);
-  read_goal(from, "tpot_slo_ms", into.tpot_slo_ms);
+  read_wishes(at, from, whole);
   from.read_by("scheduling_result", [](const json_part& result) { // not looked at
     if (!result.value().is_array())
       result.fail("is not a list");
   });
   from.read_by("prefix_hit_tokens", [&](const json_part& hits) {
     into.hit_tokens.emplace();
-    std::unordered_set<std::string_view> known;
-    for (auto& each : whole.instances)
-      known.insert(each.id());
+    auto known = ids_of(whole);
     read_members(hits, [&](const std::string& id, const json_part& tokens) {
       if (!known.contains(id))
         return fail_unknown(tokens, whole, id);
@@ -405,10 +460,7 @@ void read_document(const json_part& at, scene& into) {
       check_instances(list, into);
   });
   from.read_by("last", [&](const json_part& part) {
-    json_object last{part};
-    for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
-      last.read_by(to_string(role), [&](const json_part& id) { read_part(id, into.last[role]); });
-    last.close();
+    read_roles(part, [&](infer_type role, const json_part& id) { read_part(id, into.last[role]); });
   });
   from.read_by("request", [&](const json_part& part) { read_request(part, into); });
   from.read_by("ask", [&](const json_part& part) {
@@ -422,104 +474,11 @@ void read_document(const json_part& at, scene& into) {
   from.close();
 }
 
-// ---- the text
-
-/// Watches a document while it is read: how deep it is, how large, and whether a name stands twice
-/// in one object, which would quietly lose the first value.
-class watch {
-public:
-  explicit watch(std::optional<config_problem>& problem) : problem_{problem} {}
-
-  /// As nlohmann calls it for each part of the document. Throws `stopped` to end the reading.
-  bool operator()(int depth, nlohmann::json::parse_event_t event, const nlohmann::json& part) {
-    using enum nlohmann::json::parse_event_t;
-    if (event == object_start)
-      open_.emplace_back();
-    else if (event == object_end)
-      open_.pop_back();
-    else if (event == key)
-      take(part.get_ref<const std::string&>());
-    if ((event == object_start || event == array_start) && depth >= scene_depth_max)
-      stop("", "lists and objects stand more than " + std::to_string(scene_depth_max) + " deep");
-    if (
-      (event == object_start || event == array_start || event == value)
-      && ++values_ > scene_values_max)
-      stop("", "has more than " + std::to_string(scene_values_max) + " values");
-    return true;
-  }
-
-  struct stopped {};
-
-private:
-  struct object {
-    std::set<std::string> names;
-    std::string latest;
-  };
-
-  void take(const std::string& name) {
-    open_.back().latest = name;
-    if (open_.back().names.insert(name).second)
-      return;
-    std::string path;
-    for (auto& each : open_)
-      path += (path.empty() ? "" : ".") + each.latest;
-    stop(std::move(path), "is given twice; keep one of them");
-  }
-
-  [[noreturn]] void stop(std::string path, std::string message) {
-    problem_ = {std::move(path), std::move(message)};
-    throw stopped{};
-  }
-
-  std::optional<config_problem>& problem_;
-  std::vector<object> open_;
-  std::size_t values_ = 0;
-};
-
-/// "line 3, column 7: " of a byte that nlohmann counts from 1; of a text of one line the column.
-std::string place_of(std::string_view text, std::size_t byte) {
-  auto before = text.substr(0, std::min(byte == 0 ? 0 : byte - 1, text.size()));
-  auto start = before.rfind('\n');
-  auto column = before.size() - (start == before.npos ? 0 : start + 1) + 1;
-  auto place = "column " + std::to_string(column) + ": ";
-  if (text.find('\n') == text.npos)
-    return place;
-  return "line " + std::to_string(1 + std::ranges::count(before, '\n')) + ", " + place;
-}
-
-/// nlohmann's sentence without its own prefix.
-std::string reason_of(const nlohmann::json::exception& failure) {
-  std::string_view text = failure.what();
-  if (auto bracket = text.find("] "); bracket != text.npos)
-    text.remove_prefix(bracket + 2);
-  if (auto colon = text.find(": "); text.starts_with("parse error") && colon != text.npos)
-    text.remove_prefix(colon + 2);
-  return std::string{text};
-}
-
-/// The document, or null and a problem.
-nlohmann::json parse(std::string_view text, std::optional<config_problem>& problem) {
-  watch watching{problem};
-  try {
-    return nlohmann::json::parse(text, std::ref(watching));
-  } catch (const watch::stopped&) {
-  } catch (const nlohmann::json::parse_error& failure) {
-    problem = {"", place_of(text, failure.byte) + reason_of(failure)};
-  } catch (const nlohmann::json::exception& failure) { // a number beyond what a double holds
-    problem = {"", reason_of(failure)};
-  }
-  return nullptr;
-}
-
 } // namespace
 
 scene_read read_scene(std::string_view text) {
   scene_read read;
-  if (text.size() > scene_size_max) {
-    read.problem = {"", "is longer than " + std::to_string(scene_size_max >> 20) + " MiB"};
-    return read;
-  }
-  auto document = parse(text, read.problem);
+  auto document = parse_scene_text(text, read.problem);
   if (read.problem)
     return read;
   if (!document.is_object()) {

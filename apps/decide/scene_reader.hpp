@@ -1,20 +1,13 @@
 #pragma once
 
 #include "apps/decide/scene.hpp"
+#include "apps/decide/scene_text.hpp"
 #include "config/load_config.hpp"
 
-#include <cstddef>
 #include <optional>
 #include <string_view>
 
 namespace llumnix {
-
-/// Bytes of one scene.
-inline constexpr std::size_t scene_size_max = std::size_t{64} << 20;
-/// Numbers, texts, lists and objects in one scene.
-inline constexpr std::size_t scene_values_max = std::size_t{4} << 20;
-/// Lists and objects within one another.
-inline constexpr int scene_depth_max = 64;
 
 /// A text as a scene.
 struct scene_read {

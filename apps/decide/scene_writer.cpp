@@ -77,17 +77,14 @@ json write_dispatch(const scene_dispatch& dispatch) {
   put(object, "prefix_hit_tokens", dispatch.prefix_hit_tokens);
   put(object, "age_ms", dispatch.age_ms);
   put(object, "found", dispatch.found);
+  put(object, "priority", dispatch.priority);
   return object;
 }
 
 json write_account(const scene_account& account) {
-  const std::optional<std::int32_t> counters[] = {
-    account.requests, account.prefill_requests, account.decode_requests, account.prefill_tokens,
-    account.decode_tokens};
   auto object = json::object();
-  for (std::size_t i = 0; i < std::size(counters); ++i)
-    if (counters[i])
-      object[std::string{account_fields()[i].name}] = *counters[i];
+  for (auto& [name, counter] : account)
+    object[name] = counter;
   return object;
 }
 
@@ -128,6 +125,7 @@ json write_instance(const scene_instance& instance, bool reservations_given) {
   if (reservations_given)
     object["reserved"] = instance.reserved ? to_string(*instance.reserved) : std::string_view{};
   put(object, "chunks", instance.chunks);
+  put(object, "adapters", instance.status.adapters);
   if (auto& running = instance.requests.running)
     object["running"] = write_listed(*running);
   if (auto& waiting = instance.requests.waiting)
@@ -155,6 +153,12 @@ json write_request(const scene_request& request) {
   }
   if (request.chunk_keys)
     object["chunk_keys"] = *request.chunk_keys;
+  put(object, "session", request.session);
+  for (auto& [role, id] : request.session_last)
+    object["session_last"][std::string{to_string(role)}] = id;
+  put(object, "priority", request.priority);
+  put(object, "adapter", request.adapter);
+  put(object, "exclude", request.exclude);
   return object;
 }
 

@@ -25,6 +25,7 @@ struct decision_snapshot {
     instance_status status;
     bool reported = false; ///< `status` is one
     instance_state state = instance_state::ready;
+    bool reachable = true; ///< by whoever asks
     inflight_load account; ///< what was sent and no status shows
     /// As predicted for the request, ms; nothing where the policy does not predict.
     std::optional<float> predicted_ttft, predicted_tpot;
@@ -35,6 +36,8 @@ struct decision_snapshot {
   std::optional<prefix_hits> hits;
   std::vector<instance> instances;   ///< by id
   std::array<instance_id, 3> last{}; ///< what selectors chose last, by infer_type
+  /// Who took the last request of the query's session, by infer_type.
+  std::array<instance_id, 3> session_last{};
   reservations reserved;
   std::optional<step_coefficients> step_model;
 };

@@ -2,6 +2,7 @@
 
 #include "runtime/base/log.hpp"
 #include "runtime/cluster/dispatch_ledger.hpp"
+#include "runtime/cluster/foreign_instances.hpp"
 #include "runtime/scheduling/role_choice.hpp"
 
 #include <algorithm>
@@ -51,6 +52,11 @@ to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_to
   auto hit = static_cast<std::int32_t>(std::min(hit_tokens, most));
   auto uncomputed = tokens - std::min(hit, tokens);
   return {query.request_id, stage, tokens, uncomputed, query.wishes.priority};
+}
+
+/// As candidates are judged (`state_filter`).
+bool can_reach(const instance_view& known, reach by) {
+  return by == reach::llumlet ? !known.foreign() : has_http_endpoint(known.metadata);
 }
 
 } // namespace
@@ -417,6 +423,19 @@ void dispatcher::remember(infer_type role, const instance_id& last) {
     chooser->remember(last);
 }
 
+void dispatcher::remember_session(
+  infer_type role, const std::string& session, const instance_id& last) {
+  if (auto& chooser = state_->of(role))
+    chooser->remember_session(session, last);
+}
+
+void dispatcher::list_adapters(const instance_id& id, std::vector<std::string> adapters) {
+  if (auto* known = state_->view.find(id)) {
+    known->status.adapters = std::move(adapters);
+    state_->refresh(id);
+  }
+}
+
 void dispatcher::reserve(const reservations& reserved) {
   state_->reserved = reserved;
   state_->reservations_given = true;
@@ -455,14 +474,19 @@ dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix
     written.status = known.status;
     written.reported = known.has_status;
     written.state = known.state;
+    written.reachable = can_reach(known, query.by);
     written.account = state_->account(id);
     if (predicts)
       for (auto& [name, value] : metrics(id, &query, hits, now, predicted))
         (name == predicted[0] ? written.predicted_ttft : written.predicted_tpot) = value;
   }
   for (auto role : all_roles)
-    if (auto& chooser = state_->of(role))
-      seen.last[static_cast<std::size_t>(role)] = chooser->last();
+    if (auto& chooser = state_->of(role)) {
+      auto at = static_cast<std::size_t>(role);
+      seen.last[at] = chooser->last();
+      if (auto* last = chooser->last_of_session(query.wishes.session))
+        seen.session_last[at] = *last;
+    }
   return seen;
 }
 

@@ -100,6 +100,10 @@ public:
   void list_requests(const instance_id& id, request_lists lists);
   /// What a fixed preference chose last for a role.
   void remember(infer_type role, const instance_id& last);
+  /// Who took the last request of a session, for a role; nothing without `session_affinity`.
+  void remember_session(infer_type role, const std::string& session, const instance_id& last);
+  /// The LoRAs that are active at an instance, ordered by name.
+  void list_adapters(const instance_id& id, std::vector<std::string> adapters);
   /// Reservations as they are to be: what is missing stays so.
   void reserve(const reservations& reserved);
   /// The reservations of adaptive PD, those that were missing filled by what is known now.

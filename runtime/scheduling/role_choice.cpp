@@ -52,7 +52,7 @@ void role_chooser::set_limits(const placement_wishes& wishes) {
 
 /// Who took the session's last request, if all filters let him.
 std::optional<candidate_table::row> role_chooser::of_session(const std::string& session) const {
-  auto* last = session.empty() ? nullptr : sessions_.last_of(session);
+  auto* last = last_of_session(session);
   auto row = last ? candidates_.find(*last) : std::nullopt;
   return row && survivors_of(1).has(*row) ? row : std::nullopt;
 }

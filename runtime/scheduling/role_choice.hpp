@@ -33,6 +33,14 @@ public:
   void remember(const instance_id& last) { memory_.last = last; }
   /// Whom a selector that remembers chose last.
   const instance_id& last() const { return memory_.last; }
+  /// Who took the last request of a session, where sessions count.
+  void remember_session(const std::string& session, const instance_id& last) {
+    sessions_.remember(session, last);
+  }
+  /// The same; null where nothing is known.
+  const instance_id* last_of_session(const std::string& session) const {
+    return session.empty() ? nullptr : sessions_.last_of(session);
+  }
 
   /// Chooses among the candidates (spec/scheduling.md 3.1). Fills the columns that depend on the
   /// request, and keeps what `reasons` and `report` tell of. The request's session, where that

@@ -52,6 +52,22 @@ TEST_CASE("place: the least load wins, what was sent to it included") {
   CHECK_FALSE(answer["reason"].get<std::string>().empty());
 }
 
+TEST_CASE("place: of what was sent, an urgent request counts what goes before it") {
+  auto scene = json::parse(R"({
+    "config": {"set": {"scheduler.full_mode": false, "scheduler.priority_aware": true}},
+    "instances": [
+      {"id": "a", "dispatched": [{"request_id": "p", "num_tokens": 600, "priority": 1}]},
+      {"id": "b", "dispatched": [{"request_id": "q", "num_tokens": 200}]}],
+    "request": {"id": "r", "scheduling_mode": "neutral", "prompt_num_tokens": 10}})");
+  auto winner = [&] { return answer_to(scene)["stages"][0]["winner"]; };
+  CHECK(winner() == "a");
+  scene["request"]["priority"] = 1;
+  CHECK(winner() == "b");
+  scene["instances"][0]["account"] = {{"low_tokens", 0}};
+  scene["request"]["priority"] = 0;
+  CHECK(winner() == "b");
+}
+
 TEST_CASE("place: numbers read back to the very float that was compared") {
   auto scene = two_instances;
   scene["config"]["flags"] = {

@@ -57,6 +57,22 @@ TEST_CASE("what a scene does not know is named, with the name that was probably 
      "request.prefix_hit_tokens.a2", "did you mean a1?"},
     {R"({"request": {"prefix_hit_tokens": {}, "chunk_keys": []}})", "request.chunk_keys",
      "give either"},
+    {with(R"("dispatched": [{"request_id": "q", "num_tokens": 600, "prefix_hit_tokens": 601}])"),
+     "instances[0].dispatched[0].prefix_hit_tokens", "601 is above num_tokens, 600"},
+    {with(R"("dispatched": [{"request_id": "q", "prefix_hit_tokens": 1}])"),
+     "instances[0].dispatched[0].prefix_hit_tokens", "1 is above num_tokens, 0"},
+    {with(R"("account": {"urgent_request": 1})"), "instances[0].account.urgent_request",
+     "did you mean urgent_requests?"},
+    {with(R"("adaptors": ["sql"])"), "instances[0].adaptors", "did you mean adapters?"},
+    {R"({"instances": [{"id": "a1"}], "request": {"exclude": ["a1", "a2"]}})",
+     "request.exclude[1]", "did you mean a1?"},
+    {R"({"instances": [{"id": "a1"}],
+         "request": {"session": "s", "session_last": {"neutral": "a2"}}})",
+     "request.session_last.neutral", "did you mean a1?"},
+    {R"({"request": {"session": "s", "session_last": {"nutral": "a"}}})",
+     "request.session_last.nutral", "did you mean neutral?"},
+    {R"({"instances": [{"id": "a1"}], "request": {"session_last": {"neutral": "a1"}}})",
+     "request.session_last", "wants a session beside it"},
     {R"({"ask": "plan", "scale": {}})", "scale", "belongs to another ask"},
     {R"({"ask": "scale"})", "scale", "is missing"},
     {R"({"ask": "choose", "choose": {"instance": "a"}})", "choose.instance",
@@ -97,6 +113,15 @@ TEST_CASE("a value of the wrong type or out of range is no value") {
     R"({"request": {"ttft_slo_ms": "inf"}})",
     R"({"request": {"tpot_slo_ms": 1.1e9}})",
     R"({"request": {"tpot_slo_ms": 1e-60}})",
+    R"({"request": {"priority": 1.5}})",
+    R"({"request": {"priority": "high"}})",
+    R"({"request": {"priority": 2147483648}})",
+    R"({"request": {"session": 7}})",
+    R"({"request": {"adapter": ["sql"]}})",
+    R"({"request": {"exclude": "i1"}})",
+    with(R"("adapters": "sql")"),
+    with(R"("account": {"low_tokens": 0.5})"),
+    with(R"("dispatched": [{"request_id": "a", "priority": "low"}])"),
     R"({"ask": "predict", "predict": {"decode": [[1, 2, 3]]}})",
     R"({"config": {"profiles": {"ttft": []}}})",
     R"({"config": {"profiles": {"ttft": [{"tokens_num": -1, "p50": 1}]}}})",
@@ -156,6 +181,12 @@ TEST_CASE("the time in a status wins over its age") {
   CHECK(written(R"("status_age_ms": 40, "status": {"timestamp_ms": 7})") == 7);
 }
 
+TEST_CASE("adapters are the same in any order") {
+  auto read = read_scene(with(R"("adapters": ["sql", "legal", "sql"])"));
+  REQUIRE_FALSE(read.problem);
+  CHECK(read.value.instances.at(0).status.adapters == std::vector<std::string>{"legal", "sql"});
+}
+
 TEST_CASE("a scene with an error still says its name") {
   auto read = read_scene(R"({"name": "n", "asks": 1})");
   CHECK(read.problem);
@@ -189,8 +220,9 @@ TEST_CASE("a scene reads back as it was written") {
   instance.status.waiting_requests = {"a", "b"};
   instance.status.step_duration = 0.1;
   instance.names_out_slots = true;
-  instance.dispatched = {{"q1", infer_type::prefill, 600, 256, -20, true}};
-  instance.account.decode_tokens = -7;
+  instance.dispatched = {{"q1", infer_type::prefill, 600, 256, -20, true, -1}};
+  instance.account = {{"num_tokens_inflight_dispatch_decode_requests", -7}, {"low_tokens", 3}};
+  instance.status.adapters = {"legal", "sql"};
   instance.metrics = {{"freeness", -std::numeric_limits<double>::infinity()}, {"hit_ratio", 0.1}};
   instance.reserved = infer_type::decode;
   instance.chunks = {"k1"};
@@ -211,7 +243,12 @@ TEST_CASE("a scene reads back as it was written") {
     250.5,
     {},
     {},
-    std::vector<std::string>{}};
+    std::vector<std::string>{},
+    "s",
+    {{infer_type::prefill, "i2"}, {infer_type::decode, "i1"}},
+    -3,
+    "sql",
+    {"i2", "i1"}};
 
   std::vector<scene> scenes{full, scene{}};
   full.request->chunk_keys.reset();
