@@ -89,7 +89,7 @@ constexpr auto own_flags = std::to_array<reference_flag>({
   {latencies, "tpot-slo-dispatch-threshold", number, "0.85", "share of --tpot-slo that a placement may use", knob, "scheduler.tpot_slo_threshold"},
   {latencies, "tpot-migrate-out-ceil-threshold", number, "0.95", "share of --tpot-slo above which requests move away", taken, not_moving},
   {latencies, "tpot-migrate-out-floor-threshold", number, "0.60", "share of --tpot-slo below which an instance is emptied", taken, not_moving},
-  {latencies, "enable-adaptive-pd", toggle, "false", "policy slo: instances take the role that load asks for; other policies pass over it, as the reference does, with a warning", knob, "scheduler.adaptive_pd"},
+  {latencies, "enable-adaptive-pd", toggle, "false", "policy slo: instances take the role that load asks for; other policies pass over it, as the reference does, and the start says so", knob, "scheduler.adaptive_pd"},
   {latencies, "enable-predictor-enhanced-scheduling", toggle, "false", "count prefill work done since the last status", knob, "scheduler.predict_progress"},
   {latencies, "max-num-batched-tokens", whole, "65536", "tokens of a step, where progress is predicted", knob, "scheduler.max_num_batched_tokens"},
   {latencies, "num-predictor-warmup-samples", whole, "20", "steps seen before progress is predicted", knob, "scheduler.predictor_warmup_samples"},
