@@ -7,27 +7,13 @@ namespace llumnix {
 
 namespace {
 
-/// The reference counts in 32 bits and lets them wrap; so do we, without undefined behavior.
-std::int32_t add(std::int32_t x, std::int32_t y) {
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(x) + static_cast<std::uint32_t>(y));
-}
-
-std::int32_t subtract(std::int32_t x, std::int32_t y) {
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(x) - static_cast<std::uint32_t>(y));
-}
-
-template <class Combine>
-void combine(inflight_load& x, const inflight_load& y, Combine f) {
-  x.requests = f(x.requests, y.requests);
-  x.prefill_requests = f(x.prefill_requests, y.prefill_requests);
-  x.decode_requests = f(x.decode_requests, y.decode_requests);
-  x.prefill_tokens = f(x.prefill_tokens, y.prefill_tokens);
-  x.decode_tokens = f(x.decode_tokens, y.decode_tokens);
-  x.urgent_requests = f(x.urgent_requests, y.urgent_requests);
-  x.urgent_tokens = f(x.urgent_tokens, y.urgent_tokens);
-  x.low_requests = f(x.low_requests, y.low_requests);
-  x.low_tokens = f(x.low_tokens, y.low_tokens);
-}
+/// The counters of a load, in the order of `dispatch_ledger::totals`.
+constexpr std::array counters{
+  &inflight_load::requests,        &inflight_load::prefill_requests,
+  &inflight_load::decode_requests, &inflight_load::prefill_tokens,
+  &inflight_load::decode_tokens,   &inflight_load::urgent_requests,
+  &inflight_load::urgent_tokens,   &inflight_load::low_requests,
+  &inflight_load::low_tokens};
 
 /// The stage counters a dispatch adds (spec/cms.md 4.2); `requests` is left to the caller.
 inflight_load stage_share(const dispatched_request& request) {
@@ -165,13 +151,13 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
 std::optional<std::int32_t> dispatch_ledger::waiting_prefills(const instance_status& status) const {
   if (status.waiting_requests.empty())
     return std::nullopt;
-  std::int32_t tokens = 0;
+  std::int64_t tokens = 0;
   if (auto known = accounts_.find(status.instance_id); known != accounts_.end())
     for (auto& id : status.waiting_requests)
       if (auto at = known->second.entries.find(normalized_request_id(id));
           at != known->second.entries.end())
-        tokens = add(tokens, at->second.num_uncomputed);
-  return tokens;
+        tokens += at->second.num_uncomputed;
+  return saturated(tokens);
 }
 
 void dispatch_ledger::forget(const instance_id& instance) {
@@ -185,7 +171,17 @@ void dispatch_ledger::forget(const instance_id& instance) {
 
 inflight_load dispatch_ledger::inflight(const instance_id& instance) const {
   auto known = accounts_.find(instance);
-  return known == accounts_.end() ? inflight_load{} : known->second.load;
+  inflight_load load;
+  if (known != accounts_.end())
+    for (std::size_t i = 0; i < counters.size(); ++i)
+      load.*counters[i] = saturated(known->second.load[i]);
+  return load;
+}
+
+void dispatch_ledger::add(totals& to, const inflight_load& share, int times) {
+  static_assert(std::tuple_size_v<totals> == counters.size());
+  for (std::size_t i = 0; i < counters.size(); ++i)
+    to[i] += std::int64_t{times} * (share.*counters[i]);
 }
 
 void dispatch_ledger::count(account& where, entry& what, inflight_load share) {
@@ -198,12 +194,13 @@ void dispatch_ledger::count(account& where, entry& what, inflight_load share) {
     share.low_requests = share.requests;
     share.low_tokens = tokens;
   }
-  combine(where.load, share, add);
-  combine(what.counted, share, add);
+  add(where.load, share, 1);
+  for (auto counter : counters)
+    what.counted.*counter += share.*counter; // each stage once: no counter has two shares
 }
 
 void dispatch_ledger::take_back(account& where, entry& what) {
-  combine(where.load, what.counted, subtract);
+  add(where.load, what.counted, -1);
   what.counted = {};
 }
 

@@ -4,8 +4,11 @@
 #include "runtime/base/time.hpp"
 #include "runtime/cluster/instance.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,7 +28,14 @@ std::string_view to_string(infer_type role);
 /// The role of that name (`instance_metadata::instance_type`), or nothing.
 std::optional<infer_type> parse_infer_type(std::string_view name);
 
-/// What was sent to an instance and has not shown in its status yet (spec/cms.md 4.1).
+/// A count as the 32 bits in which the reference has it; one that does not fit stays at the limit.
+constexpr std::int32_t saturated(std::int64_t count) {
+  using limits = std::numeric_limits<std::int32_t>;
+  return static_cast<std::int32_t>(std::clamp<std::int64_t>(count, limits::min(), limits::max()));
+}
+
+/// What was sent to an instance and has not shown in its status yet (spec/cms.md 4.1). Each counter
+/// stays at the limit of its type where there is more.
 struct inflight_load {
   std::int32_t requests = 0;         ///< "all": each request once
   std::int32_t prefill_requests = 0; ///< "p"
@@ -63,7 +73,8 @@ std::string_view normalized_request_id(std::string_view engine_id);
 /// there an entry counts from its booking until its release, however long that is.
 ///
 /// Each entry remembers what it adds to its instance's counters right now, so the counters are the
-/// sum of the entries at any time: nothing is taken back twice, and nothing stays behind.
+/// sum of the entries at any time: nothing is taken back twice, and nothing stays behind. They are
+/// kept in 64 bits, so that this holds beyond what `inflight` can say.
 class dispatch_ledger {
 public:
   /// Counts a dispatch until a status shows it. `staleness_s`: seconds after which one that no
@@ -115,12 +126,15 @@ private:
     std::uint64_t recent_round = 0;  ///< last reconcile whose recent list had it
     std::uint64_t waiting_round = 0; ///< last reconcile whose waiting list had it
   };
+  /// The counters of `inflight_load` in their order, as large as they come.
+  using totals = std::array<std::int64_t, 9>;
   struct account {
-    inflight_load load;
+    totals load{};
     by_text<entry> entries;
   };
 
   dispatch_ledger() = default;
+  static void add(totals& to, const inflight_load& share, int times);
   static void count(account& where, entry& what, inflight_load share);
   static void take_back(account& where, entry& what);
   void unindex(const std::string& request_id, const instance_id& instance);

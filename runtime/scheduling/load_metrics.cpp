@@ -16,12 +16,14 @@ namespace {
 
 using input = const metric_input&;
 
-/// Sums as the reference does, in 32 bits that wrap.
-std::int32_t sum(std::initializer_list<std::int32_t> parts) {
-  std::uint32_t total = 0;
+/// A sum in 32 bits, as in the reference; what does not fit stays at the limit, where the
+/// reference's comes back from the other end and makes the fullest instance look emptiest (weakness
+/// 11 of spec/scheduling.md).
+std::int32_t sum(std::initializer_list<std::int64_t> parts) {
+  std::int64_t total = 0;
   for (auto part : parts)
-    total += static_cast<std::uint32_t>(part);
-  return static_cast<std::int32_t>(total);
+    total += part;
+  return saturated(total);
 }
 
 /// What is given for a name in place of its computed value.
@@ -86,10 +88,10 @@ float progress_metric(input x) {
 
 float all_prefills_tokens_num(input x) {
   auto& s = x.instance.status;
-  auto work = sum(
+  return static_cast<float>(sum(
     {s.num_uncomputed_tokens_all_waiting_prefills,
-     s.num_uncomputed_tokens_scheduler_running_prefills, x.inflight.prefill_tokens});
-  return static_cast<float>(sum({work, sum({0, -predicted_progress_tokens(x)})}));
+     s.num_uncomputed_tokens_scheduler_running_prefills, x.inflight.prefill_tokens,
+     -std::int64_t{predicted_progress_tokens(x)}}));
 }
 
 float cache_aware_all_prefills_tokens_num(input x) {

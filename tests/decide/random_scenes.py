@@ -17,6 +17,10 @@ FULL_METRICS = ("kv_cache_usage_ratio_projected", "decode_batch_size", "num_wait
                 "all_decodes_tokens_num")
 IDS = ("i1", "i2", "i3", "i10", "i11", "a", "b", "B", "engine-0", "engine-1", "engine-10", "x_dp0", "x_dp1")
 QUEUED = ("q1", "q2", "q3", "req-7", "550e8400-e29b", "r+1")
+LARGEST_INT32 = (1 << 31) - 1
+SUMMED = ("num_used_gpu_tokens", "num_uncomputed_tokens_all_waiting_prefills",
+          "num_uncomputed_tokens_scheduler_running_prefills", "scheduler_running_to_decode_tokens_num",
+          "num_tokens_loading_requests")
 TTFT_GRID = (64, 128, 256, 512, 1024, 2048)
 BATCH_GRID = (1, 2, 4, 8, 16)
 TOKENS_GRID = (8, 64, 256, 1024)
@@ -364,6 +368,20 @@ class Writer:
             if "enable-predictor-enhanced-scheduling" not in self.flags:
                 self.infinities(instances, names)
 
+        elif self.maybe(0.06) and "enable-predictor-enhanced-scheduling" not in self.flags:
+            self.swell(instances)
+
+    def swell(self, instances):
+        """Numbers whose sums are beyond 32 bits."""
+        for made in instances:
+            if self.maybe(0.5):
+                status = made.setdefault("status", {})
+                for name in self.r.sample(SUMMED, self.pick(1, 2, 3)):
+                    status[name] = LARGEST_INT32
+            if self.maybe(0.5):
+                for entry in made.get("dispatched", ()):
+                    entry["num_tokens"] = LARGEST_INT32
+
     def place_flood(self, request, instances):
         self.flags["scheduling-policy"] = "flood"
         self.common_flags()
@@ -411,6 +429,8 @@ class Writer:
             if self.maybe(0.5):
                 self.flags[f"dispatch-{role}-load-threshold"] = r.choice((1, 2, 600, 1024))
         self.dispatch(instances, 0.7, lite=True)
+        if self.maybe(0.06):
+            self.swell(instances)
         if self.maybe(0.3):
             self.override(instances, ("num_tokens", "num_requests"))
 

@@ -89,9 +89,14 @@ class Account:
                 self.subtract(entry)
                 del self.entries[request]
 
+    def read(self):
+        """The counters in 32 bits each."""
+        for counter in ("all", "p", "d", "pt", "dt"):
+            setattr(self, counter, int32(getattr(self, counter)))
+
     def uncomputed_of(self, waiting):
-        return sum(self.entries[request]["uncomputed"] for request in map(normalised, waiting)
-                   if request in self.entries)
+        return int32(sum(self.entries[request]["uncomputed"] for request in map(normalised, waiting)
+                         if request in self.entries))
 
 
 def toward_zero(x, by):
@@ -223,7 +228,7 @@ class Instance:
     def book(self, given, flags):  # C 4.2, then 4.4
         dispatched = given.get("dispatched", [])
         self.ledger_requests = len(dispatched)  # C 7: lite mode
-        self.ledger_tokens = sum(entry.get("num_tokens", 0) for entry in dispatched)
+        self.ledger_tokens = int32(sum(entry.get("num_tokens", 0) for entry in dispatched))
         if flags["enable-instance-status-local-account"]:
             cache_aware = flags["enable-cache-aware-scheduling"]
             for entry in dispatched:
@@ -238,6 +243,7 @@ class Instance:
                                    flags["request-local-account-staleness-seconds"])
             if cache_aware and waiting:
                 self.override_25 = self.account.uncomputed_of(waiting)
+            self.account.read()
         for name, short in zip(ACCOUNT, ("all", "p", "d", "pt", "dt")):
             if name in given.get("account", {}):
                 setattr(self.account, short, given["account"][name])

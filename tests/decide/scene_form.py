@@ -15,7 +15,8 @@ def float32(x):
 
 
 def int32(x):
-    return (x + (1 << 31)) % (1 << 32) - (1 << 31)
+    """What does not fit stays at the limit (wanted; S 11 item 11: it wraps in the reference)."""
+    return max(-(1 << 31), min(x, (1 << 31) - 1))
 
 
 class SceneError(Exception):

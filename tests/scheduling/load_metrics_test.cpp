@@ -103,10 +103,24 @@ TEST_CASE("metrics follow the numeric rules of the reference") {
      16'777'218.0f},
     {"a sum may be negative", "all_prefills_tokens_num",
      [](auto& s) { s.num_uncomputed_tokens_all_waiting_prefills = -5; }, -5.0f},
-    {"32 bits wrap", "all_decodes_tokens_num",
+    {"what is more than 32 bits hold stays at their limit (scheduling weakness 11)",
+     "all_decodes_tokens_num",
      [](auto& s) {
        s.scheduler_waiting_to_decode_tokens_num = most;
        s.scheduler_running_to_decode_tokens_num = 1;
+     },
+     2147483647.0f},
+    {"however much more", "kv_cache_usage_ratio_projected",
+     [](auto& s) {
+       s.num_used_gpu_tokens = s.num_uncomputed_tokens_all_waiting_prefills = most;
+       s.num_unallocated_tokens_scheduler_running_prefills = most;
+       s.num_total_gpu_tokens = most;
+     },
+     1.0f},
+    {"and below zero", "all_prefills_tokens_num",
+     [](auto& s) {
+       s.num_uncomputed_tokens_all_waiting_prefills = -most;
+       s.num_uncomputed_tokens_scheduler_running_prefills = -most;
      },
      -2147483648.0f},
   };

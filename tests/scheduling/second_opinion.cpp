@@ -26,6 +26,15 @@ std::set<std::string> plain_ids(const std::vector<std::string>& ids) {
   return plain;
 }
 
+/// Where the reference wraps (weakness 11 of spec/scheduling.md) a count stays at the limit.
+std::int32_t kept_in_32_bits(std::int64_t count) {
+  if (count > std::numeric_limits<std::int32_t>::max())
+    return std::numeric_limits<std::int32_t>::max();
+  if (count < std::numeric_limits<std::int32_t>::min())
+    return std::numeric_limits<std::int32_t>::min();
+  return static_cast<std::int32_t>(count);
+}
+
 } // namespace
 
 void second_opinion::put(const instance_metadata& metadata, const node_life& life) {
@@ -109,11 +118,11 @@ void second_opinion::placed(const placement_query& query, const std::string& id,
   if (config_.local_account || !config_.full_mode) // a request that is there already is not counted
                                                    // again
     records_.at(id).account.insert(
-      {query.request_id, {now, static_cast<std::int32_t>(query.prompt_tokens), false}});
+      {query.request_id, {now, kept_in_32_bits(query.prompt_tokens), false}});
 }
 
 float second_opinion::load(const record& x) const {
-  std::int32_t in_flight = 0, tokens = 0;
+  std::int64_t in_flight = 0, tokens = 0;
   for (auto& [id, b] : x.account)
     if (!b.found) {
       ++in_flight;
@@ -122,34 +131,34 @@ float second_opinion::load(const record& x) const {
   auto& s = x.status;
   auto& name = config_.neutral_load_metric;
   if (!config_.full_mode)
-    return static_cast<float>(name == "num_requests" ? in_flight : tokens);
+    return static_cast<float>(kept_in_32_bits(name == "num_requests" ? in_flight : tokens));
   if (name == "kv_cache_usage_ratio_projected") {
     if (!x.reported)
       return 0;
     if (s.num_total_gpu_tokens == 0)
       return std::numeric_limits<float>::max();
-    return static_cast<float>(
-             s.num_used_gpu_tokens + s.num_uncomputed_tokens_all_waiting_prefills
+    return static_cast<float>(kept_in_32_bits(
+             tokens + s.num_used_gpu_tokens + s.num_uncomputed_tokens_all_waiting_prefills
              + s.num_unallocated_tokens_scheduler_running_prefills
-             + s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes + tokens)
+             + s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes))
            / static_cast<float>(s.num_total_gpu_tokens);
   }
-  std::int32_t sum = 0;
+  std::int64_t sum = 0;
   if (name == "decode_batch_size")
-    sum = s.hybrid_scheduler_waiting_to_decode_requests_num + s.num_loading_requests
-          + s.scheduler_waiting_to_decode_requests_num + s.scheduler_running_to_decode_requests_num
-          + in_flight;
+    sum = in_flight + s.hybrid_scheduler_waiting_to_decode_requests_num + s.num_loading_requests
+          + s.scheduler_waiting_to_decode_requests_num + s.scheduler_running_to_decode_requests_num;
   else if (name == "num_waiting_requests")
-    sum = s.num_waiting_requests + in_flight;
+    sum = in_flight + s.num_waiting_requests;
   else if (name == "all_prefills_tokens_num")
-    sum = s.num_uncomputed_tokens_all_waiting_prefills
-          + s.num_uncomputed_tokens_scheduler_running_prefills + tokens;
+    sum = tokens + s.num_uncomputed_tokens_all_waiting_prefills
+          + s.num_uncomputed_tokens_scheduler_running_prefills;
   else if (name == "num_requests")
-    sum = s.num_waiting_requests + s.num_loading_requests + s.num_running_requests + 2 * in_flight;
+    sum = 2 * in_flight + s.num_waiting_requests + s.num_loading_requests + s.num_running_requests;
   else
-    sum = s.hybrid_scheduler_waiting_to_decode_tokens_num + s.scheduler_waiting_to_decode_tokens_num
-          + s.scheduler_running_to_decode_tokens_num + s.num_tokens_loading_requests + tokens;
-  return static_cast<float>(sum);
+    sum = tokens + s.hybrid_scheduler_waiting_to_decode_tokens_num
+          + s.scheduler_waiting_to_decode_tokens_num + s.scheduler_running_to_decode_tokens_num
+          + s.num_tokens_loading_requests;
+  return static_cast<float>(kept_in_32_bits(sum));
 }
 
 bool second_opinion::failing(const record& x, unix_ms now) const {

@@ -124,7 +124,8 @@ private:
   }
 
   void place() {
-    placement_query query{.request_id = request(), .prompt_tokens = 20 * pick(5), .exclude = {}};
+    auto prompt = pick(40) == 0 ? 4'000'000'000u : 20 * pick(5); // more than 32 bits hold, at times
+    placement_query query{.request_id = request(), .prompt_tokens = prompt, .exclude = {}};
     for (auto count = pick(3) ? 0 : pick(14); count > 0; --count)
       query.exclude.push_back(instance());
     bool explain = pick(2) == 0;
