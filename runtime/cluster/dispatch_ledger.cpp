@@ -31,17 +31,24 @@ inflight_load stage_share(const dispatched_request& request) {
 
 /// Without what says which API a request came by.
 std::string_view without_kind(std::string_view engine_id) {
-  for (std::string_view prefix : {"cmpl-", "chatcmpl-"})
+  for (std::string_view prefix : {"cmpl-", "chatcmpl-", "generate-tokens-"})
     if (engine_id.starts_with(prefix))
       return engine_id.substr(prefix.size());
   return engine_id;
 }
 
-bool is_uuid(std::string_view text) {
-  constexpr std::string_view form = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-  return std::ranges::equal(text, form, [](char c, char expected) {
-    return expected == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
-  });
+bool is_random_suffix(std::string_view text) {
+  return text.size() == 8
+         && std::ranges::all_of(text, [](unsigned char c) { return std::isxdigit(c) != 0; });
+}
+
+bool is_number(std::string_view text) {
+  return !text.empty()
+         && std::ranges::all_of(text, [](unsigned char c) { return std::isdigit(c) != 0; });
+}
+
+constexpr std::uint64_t length_bit(std::string_view id) {
+  return std::uint64_t{1} << (id.size() % 64);
 }
 
 } // namespace
@@ -62,19 +69,42 @@ std::optional<infer_type> parse_infer_type(std::string_view name) {
   return std::nullopt;
 }
 
-std::string_view normalized_request_id(std::string_view engine_id) {
-  engine_id = without_kind(engine_id);
-  if (is_uuid(engine_id))
-    return engine_id;
-  if (auto plus = engine_id.find('+'); plus != std::string_view::npos)
-    return engine_id.substr(0, plus);
-  return engine_id.substr(0, engine_id.rfind('-'));
+request_id_forms::request_id_forms(std::string_view engine_id) {
+  auto add = [this](std::string_view id) { ids[count++] = id; };
+  add(engine_id);
+  auto bare = without_kind(engine_id);
+  if (bare.size() != engine_id.size())
+    add(bare);
+  if (auto plus = bare.find('+'); plus != bare.npos)
+    add(bare.substr(0, plus));
+  auto last = bare.rfind('-');
+  if (last == bare.npos)
+    return;
+  auto shorter = bare.substr(0, last);
+  add(shorter);
+  auto before = shorter.rfind('-');
+  if (
+    before != shorter.npos && is_random_suffix(bare.substr(last + 1))
+    && is_number(shorter.substr(before + 1)))
+    add(shorter.substr(0, before));
+}
+
+/// The entry of what an engine reports under that id. Most forms have a length that no id has had,
+/// and are not looked up.
+template <class Account>
+auto dispatch_ledger::find(Account& where, std::string_view engine_id) {
+  for (auto id : request_id_forms{engine_id})
+    if (where.lengths & length_bit(id))
+      if (auto found = where.entries.find(id); found != where.entries.end())
+        return found;
+  return where.entries.end();
 }
 
 bool dispatch_ledger::book(
   const instance_id& instance, const dispatched_request& request, unix_ms now, bool is_found) {
   auto& where = accounts_[instance];
   auto [found, is_new] = where.entries.try_emplace(request.request_id);
+  where.lengths |= length_bit(request.request_id);
   auto& what = found->second;
   auto share = stage_share(request);
   if (is_new) {
@@ -125,7 +155,7 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
   ++round_;
   auto mark = [&](const std::vector<std::string>& engine_ids, std::uint64_t entry::*list) {
     for (auto& id : engine_ids)
-      if (auto found = where.entries.find(normalized_request_id(id)); found != where.entries.end())
+      if (auto found = find(where, id); found != where.entries.end())
         found->second.*list = round_;
   };
   mark(status.recent_waiting_requests, &entry::recent_round);
@@ -154,8 +184,7 @@ std::optional<std::int32_t> dispatch_ledger::waiting_prefills(const instance_sta
   std::int64_t tokens = 0;
   if (auto known = accounts_.find(status.instance_id); known != accounts_.end())
     for (auto& id : status.waiting_requests)
-      if (auto at = known->second.entries.find(normalized_request_id(id));
-          at != known->second.entries.end())
+      if (auto at = find(known->second, id); at != known->second.entries.end())
         tokens += at->second.num_uncomputed;
   return saturated(tokens);
 }

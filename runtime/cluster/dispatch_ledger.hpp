@@ -60,11 +60,21 @@ struct dispatched_request {
   std::int32_t priority = 0;       ///< lower goes first
 };
 
-/// The id a request was dispatched under, read off the id an engine reports for it: without
-/// `cmpl-` or `chatcmpl-` in front and without the engine's suffix, which begins at the first `+`
-/// or, if there is none, at the last `-` (spec/cms.md 3). Points into its argument. A
-/// bare UUID has no suffix: it is whole.
-std::string_view normalized_request_id(std::string_view engine_id);
+/// The ids a request may have been dispatched under, from the id an engine reports for it, the
+/// first that is known being it.
+///
+/// Whole; without the kind of API in front (`cmpl-`, `chatcmpl-`, `generate-tokens-`); up to the
+/// first `+`; without what follows the last `-`, which is all that the reference tries (spec/cms.md
+/// 3, weakness 18); and where that is a random suffix behind the number of a prompt, without both:
+/// vLLM makes `cmpl-ID-0-1a2b3c4d` of ID. They point into `engine_id`.
+struct request_id_forms {
+  explicit request_id_forms(std::string_view engine_id);
+
+  std::array<std::string_view, 5> ids;
+  std::size_t count = 0;
+  auto begin() const { return ids.begin(); }
+  auto end() const { return ids.begin() + static_cast<std::ptrdiff_t>(count); }
+};
 
 /// Local account of in-flight dispatches: between a dispatch and the status that shows it, the
 /// scheduler adds the request to the load itself (spec/cms.md 4).
@@ -131,9 +141,12 @@ private:
   struct account {
     totals load{};
     by_text<entry> entries;
+    std::uint64_t lengths = 0; ///< a bit for each length, modulo 64, that an id here has had
   };
 
   dispatch_ledger() = default;
+  template <class Account>
+  static auto find(Account& where, std::string_view engine_id);
   static void add(totals& to, const inflight_load& share, int times);
   static void count(account& where, entry& what, inflight_load share);
   static void take_back(account& where, entry& what);

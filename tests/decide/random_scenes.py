@@ -16,7 +16,8 @@ FULL_METRICS = ("kv_cache_usage_ratio_projected", "decode_batch_size", "num_wait
                 "all_prefills_tokens_num", "kv_cache_hit_len", "cache_aware_all_prefills_tokens_num", "num_requests",
                 "all_decodes_tokens_num")
 IDS = ("i1", "i2", "i3", "i10", "i11", "a", "b", "B", "engine-0", "engine-1", "engine-10", "x_dp0", "x_dp1")
-QUEUED = ("q1", "q2", "q3", "req-7", "550e8400-e29b", "r+1")
+QUEUED = ("q1", "q2", "q3", "q3-0", "req-7", "550e8400-e29b", "r+1", "cmpl-q1",
+          "550e8400-e29b-41d4-a716-446655440000")
 LARGEST_INT32 = (1 << 31) - 1
 SUMMED = ("num_used_gpu_tokens", "num_uncomputed_tokens_all_waiting_prefills",
           "num_uncomputed_tokens_scheduler_running_prefills", "scheduler_running_to_decode_tokens_num",
@@ -147,7 +148,8 @@ class Writer:
         return made
 
     def decorated(self, name):
-        return self.pick("", "", "cmpl-", "chatcmpl-") + name + self.pick("", "", "-0", "-ab12", "+0+x", "-0+1")
+        return (self.pick("", "", "cmpl-", "chatcmpl-", "generate-tokens-") + name
+                + self.pick("", "", "-0", "-ab12", "+0+x", "-0+1", "-0-1a2b3c4d", "-1a2b3c4d"))
 
     def dispatch(self, instances, chance=0.3, lite=False):
         r = self.r

@@ -18,25 +18,15 @@ class NoPrediction(Exception):
 
 # ---- C 3 and 4: ids, and the account of what was sent but not yet reported -------------------------
 
-def bare(request):
-    for kind in ("cmpl-", "chatcmpl-"):
-        if request.startswith(kind):
-            return request[len(kind):]
-    return request
+KIND = re.compile("^(cmpl|chatcmpl|generate-tokens)-")
+NUMBERED = re.compile("-[0-9]+-[0-9A-Fa-f]{8}$")
 
 
-UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-
-
-def normalised(request):
-    request = bare(request)
-    if UUID.fullmatch(request):  # C 12 item 18: a bare UUID is whole
-        return request
-    if "+" in request:
-        return request.split("+", 1)[0]
-    if "-" in request:
-        return request.rsplit("-", 1)[0]
-    return request
+def dispatched_as(reported, dispatched):
+    """C 3 and 12 item 18 (wanted): the one of those dispatched here that is reported; None if none is."""
+    bare = KIND.sub("", reported)
+    tries = [reported, bare, bare.split("+", 1)[0], bare.rsplit("-", 1)[0], NUMBERED.sub("", bare)]
+    return next((request for request in tries if request in dispatched), None)
 
 
 class Account:
@@ -77,8 +67,8 @@ class Account:
             self.subtract(entry)
 
     def reconcile(self, recent, waiting, staleness_s):  # C 4.4
-        r = {normalised(request) for request in recent}
-        w = {normalised(request) for request in waiting}
+        r = {dispatched_as(request, self.entries) for request in recent}
+        w = {dispatched_as(request, self.entries) for request in waiting}
         for request in list(self.entries):
             entry = self.entries[request]
             if not entry["found"] and request in r:
@@ -95,8 +85,8 @@ class Account:
             setattr(self, counter, int32(getattr(self, counter)))
 
     def uncomputed_of(self, waiting):
-        return int32(sum(self.entries[request]["uncomputed"] for request in map(normalised, waiting)
-                         if request in self.entries))
+        known = [dispatched_as(request, self.entries) for request in waiting]
+        return int32(sum(self.entries[request]["uncomputed"] for request in known if request is not None))
 
 
 def toward_zero(x, by):

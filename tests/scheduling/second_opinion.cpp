@@ -2,27 +2,35 @@
 
 #include <algorithm>
 #include <limits>
+#include <regex>
 
 namespace llumnix::testing {
 
 namespace {
 
-std::string plain_id(std::string id) {
-  if (id.rfind("cmpl-", 0) == 0)
-    id = id.substr(5);
-  else if (id.rfind("chatcmpl-", 0) == 0)
-    id = id.substr(9);
-  if (id.find('+') != std::string::npos)
-    return id.substr(0, id.find('+'));
-  if (id.find('-') != std::string::npos)
-    return id.substr(0, id.find_last_of('-'));
-  return id;
+/// Weakness 18 of spec/cms.md: what is reported is matched against what was dispatched.
+template <class Account>
+std::string dispatched_as(const std::string& reported, const Account& account) {
+  if (account.count(reported))
+    return reported;
+  static const std::regex kind{"^(cmpl|chatcmpl|generate-tokens)-"};
+  static const std::regex suffixes[]{
+    std::regex{R"(\+.*$)"}, std::regex{"-[^-]*$"}, std::regex{"-[0-9]+-[0-9a-fA-F]{8}$"}};
+  std::string id = std::regex_replace(reported, kind, "");
+  if (account.count(id))
+    return id;
+  for (auto& suffix : suffixes)
+    if (auto shorter = std::regex_replace(id, suffix, ""); account.count(shorter))
+      return shorter;
+  return "";
 }
 
-std::set<std::string> plain_ids(const std::vector<std::string>& ids) {
+template <class Account>
+std::set<std::string>
+dispatched_as(const std::vector<std::string>& reported, const Account& account) {
   std::set<std::string> plain;
-  for (auto& id : ids)
-    plain.insert(plain_id(id));
+  for (auto& id : reported)
+    plain.insert(dispatched_as(id, account));
   return plain;
 }
 
@@ -72,8 +80,8 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   x.reported = true;
   if (!config_.full_mode)
     return;
-  auto recent = plain_ids(status.recent_waiting_requests);
-  auto waiting = plain_ids(status.waiting_requests);
+  auto recent = dispatched_as(status.recent_waiting_requests, x.account);
+  auto waiting = dispatched_as(status.waiting_requests, x.account);
   std::set<std::string> gone;
   for (auto& [id, b] : x.account) {
     if (!b.found && recent.count(id))

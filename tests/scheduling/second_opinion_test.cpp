@@ -117,8 +117,8 @@ private:
     for (auto* list : {&status.recent_waiting_requests, &status.waiting_requests})
       for (auto count = pick(5); count > 0; --count)
         list->push_back(
-          std::array{"cmpl-", "chatcmpl-", ""}[pick(3)] + request()
-          + std::array{"-0", "+1+x", ""}[pick(3)]);
+          std::array{"cmpl-", "chatcmpl-", "generate-tokens-", ""}[pick(4)] + request()
+          + std::array{"-0", "+1+x", "-0-12ab34cd", "-12ab34cd", "-1-x", ""}[pick(6)]);
     dispatcher_.update(status, now_);
     opinion_.update(status, now_);
   }
