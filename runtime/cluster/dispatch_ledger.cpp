@@ -102,20 +102,26 @@ auto dispatch_ledger::find(Account& where, std::string_view engine_id) {
 
 bool dispatch_ledger::book(
   const instance_id& instance, const dispatched_request& request, unix_ms now, bool is_found) {
-  auto& where = accounts_[instance];
+  auto at = accounts_.try_emplace(instance).first;
+  auto& where = at->second;
   auto [found, is_new] = where.entries.try_emplace(request.request_id);
   where.lengths |= length_bit(request.request_id);
   auto& what = found->second;
+  where.instance = &at->first;
   auto share = stage_share(request);
   if (is_new) {
     share.requests = 1;
+    what.request = &found->first;
+    what.where = &where;
     what.stage = request.stage;
     what.dispatched = now;
     what.num_uncomputed = request.num_uncomputed;
     what.priority = request.priority;
     what.found = is_found && staleness_s_;
-    if (!what.found)
+    if (!what.found) {
       count(where, what, share);
+      let_expire(what);
+    }
     instances_of_[request.request_id].push_back(instance);
     return true;
   }
@@ -124,6 +130,7 @@ bool dispatch_ledger::book(
   if (what.found) { // the first stage has shown already; this one has yet to
     what.found = false;
     what.dispatched = now;
+    let_expire(what);
   }
   what.stage = infer_type::neutral;
   count(where, what, share);
@@ -140,6 +147,7 @@ std::vector<instance_id> dispatch_ledger::release(const std::string& request_id)
     auto& where = accounts_.find(instance)->second;
     auto found = where.entries.find(request_id);
     take_back(where, found->second);
+    keep(found->second);
     where.entries.erase(found);
   }
   return instances;
@@ -152,7 +160,7 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
   if (known == accounts_.end() || known->second.entries.empty())
     return;
   auto& where = known->second;
-  ++round_;
+  where.round = ++round_;
   auto mark = [&](const std::vector<std::string>& engine_ids, std::uint64_t entry::*list) {
     for (auto& id : engine_ids)
       if (auto found = find(where, id); found != where.entries.end())
@@ -165,10 +173,11 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
     bool waiting = what.waiting_round == round_;
     if (!what.found && what.recent_round == round_) {
       what.found = true;
+      keep(what);
       take_back(where, what);
     }
-    bool expired = (now - what.dispatched) / 1000 >= std::int64_t{*staleness_s_};
-    if (!waiting && (what.found || expired)) {
+    if (!waiting && (what.found || is_stale(what, now))) {
+      keep(what);
       take_back(where, what);
       unindex(at->first, known->first);
       at = where.entries.erase(at);
@@ -176,6 +185,23 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
       ++at;
     }
   }
+}
+
+std::vector<instance_id> dispatch_ledger::expire(unix_ms now) {
+  std::vector<instance_id> changed;
+  while (oldest_ && is_stale(*oldest_, now)) {
+    auto& what = *oldest_;
+    auto& where = *what.where;
+    keep(what);
+    if (where.round > 0 && what.waiting_round == where.round)
+      continue; // it is there; the status that has it no longer ends it
+    take_back(where, what);
+    unindex(*what.request, *where.instance);
+    where.entries.erase(where.entries.find(*what.request));
+    if (changed.empty() || changed.back() != *where.instance)
+      changed.push_back(*where.instance);
+  }
+  return changed;
 }
 
 std::optional<std::int32_t> dispatch_ledger::waiting_prefills(const instance_status& status) const {
@@ -193,8 +219,10 @@ void dispatch_ledger::forget(const instance_id& instance) {
   auto known = accounts_.find(instance);
   if (known == accounts_.end())
     return;
-  for (auto& [request_id, what] : known->second.entries)
+  for (auto& [request_id, what] : known->second.entries) {
+    keep(what);
     unindex(request_id, known->first);
+  }
   accounts_.erase(known);
 }
 
@@ -231,6 +259,33 @@ void dispatch_ledger::count(account& where, entry& what, inflight_load share) {
 void dispatch_ledger::take_back(account& where, entry& what) {
   add(where.load, what.counted, -1);
   what.counted = {};
+}
+
+bool dispatch_ledger::is_stale(const entry& what, unix_ms now) const {
+  return (now - what.dispatched) / 1000 >= std::int64_t{*staleness_s_};
+}
+
+/// Puts an entry among those that may expire, by the time of its dispatch: mostly at the end.
+void dispatch_ledger::let_expire(entry& what) {
+  if (!staleness_s_ || what.may_expire)
+    return;
+  auto* before = newest_;
+  while (before && before->dispatched > what.dispatched)
+    before = before->before;
+  what.may_expire = true;
+  what.before = before;
+  what.after = before ? before->after : oldest_;
+  (before ? before->after : oldest_) = &what;
+  (what.after ? what.after->before : newest_) = &what;
+}
+
+/// Takes an entry out of those that may expire.
+void dispatch_ledger::keep(entry& what) {
+  if (!what.may_expire)
+    return;
+  (what.before ? what.before->after : oldest_) = what.after;
+  (what.after ? what.after->before : newest_) = what.before;
+  what.may_expire = false;
 }
 
 void dispatch_ledger::unindex(const std::string& request_id, const instance_id& instance) {

@@ -90,6 +90,8 @@ public:
   /// Counts a dispatch until a status shows it. `staleness_s`: seconds after which one that no
   /// status has shown is no longer counted.
   explicit dispatch_ledger(std::uint32_t staleness_s) : staleness_s_{staleness_s} {}
+  dispatch_ledger(dispatch_ledger&&) = default;
+  dispatch_ledger& operator=(dispatch_ledger&&) = default;
   /// Counts a dispatch until it is released: no status and no time ends it.
   static dispatch_ledger until_released() { return {}; }
 
@@ -106,6 +108,10 @@ public:
   /// A status replaced the one before it: what it shows is no longer counted here. Changes nothing
   /// where entries count until they are released.
   void reconcile(const instance_status& status, unix_ms now);
+  /// Time passed: what no status has shown for too long is no longer counted, also where no status
+  /// comes any more (spec/cms.md, weakness 15), but for what the last one has as waiting. Returns
+  /// the instances whose account changed; where there are none this is a comparison.
+  std::vector<instance_id> expire(unix_ms now);
   /// Tokens that the requests waiting at an instance have to compute, as far as they were
   /// dispatched here: the engine does not know of prefix hits in a KV store, the account does.
   /// Nothing if none waits (spec/cms.md 4.4).
@@ -126,7 +132,13 @@ private:
   template <class T>
   using by_text = std::unordered_map<std::string, T, text_hash, std::equal_to<>>;
 
+  struct account;
   struct entry {
+    const std::string* request = nullptr; ///< its key
+    account* where = nullptr;
+    entry* before = nullptr; ///< the one that expires before it, if it is among those that may
+    entry* after = nullptr;
+    bool may_expire = false;
     infer_type stage = infer_type::neutral;
     unix_ms dispatched = 0;
     std::int32_t num_uncomputed = 0;
@@ -139,6 +151,8 @@ private:
   /// The counters of `inflight_load` in their order, as large as they come.
   using totals = std::array<std::int64_t, 9>;
   struct account {
+    const instance_id* instance = nullptr; ///< its key
+    std::uint64_t round = 0;               ///< of its last reconcile
     totals load{};
     by_text<entry> entries;
     std::uint64_t lengths = 0; ///< a bit for each length, modulo 64, that an id here has had
@@ -150,10 +164,15 @@ private:
   static void add(totals& to, const inflight_load& share, int times);
   static void count(account& where, entry& what, inflight_load share);
   static void take_back(account& where, entry& what);
+  bool is_stale(const entry& what, unix_ms now) const;
+  void let_expire(entry& what);
+  void keep(entry& what);
   void unindex(const std::string& request_id, const instance_id& instance);
 
   std::optional<std::uint32_t> staleness_s_; ///< nothing: until released
   std::uint64_t round_ = 0;
+  entry* oldest_ = nullptr; ///< of those that may expire; they are in the accounts
+  entry* newest_ = nullptr;
   by_text<account> accounts_;                      ///< by instance id
   by_text<std::vector<instance_id>> instances_of_; ///< by request id
 };

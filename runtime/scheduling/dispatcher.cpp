@@ -4,6 +4,7 @@
 #include "runtime/cluster/dispatch_ledger.hpp"
 #include "runtime/cluster/foreign_instances.hpp"
 #include "runtime/scheduling/role_choice.hpp"
+#include "runtime/scheduling/wanted_roles.hpp"
 
 #include <algorithm>
 #include <array>
@@ -17,33 +18,6 @@ namespace llumnix {
 namespace {
 
 constexpr std::array all_roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
-
-/// Which roles instances have, by infer_type.
-using roles_present = std::array<bool, 3>;
-
-/// The roles a request wants, in the order in which they are chosen. A cluster of one role serves
-/// nothing but neutral requests (spec/scheduling.md 4).
-std::span<const infer_type>
-roles_wanted(const placement_query& query, const roles_present& present) {
-  static constexpr std::span<const infer_type> in_order{all_roles}; // neutral, prefill, decode
-  auto only = [](infer_type role) { return in_order.subspan(static_cast<std::size_t>(role), 1); };
-  if (query.mode == serving_mode::neutral)
-    return present[0] ? only(infer_type::neutral) : std::span<const infer_type>{};
-  if (std::ranges::count(present, true) < 2)
-    return {};
-  if (query.mode == serving_mode::pd_batch)
-    return in_order.subspan(1);
-  return query.stage == infer_type::neutral ? std::span<const infer_type>{} : only(query.stage);
-}
-
-/// Why none was tried.
-std::string no_role(const placement_query& query, const roles_present& present) {
-  if (query.mode == serving_mode::neutral)
-    return "no neutral instance is known";
-  if (std::ranges::count(present, true) < 2)
-    return "prefill and decode apart want instances of two roles";
-  return "no stage is asked for";
-}
 
 dispatched_request
 to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_tokens) {
@@ -108,6 +82,12 @@ struct dispatcher::state {
         if (adaptive || reservations_given)
           chooser->candidates().reserve(id, reserved.of(id));
       }
+  }
+
+  /// What no status has shown in time counts no longer.
+  void expire(unix_ms now) {
+    for (auto& id : ledger.expire(now))
+      refresh(id);
   }
 
   void forget_candidate(const instance_id& id) {
@@ -291,6 +271,7 @@ void dispatcher::update(const instance_status& status, unix_ms now) {
       state_->learn(status);
   }
   state_->refresh(id);
+  state_->expire(now);
 }
 
 void dispatcher::set_state(const instance_id& id, instance_state state) {
@@ -317,6 +298,7 @@ void dispatcher::remove(const instance_id& id) {
 
 scheduled dispatcher::schedule(
   const placement_query& query, const prefix_hits* hits, unix_ms now, explain how_much) {
+  state_->expire(now);
   state_->fill_reservations();
   scheduled answer;
   auto present = state_->present();
@@ -457,6 +439,7 @@ const std::optional<step_coefficients>& dispatcher::step_model() const {
 
 decision_snapshot
 dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix_ms now) {
+  state_->expire(now);
   state_->fill_reservations();
   decision_snapshot seen{
     .config = state_->config,

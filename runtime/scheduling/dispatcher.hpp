@@ -58,7 +58,8 @@ public:
   /// An instance appeared or changed what it is.
   void put(const instance_metadata& metadata, const node_life& life, std::string engine = {});
   /// A status arrived: through the gates into the view, and the account is reconciled
-  /// (spec/cms.md 4.4).
+  /// (spec/cms.md 4.4). With every status and every decision, what no status has shown in time is
+  /// no longer counted, wherever it was sent.
   void update(const instance_status& status, unix_ms now);
   void set_state(const instance_id& id, instance_state state);
   /// The node ended or cannot be reached: its instances are no candidates, their account is

@@ -221,6 +221,58 @@ TEST_CASE("a request no status has shown counts until it is stale, and then no l
   }
 }
 
+TEST_CASE("a request no status has shown expires without one (cms weakness 15)") {
+  struct row {
+    unix_ms age;
+    bool shown;
+    bool waiting;
+    bool counted;
+  };
+  for (auto [age, shown, waiting, counted] :
+       {row{0, false, false, true}, row{9'999, false, false, true},
+        row{10'000, false, false, false}, row{60'000, false, false, false},
+        row{-5, false, false, true}, row{60'000, true, true, false},
+        row{60'000, false, true, true}}) {
+    CAPTURE(age);
+    CAPTURE(shown);
+    CAPTURE(waiting);
+    dispatch_ledger ledger{10};
+    ledger.book("a", dispatch("r"), start);
+    std::vector<std::string> listed{"r-0"}, none;
+    ledger.reconcile(report(shown ? listed : none, waiting ? listed : none), start);
+    bool ends = !waiting && !counted;
+    std::vector<instance_id> changed;
+    if (ends)
+      changed.push_back("a");
+    CHECK(ledger.expire(start + age) == changed);
+    CHECK(ledger.inflight("a") == (counted ? one_neutral : nothing));
+    CHECK(ledger.expire(start + age).empty());
+    CHECK(ledger.release("r").empty() == ends);
+  }
+}
+
+TEST_CASE("requests expire by their own age, in whatever order they were booked") {
+  dispatch_ledger ledger{10};
+  for (auto [id, at] : {std::pair{"s", 2'000}, {"u", 4'000}, {"r", 1'000}, {"t", 3'000}})
+    for (auto instance : {"a", "b"})
+      ledger.book(instance, dispatch(id), start + at);
+  ledger.release("t");
+  using row = std::pair<int, std::int32_t>;
+  for (auto [at, left] :
+       {row{10'999, 3}, row{11'000, 2}, row{12'000, 1}, row{13'999, 1}, row{14'000, 0}}) {
+    CAPTURE(at);
+    ledger.expire(start + at);
+    CHECK(ledger.inflight("a").requests == left);
+    CHECK(ledger.inflight("b").requests == left);
+  }
+  // What waited when its time was up ends with the status that has it no longer.
+  ledger.book("a", dispatch("w"), start);
+  ledger.reconcile(report({}, {"w-0"}), start + 1);
+  CHECK(ledger.expire(start + 20'000).empty());
+  ledger.reconcile(report({}, {}), start + 20'001);
+  CHECK(ledger.inflight("a") == nothing);
+}
+
 TEST_CASE("where entries count until they are released, no status and no time ends them") {
   auto ledger = dispatch_ledger::until_released();
   CHECK(ledger.book("a", dispatch("r"), start));
@@ -230,6 +282,7 @@ TEST_CASE("where entries count until they are released, no status and no time en
     CAPTURE(age);
     ledger.reconcile(report({"cmpl-r-0", "cmpl-s-0"}, {"cmpl-r-0"}), start + age);
     ledger.reconcile(report({}), start + age);
+    CHECK(ledger.expire(start + age).empty());
     CHECK(ledger.inflight("a") == two_neutral);
   }
   SUBCASE("a release does") {
@@ -332,6 +385,7 @@ TEST_CASE("whatever happens, once every request has been released nothing is cou
           break;
         }
         default:
+          ledger.expire(now);
           if (pick(4) == 0)
             ledger.forget(instance());
       }

@@ -74,6 +74,7 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   if (x.reported && status.update_id <= x.status.update_id) { // gate 2
     x.status.timestamp_ms = status.timestamp_ms;
     x.status.schedulable = status.schedulable;
+    forget_stale(now);
     return;
   }
   x.status = status;
@@ -86,15 +87,25 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   for (auto& [id, b] : x.account) {
     if (!b.found && recent.count(id))
       b.found = true;
-    if (b.found && !waiting.count(id))
-      gone.insert(id);
-    if (
-      !b.found && !waiting.count(id)
-      && (now - b.at) / 1000 >= std::int64_t{config_.local_account_staleness_s})
+    b.waits = waiting.count(id) > 0;
+    if (b.found && !b.waits)
       gone.insert(id);
   }
   for (auto& id : gone)
     x.account.erase(id);
+  forget_stale(now);
+}
+
+/// Weakness 15 of spec/cms.md: what is never reported is forgotten by time, not by a status.
+void second_opinion::forget_stale(unix_ms now) {
+  if (!config_.full_mode)
+    return;
+  for (auto& [id, x] : records_)
+    std::erase_if(x.account, [&](auto& entry) {
+      auto& b = entry.second;
+      return !b.found && !b.waits
+             && (now - b.at) / 1000 >= std::int64_t{config_.local_account_staleness_s};
+    });
 }
 
 void second_opinion::set_state(const std::string& id, instance_state state) {
@@ -126,7 +137,7 @@ void second_opinion::placed(const placement_query& query, const std::string& id,
   if (config_.local_account || !config_.full_mode) // a request that is there already is not counted
                                                    // again
     records_.at(id).account.insert(
-      {query.request_id, {now, kept_in_32_bits(query.prompt_tokens), false}});
+      {query.request_id, {now, kept_in_32_bits(query.prompt_tokens), false, false}});
 }
 
 float second_opinion::load(const record& x) const {
@@ -218,7 +229,8 @@ std::set<std::string> second_opinion::failover(unix_ms now) const {
   return set;
 }
 
-std::set<std::string> second_opinion::acceptable(const placement_query& query, unix_ms now) const {
+std::set<std::string> second_opinion::acceptable(const placement_query& query, unix_ms now) {
+  forget_stale(now);
   auto in_domain = failover(now);
   std::set<std::string> excluded{query.exclude.begin(), query.exclude.end()};
   bool by_load = config_.policy == "load-balance";

@@ -26,7 +26,7 @@ public:
   void release(const std::string& request);
 
   /// Everyone who may be chosen: one instance, several with a top k, none if nobody can.
-  std::set<std::string> acceptable(const placement_query& query, unix_ms now) const;
+  std::set<std::string> acceptable(const placement_query& query, unix_ms now);
   /// What was chosen in fact.
   void placed(const placement_query& query, const std::string& id, unix_ms now);
 
@@ -35,6 +35,7 @@ private:
     unix_ms at = 0;
     std::int32_t tokens = 0;
     bool found = false;
+    bool waits = false; ///< in the last status
   };
   struct record {
     instance_metadata metadata;
@@ -45,6 +46,7 @@ private:
     std::map<std::string, booking> account;
   };
 
+  void forget_stale(unix_ms now);
   float load(const record& x) const;
   bool failing(const record& x, unix_ms now) const;
   std::set<std::string> failover(unix_ms now) const;
