@@ -228,7 +228,7 @@ reservations scene_cluster::reserved() {
   if (scene_.reservations_given)
     return reservations_in(scene_);
   reservations found;
-  fill(found, dispatcher_.view());
+  fill(found, dispatcher_.view(), scene_.now, setup_.scheduler.instance_staleness_s);
   return found;
 }
 

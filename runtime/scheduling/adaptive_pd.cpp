@@ -46,27 +46,38 @@ void reservations::forget(const instance_id& id) {
     decode.clear();
 }
 
-void fill(reservations& reserved, const cluster_view& view) {
-  least decodes, prefills;
+void fill(
+  reservations& reserved, const cluster_view& view, unix_ms now, std::uint32_t staleness_s) {
+  auto takes_work = [&](const instance_view& x) {
+    return x.has_status && x.status.schedulable && x.state == instance_state::ready
+           && (now - x.status.timestamp_ms) / 1000 <= std::int64_t{staleness_s};
+  };
+  for (auto* role : {&reserved.prefill, &reserved.decode})
+    if (auto* known = view.find(*role); !known || !takes_work(*known))
+      role->clear();
+  if (reserved.complete())
+    return;
   for (auto& [id, known] : view.instances()) {
+    if (!takes_work(known))
+      continue;
+    if (reserved.decode.empty() && id != reserved.prefill && prefill_tokens(known.status) == 0)
+      reserved.decode = id;
+    if (reserved.prefill.empty() && id != reserved.decode && decode_batch(known.status) == 0)
+      reserved.prefill = id;
     if (reserved.complete())
       return;
-    if (!known.has_status)
-      continue;
-    auto batch = decode_batch(known.status);
-    auto work = prefill_tokens(known.status);
-    if (reserved.decode.empty() && work == 0)
-      reserved.decode = id;
-    if (reserved.prefill.empty() && batch == 0 && id != reserved.decode)
-      reserved.prefill = id;
-    decodes.offer(id, batch);
-    if (id != reserved.decode)
-      prefills.offer(id, work);
   }
+  auto least_of = [&](const instance_id& taken, auto number) {
+    least found;
+    for (auto& [id, known] : view.instances())
+      if (id != taken && takes_work(known))
+        found.offer(id, number(known.status));
+    return found.instance;
+  };
   if (reserved.decode.empty())
-    reserved.decode = decodes.instance;
+    reserved.decode = least_of(reserved.prefill, decode_batch);
   if (reserved.prefill.empty())
-    reserved.prefill = prefills.instance;
+    reserved.prefill = least_of(reserved.decode, prefill_tokens);
 }
 
 } // namespace llumnix

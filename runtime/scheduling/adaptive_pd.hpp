@@ -19,11 +19,15 @@ struct reservations {
   friend bool operator==(const reservations&, const reservations&) = default;
 };
 
-/// Fills what is missing: for decode the first instance without prefill work, for prefill the first
-/// other one without decodes, by id; where there is none, the one with the fewest decodes for
-/// decode and the one with the least prefill work for prefill. By statuses alone, without the
-/// account. Changes nothing that is set. Where all are busy both may be the same instance, as in
-/// the reference: it then serves as the one for prefill.
-void fill(reservations& reserved, const cluster_view& view);
+/// Takes its role from an instance that takes no work any more, and fills what is missing: for
+/// decode the first instance without prefill work, for prefill the first other one without decodes,
+/// by id; where there is none, another one with the fewest decodes for decode and one with the
+/// least prefill work for prefill. By statuses alone, without the account. Otherwise it changes
+/// nothing that is set.
+///
+/// Only instances that are ready, schedulable and not older than `staleness_s` are reserved, and
+/// none for both roles (spec/cms.md, weakness 7).
+void fill(
+  reservations& reserved, const cluster_view& view, unix_ms now, std::uint32_t staleness_s);
 
 } // namespace llumnix

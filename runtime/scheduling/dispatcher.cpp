@@ -110,11 +110,11 @@ struct dispatcher::state {
         instances_of[static_cast<std::size_t>(*role)] += by;
   }
 
-  void fill_reservations() {
-    if (!adaptive || reservations_given || reserved.complete())
+  void fill_reservations(unix_ms now) {
+    if (!adaptive || reservations_given)
       return;
     auto before = reserved;
-    fill(reserved, view);
+    fill(reserved, view, now, config.instance_staleness_s);
     if (reserved != before)
       show_reservations();
   }
@@ -299,7 +299,7 @@ void dispatcher::remove(const instance_id& id) {
 scheduled dispatcher::schedule(
   const placement_query& query, const prefix_hits* hits, unix_ms now, explain how_much) {
   state_->expire(now);
-  state_->fill_reservations();
+  state_->fill_reservations(now);
   scheduled answer;
   auto present = state_->present();
   auto wanted = roles_wanted(query, present);
@@ -424,8 +424,8 @@ void dispatcher::reserve(const reservations& reserved) {
   state_->show_reservations();
 }
 
-const reservations& dispatcher::reserved() {
-  state_->fill_reservations();
+const reservations& dispatcher::reserved(unix_ms now) {
+  state_->fill_reservations(now);
   return state_->reserved;
 }
 
@@ -440,7 +440,7 @@ const std::optional<step_coefficients>& dispatcher::step_model() const {
 decision_snapshot
 dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix_ms now) {
   state_->expire(now);
-  state_->fill_reservations();
+  state_->fill_reservations(now);
   decision_snapshot seen{
     .config = state_->config,
     .now = now,

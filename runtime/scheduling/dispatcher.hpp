@@ -107,8 +107,8 @@ public:
   void list_adapters(const instance_id& id, std::vector<std::string> adapters);
   /// Reservations as they are to be: what is missing stays so.
   void reserve(const reservations& reserved);
-  /// The reservations of adaptive PD, those that were missing filled by what is known now.
-  const reservations& reserved();
+  /// The reservations of adaptive PD, those that are missing filled by what is known now.
+  const reservations& reserved(unix_ms now);
   /// How long prefill steps take, in place of what is learned from statuses.
   void set_step_model(const step_coefficients& model);
   const std::optional<step_coefficients>& step_model() const;

@@ -412,24 +412,20 @@ class Cluster:
         if self.reserved_as_given:
             named = {i.reserved: i.id for i in self.instances if i.reserved}
             return named.get("prefill", ""), named.get("decode", "")
+        # Wanted (C 12 item 7): nobody who takes no work, and nobody for both.
         prefill = decode = ""
-        least_decodes = least_prefills = None
-        for i in self.instances:
-            decode_batch, prefill_tokens = i.sum((8, 13, 9, 11)), i.sum((25, 21))
-            if not decode and prefill_tokens == 0:
+        fit = [i for i in self.instances if i.schedulable and not i.stale()]
+        for i in fit:
+            if not decode and i.id != prefill and i.sum((25, 21)) == 0:
                 decode = i.id
-            if not prefill and decode_batch == 0 and i.id != decode:
+            if not prefill and i.id != decode and i.sum((8, 13, 9, 11)) == 0:
                 prefill = i.id
-            if prefill and decode:
-                break
-            if least_decodes is None or decode_batch < least_decodes[0]:
-                least_decodes = decode_batch, i.id
-            if i.id != decode and (least_prefills is None or prefill_tokens < least_prefills[0]):
-                least_prefills = prefill_tokens, i.id
-        if not decode and least_decodes:
-            decode = least_decodes[1]
-        if not prefill and least_prefills:
-            prefill = least_prefills[1]
+        if not decode:
+            others = [(i.sum((8, 13, 9, 11)), i.id.encode(), i.id) for i in fit if i.id != prefill]
+            decode = min(others)[2] if others else ""
+        if not prefill:
+            others = [(i.sum((25, 21)), i.id.encode(), i.id) for i in fit if i.id != decode]
+            prefill = min(others)[2] if others else ""
         return prefill, decode
 
     # -- S 9.2

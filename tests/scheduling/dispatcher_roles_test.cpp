@@ -201,18 +201,97 @@ TEST_CASE("a metadata record without a step budget predicts nothing, and hangs n
 TEST_CASE("adaptive PD: roles are what load makes of instances, two are reserved") {
   auto d = slo(true);
   add(d, "a", "prefill"), add(d, "b", "decode"), add(d, "c", "decode");
-  CHECK(d.reserved() == reservations{"b", "a"}); // a: no prefill work; b: no decode, and not a
+  CHECK(d.reserved(noon) == reservations{"b", "a"}); // a: no prefill work; b: no decode, and not a
   // A prefill goes where no decode runs, not to the one reserved for decode; all alike: to `b`.
   CHECK(placed(d, asked("pd_staged", "prefill", 100)) == "prefill=b placed");
   // A decode goes to the reserved one while it is within the limit.
   CHECK(placed(d, asked("pd_staged", "decode", 100)) == "decode=a placed");
 }
 
+TEST_CASE("adaptive PD keeps two instances that take work for one role each (cms weakness 7)") {
+  struct seen_instance {
+    const char* id;
+    std::int32_t prefill_tokens;
+    std::int32_t decode_requests;
+    bool schedulable = true;
+    unix_ms age = 0;
+    instance_state state = instance_state::ready;
+  };
+  using enum instance_state;
+  struct row {
+    const char* what;
+    std::vector<seen_instance> cluster;
+    reservations before;
+    reservations expected; ///< prefill, decode
+  };
+  for (auto& [what, cluster, before, expected] : std::initializer_list<row>{
+         {"the first that are idle", {{"a", 0, 0}, {"b", 0, 0}, {"c", 0, 0}}, {}, {"b", "a"}},
+         {"not one that is unschedulable",
+          {{"a", 0, 0, false}, {"b", 0, 0}, {"c", 0, 0}},
+          {},
+          {"c", "b"}},
+         {"nor stale",
+          {{"a", 0, 0, true, 61'000}, {"b", 0, 0, true, 60'999}, {"c", 0, 0}},
+          {},
+          {"c", "b"}},
+         {"nor drained",
+          {{"a", 0, 0, true, 0, draining}, {"b", 0, 0}, {"c", 0, 0}},
+          {},
+          {"c", "b"}},
+         {"where all are busy, the fewest decodes, and of the others the least prefill work",
+          {{"a", 5, 1}, {"b", 9, 2}, {"c", 8, 3}},
+          {},
+          {"c", "a"}},
+         {"never one for both", {{"a", 5, 0}, {"b", 9, 2}}, {}, {"a", "b"}},
+         {"not even alone", {{"a", 5, 1}}, {}, {"", "a"}},
+         {"who became unschedulable loses it",
+          {{"a", 0, 0}, {"b", 0, 0, false}, {"c", 0, 0}},
+          {"b", "a"},
+          {"c", "a"}},
+         {"who became stale does",
+          {{"a", 0, 0, true, 61'000}, {"b", 0, 0}, {"c", 0, 0}},
+          {"b", "a"},
+          {"b", "c"}},
+         {"who is unknown does", {{"a", 0, 0}, {"b", 0, 0}}, {"a", "z"}, {"a", "b"}},
+         {"who is only busy keeps it",
+          {{"a", 5, 9}, {"b", 9, 9}, {"c", 0, 0}},
+          {"b", "a"},
+          {"b", "a"}},
+         {"nobody takes work", {{"a", 0, 0, false}, {"b", 0, 0, false}}, {"b", "a"}, {}}}) {
+    CAPTURE(what);
+    cluster_view view;
+    for (auto& [id, tokens, requests, schedulable, age, state] : cluster) {
+      view.put(neutral_instance(id), life_of(id));
+      auto status = idle_status(id, noon - age);
+      prefills(status, tokens);
+      decodes(status, requests, 0);
+      status.schedulable = schedulable;
+      view.update(status);
+      view.set_state(id, state);
+    }
+    auto reserved = before;
+    fill(reserved, view, noon, 60);
+    CHECK(reserved.prefill == expected.prefill);
+    CHECK(reserved.decode == expected.decode);
+  }
+}
+
+TEST_CASE("adaptive PD: an instance that takes no work any more loses its role to another") {
+  auto d = slo(true);
+  add(d, "a", "decode"), add(d, "b", "prefill"), add(d, "c", "prefill");
+  CHECK(placed(d, asked("pd_staged", "decode")) == "decode=a placed");
+  auto ill = idle_status("a", noon + 1, 2);
+  ill.schedulable = false;
+  d.update(ill, noon + 1);
+  CHECK(placed(d, asked("pd_staged", "decode"), noon + 1) == "decode=c placed");
+  CHECK(d.reserved(noon + 1) == reservations{"b", "c"});
+}
+
 TEST_CASE("adaptive PD packs decodes: the reserved one, else the busiest below the limit; past it, "
           "an instance without decodes is turned") {
   auto d = slo(true);
   add(d, "a", "decode"), add(d, "b", "prefill"), add(d, "c", "prefill"), add(d, "e", "prefill");
-  CHECK(d.reserved() == reservations{"b", "a"});
+  CHECK(d.reserved(noon) == reservations{"b", "a"});
   auto tell = [&, update = 1](const char* id, std::int32_t batch) mutable {
     ++update;
     auto status = idle_status(id, noon + update, update);
@@ -237,7 +316,7 @@ TEST_CASE("adaptive PD packs decodes: the reserved one, else the busiest below t
 TEST_CASE("adaptive PD: a prefill finds no instance where decodes run everywhere") {
   auto d = slo(true);
   add(d, "a", "decode"), add(d, "b", "prefill");
-  CHECK(d.reserved() == reservations{"b", "a"});
+  CHECK(d.reserved(noon) == reservations{"b", "a"});
   auto busy = idle_status("b", noon + 1, 2);
   decodes(busy, 1, 100);
   d.update(busy, noon);

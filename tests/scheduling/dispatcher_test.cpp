@@ -97,6 +97,20 @@ TEST_CASE("a release takes the booking back, and only once") {
   CHECK(place(d, "r4") == "a"); // 100 there, 150 at b
 }
 
+TEST_CASE("what no status shows counts for ten seconds, though no status comes any more (cms "
+          "weakness 15)") {
+  auto d = make();
+  join(d, "a"), join(d, "b", 200);
+  CHECK(d.place(query_for("phantom", 5000), noon, false).instance == "a");
+  CHECK(d.place(query_for("r1"), noon + 9'999, false).instance == "b");
+  CHECK(d.place(query_for("r2"), noon + 10'000, false).instance == "a");
+  CHECK(d.account("a").requests == 1);
+  CHECK(d.account("b").requests == 1);
+  d.update(idle_status("b", noon + 20'000, 2), noon + 20'000); // whoever's status it is
+  CHECK(d.account("a") == inflight_load{});
+  CHECK(d.account("b") == inflight_load{});
+}
+
 TEST_CASE("the account ends where a status shows the request") {
   auto d = make(by_metric("num_waiting_requests"));
   join(d, "a"), join(d, "b");
@@ -316,9 +330,14 @@ TEST_CASE("with a top k the same trace gives the same placements") {
 
 TEST_CASE("a prompt beyond 31 bits counts as the largest number there is") {
   auto d = make();
-  join(d, "a"), join(d, "b", 1'000'000);
+  join(d, "a"), join(d, "b", 1'000'000), join(d, "c", 2'000'000'000);
   CHECK(d.place(query_for("r1", 4'000'000'000u), noon, false).instance == "a");
   CHECK(place(d, "r2") == "b");
+  // Beyond 32 bits the fullest do not look emptiest (scheduling weakness 11).
+  CHECK(d.place(query_for("r3", 4'000'000'000u), noon, false).instance == "b");
+  CHECK(place(d, "r4") == "c");
+  d.release("r3");
+  CHECK(place(d, "r5") == "b");
 }
 
 namespace {

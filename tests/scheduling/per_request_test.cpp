@@ -117,7 +117,7 @@ TEST_CASE("adaptive PD packs decodes below the request's own goal") {
   for (auto [id, role] :
        {std::pair{"a", "decode"}, {"b", "prefill"}, {"c", "prefill"}, {"e", "prefill"}})
     add(d, id, role);
-  REQUIRE(d.reserved() == reservations{"b", "a"});
+  REQUIRE(d.reserved(noon) == reservations{"b", "a"});
   tell(d, "a", {.decodes = 50}, 2); // the one kept for decodes; 51 ms with this one
   tell(d, "c", {.decodes = 10}, 2);
   tell(d, "e", {.decodes = 20}, 2);
