@@ -4,6 +4,10 @@ namespace llumnix {
 
 namespace {
 
+bool counts_no_versions(const instance_status& before, const instance_status& now) {
+  return before.update_id == 0 && now.update_id == 0;
+}
+
 bool started_again(const instance_status& before, const instance_status& now) {
   return std::int64_t{before.update_id} - now.update_id >= restart_jump;
 }
@@ -40,7 +44,7 @@ status_effect cluster_view::update(const instance_status& status) {
   ++version_;
   if (
     known.has_status && status.update_id <= known.status.update_id
-    && !started_again(known.status, status)) {
+    && !counts_no_versions(known.status, status) && !started_again(known.status, status)) {
     known.status.timestamp_ms = status.timestamp_ms;
     known.status.schedulable = status.schedulable;
     return status_effect::heartbeat;

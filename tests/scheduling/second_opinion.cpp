@@ -71,7 +71,10 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   auto& x = found->second;
   if (x.reported && status.timestamp_ms <= x.status.timestamp_ms) // gate 1
     return;
-  if (x.reported && status.update_id <= x.status.update_id) { // gate 2
+  // Weakness 1 of spec/cms.md: who starts again below, or never counts, is not frozen.
+  bool restarted = x.status.update_id - std::int64_t{16} >= status.update_id
+                   || (x.status.update_id == 0 && status.update_id == 0);
+  if (x.reported && status.update_id <= x.status.update_id && !restarted) { // gate 2
     x.status.timestamp_ms = status.timestamp_ms;
     x.status.schedulable = status.schedulable;
     forget_stale(now);

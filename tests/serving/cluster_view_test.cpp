@@ -41,20 +41,30 @@ TEST_CASE("a status passes the gates of time and version") {
   CHECK(view.find("i")->status.num_running_requests == 6);
 }
 
-TEST_CASE("a version far below is a new start of the writer, where the status is newer") {
+TEST_CASE("a version far below is a new start of the writer, where the status is newer (cms "
+          "weakness 1)") {
   struct row {
+    std::int32_t before;
     std::int64_t at;
     std::int32_t update;
     status_effect effect;
   };
-  for (const auto& [at, update, effect] :
-       {row{11, 4001, status_effect::heartbeat}, row{11, 4000, status_effect::replaced},
-        row{11, 1, status_effect::replaced}, row{10, 1, status_effect::ignored},
-        row{11, std::numeric_limits<std::int32_t>::min(), status_effect::replaced}}) {
+  constexpr auto least = std::numeric_limits<std::int32_t>::min();
+  for (const auto& [before, at, update, effect] :
+       {row{500, 11, 1, status_effect::replaced}, row{500, 10, 1, status_effect::ignored},
+        row{500, 11, 484, status_effect::replaced},
+        row{500, 11, 485, status_effect::heartbeat}, // reports that overtook each other
+        row{500, 11, least, status_effect::replaced},
+        row{16, 11, 1, status_effect::heartbeat}, // soon passed
+        row{17, 11, 1, status_effect::replaced},
+        // A writer that never sets it is not frozen after its first status.
+        row{0, 11, 0, status_effect::replaced}, row{0, 10, 0, status_effect::ignored},
+        row{5, 11, 0, status_effect::heartbeat}, row{5, 11, 5, status_effect::heartbeat}}) {
+    CAPTURE(before);
     CAPTURE(update);
     cluster_view view;
     view.put(metadata(), {"", 1});
-    view.update(status(10, 5000));
+    view.update(status(10, before));
     CHECK(view.update(status(at, update)) == effect);
   }
 }

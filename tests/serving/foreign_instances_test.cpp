@@ -98,10 +98,11 @@ TEST_CASE("a status of a foreign instance passes the gates of time and version")
   for (const auto& [what, at, update, at_then, update_then, running_then] :
        {row{"newer", 1001, 51, 1001, 51, 9}, row{"the same time", 1000, 51, 1000, 50, 3},
         row{"older", 999, 51, 1000, 50, 3}, row{"the same version", 1001, 50, 1001, 50, 3},
-        row{"an older version", 1001, 1, 1001, 50, 3},
-        row{"a version not set", 1001, 0, 1001, 50, 3},
-        row{"a version just within the jump", 1001, 50 - 999, 1001, 50, 3},
-        row{"a version far below", 1001, 50 - 1000, 1001, 50 - 1000, 9},
+        row{"an older version", 1001, 49, 1001, 50, 3},
+        row{"a version just within the jump", 1001, 50 - 15, 1001, 50, 3},
+        row{"a version far below", 1001, 50 - 16, 1001, 50 - 16, 9},
+        row{"the first version", 1001, 1, 1001, 1, 9},
+        row{"a version not set", 1001, 0, 1001, 0, 9},
         row{"the least version", 1001, least, 1001, least, 9},
         row{"an old record of a writer that started again", 999, least, 1000, 50, 3}}) {
     CAPTURE(what);
