@@ -322,7 +322,7 @@ class Writer:
 
     def ask_place(self):
         r = self.r
-        kind = r.choices(("load-balance", "flood", "slo", "adaptive", "lite"), (45, 8, 14, 23, 10))[0]
+        kind = r.choices(("load-balance", "flood", "slo", "adaptive", "lite", "own"), (37, 7, 13, 22, 9, 12))[0]
         request = self.request()
         if kind in ("slo", "adaptive") and self.maybe(0.95):
             request["scheduling_mode"] = r.choice(("pd_batch", "pd_staged"))
@@ -339,9 +339,10 @@ class Writer:
         if self.now_ms or self.maybe(0.5):
             made["now_ms"] = self.now_ms
         if self.maybe(0.05):
-            self.flags["dispatch-top-k"] = r.choice((1, 2, 3, 100))
+            if kind != "own":
+                self.flags["dispatch-top-k"] = r.choice((1, 2, 3, 100))
             made["seed"] = r.randrange(1000)
-        if kind == "flood" and instances and self.maybe(0.8):
+        if kind in ("flood", "own") and instances and self.maybe(0.8):
             made["last"] = {role: r.choice(instances)["id"] for role in ROLES if self.maybe(0.6)}
         return made
 
@@ -383,6 +384,18 @@ class Writer:
             if self.maybe(0.5):
                 for entry in made.get("dispatched", ()):
                     entry["num_tokens"] = LARGEST_INT32
+
+    def place_own(self, request, instances):
+        """Policies and knobs that the reference does not have."""
+        r = self.r
+        way = r.choice(("round-robin", "cache-aware", "top-k", "power-of-two", "hysteresis"))
+        self.place_load_balance(request, instances)
+        self.config["set"] = {
+            "round-robin": {"scheduler.policy": "round-robin"},
+            "cache-aware": {"scheduler.policy": "cache-aware"},
+            "top-k": {"scheduler.dispatch_top_k": r.choice((1, 2, 3, 100))},
+            "power-of-two": {"scheduler.power_of_two": self.maybe(0.9)},
+            "hysteresis": {"scheduler.hysteresis": r.choice((0, 0.1, 0.2, 0.5, 1))}}[way]
 
     def place_flood(self, request, instances):
         self.flags["scheduling-policy"] = "flood"
@@ -648,7 +661,7 @@ class Writer:
     def spoil(self, made):
         """A scene that nothing can answer: with one thing wrong."""
         r = self.r
-        way = r.randrange(15)
+        way = r.randrange(17)
         config = made.setdefault("config", {})
         flags = config.setdefault("flags", {})
         if way == 0:
@@ -678,6 +691,10 @@ class Writer:
         elif way == 12:
             flags["enable-full-mode-scheduling"] = False
             flags["scheduling-policy"] = "flood"
+        elif way == 15:
+            config["set"] = {r.choice(("scheduler.nonsense", "nonsense", "")): 1}
+        elif way == 16:
+            config["set"] = {"scheduler.policy": r.choice(("best", "", "adaptive-pd"))}
         elif way == 13:
             flags["instance-staleness-seconds"] = "soon"
         else:

@@ -383,7 +383,8 @@ class Instance:
 class Cluster:
     def __init__(self, scene):
         config = scene.get("config", {})
-        self.flags = effective_flags(config.get("flags", {}))
+        self.settings = config.get("set", {})
+        self.flags = effective_flags(config.get("flags", {}), self.settings)
         self.full_mode = self.flags["enable-full-mode-scheduling"]
         self.environment = config.get("env", {})
         self.now_ms = scene.get("now_ms", 0)

@@ -338,7 +338,7 @@ def refuse_unless(flags, name, allowed):
         raise SceneError(f"config.flags.{name}", f"{flags[name]!r} is none of {', '.join(allowed)}")
 
 
-def effective_flags(given):
+def effective_flags(given, settings=()):
     flags = dict(FLAGS)
     for name, value in given.items():
         flags[name] = real(value) if isinstance(FLAGS[name], float) else value
@@ -372,4 +372,25 @@ def effective_flags(given):
     for policy in flags["rescheduling-policies"].split(","):
         if policy not in POLICIES:
             raise SceneError("config.flags.rescheduling-policies", f"no policy {policy!r}")
+    apply_settings(flags, settings)
     return flags
+
+
+# ---- our own knobs (docs/policies.md), over what the flags came to ---------------------------------
+
+SETTINGS = ("scheduler.policy", "scheduler.dispatch_top_k", "scheduler.power_of_two", "scheduler.hysteresis")
+
+
+def apply_settings(flags, settings):
+    for name in settings:
+        if name not in SETTINGS:
+            raise SceneError(f"config.set.{name}", "no such knob")
+    if "scheduler.policy" in settings:
+        policy = settings["scheduler.policy"]
+        if policy not in ("load-balance", "flood", "slo", "round-robin", "cache-aware"):
+            raise SceneError("config.set.scheduler.policy", f"no policy {policy!r}")
+        if policy == "cache-aware":
+            flags["enable-cache-aware-scheduling"] = True
+        flags["scheduling-policy"] = "load-balance" if policy == "cache-aware" else policy
+    if "scheduler.dispatch_top_k" in settings:
+        flags["dispatch-top-k"] = settings["scheduler.dispatch_top_k"]

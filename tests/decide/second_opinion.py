@@ -116,11 +116,32 @@ def failover_source(domain):
 
 # ---- S 3.1, 4 and 7: placing a request ------------------------------------------------------------
 
-def by_metrics(names, k=1):
+def by_metrics(names, k=1, settings={}, last=None):
     def select(survivors, fallback):
         ranked = sorted(survivors, key=lambda i: order_key(names, i))
+        if settings.get("scheduler.power_of_two"):  # the better one of any two: everybody but the last
+            return ranked[:-1] if len(ranked) > 2 else ranked[:1]
+        before = [i for i in ranked if i.id == last]
+        if settings.get("scheduler.hysteresis", 0) > 0 and before:
+            return before if stays(names[0], before[0], ranked[0], settings["scheduler.hysteresis"]) else ranked[:1]
         return ranked[:max(k, 1)]
     return select, names
+
+
+def stays(name, before, best, share):
+    """Whether the last choice is kept: the best one has to be better by more than that share of its load."""
+    is_now, could_be = before.metric(name), best.metric(name)
+    if math.isinf(is_now):
+        return could_be == is_now
+    return not better(name, could_be, is_now) or (
+        abs(float32(could_be - is_now)) <= float32(float32(share) * abs(is_now)))
+
+
+def next_in_order(cluster, role):
+    def select(survivors, fallback):
+        last = cluster.last.get(role, "").encode()
+        return ([i for i in survivors if i.id.encode() > last] or survivors)[:1]
+    return select, []
 
 
 def fixed_preference(cluster, role):
@@ -171,6 +192,8 @@ def role_rules(cluster, role):
     healthy = [schedulability(), staleness()]
     domain = [failover(flags["failover-domain"])]
     policy = flags["scheduling-policy"]
+    if policy == "round-robin":  # our own, in full mode too
+        return group, healthy, domain, next_in_order(cluster, role)
     if policy == "flood":  # S 7.3
         return group, healthy, domain, fixed_preference(cluster, role)
     if policy == "load-balance":  # S 7.2
@@ -179,7 +202,8 @@ def role_rules(cluster, role):
         names = [name]
         if flags["enable-cache-aware-scheduling"] and role != "decode":
             names = [flags["dispatch-prefill-cache-locality-metric"], name]
-        return group, healthy + [metric_below(name, threshold)], domain, by_metrics(names, top_k)
+        choose = by_metrics(names, top_k, cluster.settings, cluster.last.get(role))
+        return group, healthy + [metric_below(name, threshold)], domain, choose
     if role == "neutral":
         return None  # S 7.3: slo has no neutral role
     ttft_limit = factor_of(flags, "ttft-slo", "ttft-slo-dispatch-threshold")

@@ -70,6 +70,7 @@ std::string text(const std::vector<drain_move>& moves) {
 
 } // namespace
 
+// Mends weakness 6 of spec/rescheduling.md.
 TEST_CASE("a drain sends requests where there is least, the longest first") {
   struct row {
     const char* what;

@@ -177,6 +177,7 @@ TEST_CASE("the destination is named, or known by its address, and one does not b
   }
 }
 
+// Mends weakness 21 of spec/rescheduling.md.
 TEST_CASE("a trigger policy is anything, in whatever case") {
   using row = std::pair<const char*, const char*>;
   for (auto [trigger, policy] :
@@ -188,6 +189,7 @@ TEST_CASE("a trigger policy is anything, in whatever case") {
   }
 }
 
+// Mends weakness 14 of spec/rescheduling.md.
 TEST_CASE("a caller is told what became of its requests, by code, truth and numbers") {
   struct row {
     result<moves_begun> outcome;

@@ -15,6 +15,7 @@ stream_ref stream(std::uint64_t number) {
 
 } // namespace
 
+// Mends weakness 2 of spec/rescheduling.md.
 TEST_CASE("a request is moved by load once in a cool-down, and so many times in all") {
   move_history past{2s, 3};
   auto r = stream(1);

@@ -51,6 +51,7 @@ planned_move failover(const instance_id& from, const instance_id& to) {
 
 } // namespace
 
+// Mends weakness 4 of spec/rescheduling.md.
 TEST_CASE("a move by load takes what makes both sides equal, and nothing where that is little") {
   instances there;
   there.add("a", 4, 4);
@@ -98,6 +99,7 @@ TEST_CASE("by whatever rule it takes, a move by load is left where what balances
   }
 }
 
+// Mends weakness 18 of spec/rescheduling.md.
 TEST_CASE("of the requests chosen those stay that would make the destination the fuller one") {
   request_lists lists;
   lists.running = {{{.id = "r1", .tokens = 600}, {.id = "r2", .tokens = 700}}};
@@ -120,6 +122,7 @@ TEST_CASE("of the requests chosen those stay that would make the destination the
   }
 }
 
+// Mends weakness 1 of spec/rescheduling.md.
 TEST_CASE("pairs under way, full instances and unknown ones are left until the next plan") {
   instances there;
   there.add("a", 1, 4);

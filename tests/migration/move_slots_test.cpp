@@ -7,6 +7,7 @@
 
 using namespace llumnix;
 
+// Mends weakness 13 of spec/rescheduling.md.
 TEST_CASE("so many requests leave at a time, and so many over one link") {
   struct row {
     std::uint32_t slots;

@@ -87,6 +87,7 @@ TEST_CASE("mitigation takes from the most loaded and gives to the most loaded") 
   }
 }
 
+// Mends weakness 8 of spec/rescheduling.md.
 TEST_CASE("consolidation empties the least loaded into the reserved, else the most loaded") {
   struct row {
     const char* what;

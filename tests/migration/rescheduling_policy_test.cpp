@@ -227,6 +227,7 @@ TEST_CASE("those that are not ready take nothing, and only draining ones give") 
   }
 }
 
+// Mends weakness 6 of spec/rescheduling.md.
 TEST_CASE("a lost instance cannot be asked to give, but its unit fails over") {
   auto rank = [](const char* id, const char* unit, instance_state state = instance_state::ready) {
     return member{.id = id, .unit = unit, .ranks = 2, .state = state};

@@ -151,6 +151,7 @@ TEST_CASE("stages of different sizes are taken back as they were counted") {
   CHECK(ledger.inflight("a") == nothing);
 }
 
+// Mends weakness 17 of spec/cms.md.
 TEST_CASE("a release takes a request back on every instance that has it, once") {
   dispatch_ledger ledger{10};
   ledger.book("a", dispatch("r", prefill), start);
@@ -164,6 +165,7 @@ TEST_CASE("a release takes a request back on every instance that has it, once") 
   CHECK(ledger.inflight("b") == one_neutral);
 }
 
+// Mends weakness 12 of spec/cms.md.
 TEST_CASE("a status that has seen the request takes it back, and keeps it while it waits") {
   dispatch_ledger ledger{10};
   ledger.book("a", dispatch("r"), start);

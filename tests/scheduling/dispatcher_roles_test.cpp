@@ -72,6 +72,7 @@ dispatcher slo(bool adaptive) {
 
 } // namespace
 
+// Mends weakness 13 of spec/cms.md.
 TEST_CASE("roles are chosen as the mode says, all or none") {
   struct row {
     const char* what;
@@ -287,6 +288,7 @@ TEST_CASE("adaptive PD: an instance that takes no work any more loses its role t
   CHECK(d.reserved(noon + 1) == reservations{"b", "c"});
 }
 
+// Mends weakness 7 of spec/scheduling.md.
 TEST_CASE("adaptive PD packs decodes: the reserved one, else the busiest below the limit; past it, "
           "an instance without decodes is turned") {
   auto d = slo(true);

@@ -51,6 +51,7 @@ TEST_CASE("nobody is chosen where no neutral instance can take work") {
   CHECK(place(d, "r3") == "z");
 }
 
+// Mends weakness 5 of spec/cms.md.
 TEST_CASE("an instance that changes its role changes its group") {
   auto d = make();
   join(d, "a");

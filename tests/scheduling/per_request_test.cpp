@@ -166,6 +166,7 @@ TEST_CASE("goals change nothing where the policy predicts nothing, and are told 
   }
 }
 
+// Mends weakness 13 of spec/scheduling.md.
 TEST_CASE("a session stays with its instance as long as that one may take it") {
   auto d = with_sessions();
   join(d, "a"), join(d, "b", 100);

@@ -154,6 +154,7 @@ TEST_CASE("what one mode lacks is refused with the mode") {
     "(scheduler.full_mode=false); known: kv_cache_usage_ratio_projected, "));
 }
 
+// Mends weakness 16 of spec/scheduling.md.
 TEST_CASE("names nothing knows are refused, with those that are known") {
   constexpr auto metrics
     = "known: kv_cache_usage_ratio_projected, decode_batch_size, num_waiting_requests, "

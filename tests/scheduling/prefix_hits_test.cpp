@@ -20,6 +20,7 @@ holders runs_of(const chunks& held, std::uint32_t chunk, std::uint32_t prompt) {
 
 } // namespace
 
+// Mends weakness 2 of spec/scheduling.md.
 TEST_CASE("a run begins at the first chunk, ends at a gap, and is no longer than the prompt") {
   struct row {
     const char* what;
@@ -114,6 +115,7 @@ TEST_CASE("holders are found in a view by what names them") {
   }
 }
 
+// Mends weakness 1 of spec/scheduling.md.
 TEST_CASE("where nobody was asked nobody misses anything; an empty prompt has no ratio") {
   const prefix_hits none{false, 1000, {}};
   CHECK(none.miss_tokens("a") == 0);

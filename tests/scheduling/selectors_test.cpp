@@ -68,6 +68,7 @@ TEST_CASE("the best metric wins, in its own direction, and the next one settles 
   CHECK(s.pick(by({0, 1})) == "b");
 }
 
+// Mends weakness 8 of spec/scheduling.md.
 TEST_CASE("ties go to the lowest id, however many and whoever was chosen before") {
   scene s;
   for (auto id : {"c", "a", "d", "b"})
@@ -264,6 +265,7 @@ TEST_CASE("power of two: the better of two drawn survivors, the same ones for th
   CHECK(s.pick(two) == "");
 }
 
+// Mends weakness 8 of spec/scheduling.md.
 TEST_CASE("hysteresis: the last choice stays until another is better by more than its share") {
   constexpr auto infinite = std::numeric_limits<float>::infinity();
   struct row {

@@ -130,6 +130,7 @@ TEST_CASE("a model is there from the warmup on, except between a sample and the 
   CHECK_FALSE(empty.fitted());
 }
 
+// Mends weakness 4 of spec/scheduling.md.
 TEST_CASE("the curve has as many terms as different sizes were seen") {
   struct row {
     const char* why;
@@ -218,6 +219,7 @@ TEST_CASE("no step takes less than a microsecond or more than a thousand seconds
     CHECK(curve.step_ms(10) == ms);
 }
 
+// Mends weakness 3 of spec/scheduling.md.
 TEST_CASE("progress is what the steps since the report have computed") {
   struct row {
     const char* why;

@@ -88,6 +88,7 @@ TEST_CASE("in lite mode a prefix does not hold a request at an instance that has
   CHECK(by.place(query_for("r3", 1000), &at_b, noon, false).instance == "a"); // 2000 are not
 }
 
+// Mends weakness 13 of spec/scheduling.md.
 TEST_CASE("what goes behind a request does not count for it") {
   auto config = lite();
   config.priority_aware = true;
