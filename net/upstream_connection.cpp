@@ -137,7 +137,7 @@ void upstream_connection::close() {
 
 void upstream_connection::on_addresses(const error_code& ec) {
   if (ec)
-    return end_later({errc::unreachable, host_->address + ": " + ec.message()});
+    return end_later({not_connected(), host_->address + ": " + ec.message()});
   connect_next({});
 }
 
@@ -166,7 +166,11 @@ void upstream_connection::connect_next(const error_code& failed) {
     return;
   }
   host_->doubt();
-  end_later({errc::unreachable, host_->address + ": " + problem.message()});
+  end_later({not_connected(), host_->address + ": " + problem.message()});
+}
+
+errc upstream_connection::not_connected() const {
+  return job_.sent_before ? errc::disconnected : errc::unreachable;
 }
 
 void upstream_connection::on_connect(const error_code& ec) {
@@ -191,7 +195,7 @@ bool upstream_connection::met_itself() {
 void upstream_connection::on_deadline() {
   upstream_ptr keep{this};
   switch (phase_) {
-    case phase::resolving: return end(errc::unreachable, "the name was not resolved in time");
+    case phase::resolving: return end(not_connected(), "the name was not resolved in time");
     case phase::connecting: return connect_next(asio::error::timed_out);
     case phase::busy:
       return end(errc::timeout, answered_ ? "the answer fell silent" : "no answer in time");
@@ -258,7 +262,7 @@ void upstream_connection::on_write_failed(const error_code& ec) {
   if (reused_ && !answered_ && sent_ == 0)
     return send_again();
   if (ec != asio::error::broken_pipe && ec != asio::error::connection_reset)
-    return end(answered_ ? errc::disconnected : errc::unreachable, ec.message());
+    return end(errc::disconnected, ec.message());
 }
 
 // The server closed a kept connection just when it was used again: that says nothing about the
@@ -267,6 +271,7 @@ void upstream_connection::send_again() {
   auto& pool = pool_;
   auto host = host_;
   auto job = std::exchange(job_, {});
+  job.sent_before = sent_ > 0;
   close();
   pool.open(std::move(host), std::move(job));
 }
@@ -349,7 +354,7 @@ void upstream_connection::on_cut(const error_code& ec) {
     return finish({});
   if (answered_)
     return end(errc::disconnected, "the connection ended before the answer did");
-  end(errc::unreachable, "the connection ended before the answer came");
+  end(errc::disconnected, "the connection ended before the answer came");
 }
 
 // ---- ending

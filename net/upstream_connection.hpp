@@ -47,6 +47,7 @@ struct upstream_job {
   bool to_head = false; ///< a HEAD request, whose answer has no body
   bool stream = false;
   bool held = false;
+  bool sent_before = false; ///< on a kept connection that ended: the server may have it
 
   /// Bytes of the request; 0 once it is not needed any more.
   std::size_t size() const { return text.size() + body_begin.text.size() + body_end.size(); }
@@ -111,6 +112,7 @@ private:
   void detach();
   void connect_next(const boost::system::error_code& failed);
   void on_connect(const boost::system::error_code& ec);
+  errc not_connected() const;
   bool met_itself();
   void renew();
   void read_on();

@@ -27,8 +27,8 @@ public:
   /// All that has arrived so far was handed over: time to write on what was gathered. Left out
   /// before `on_end`, which says the same.
   virtual void on_pause() = 0;
-  /// The whole answer has come (`errc::ok`), or no more will: `unreachable` (no connection in time,
-  /// or none of the answer came), `disconnected` (cut within the answer), `timeout` (silence),
+  /// The whole answer has come (`errc::ok`), or no more will: `unreachable` (no connection in time:
+  /// the server knows nothing of it), `disconnected` (cut before or within the answer), `timeout`,
   /// `bad_message` (not HTTP), `too_long` (head or body), `invalid_argument` (a request that cannot
   /// be written down: an address that is not HOST:PORT, or what would end its line early).
   virtual void on_end(const error& failure) = 0;

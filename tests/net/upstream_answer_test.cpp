@@ -18,8 +18,8 @@ TEST_CASE("an answer that fails says how, and its connection is dropped") {
   const events headed{"head 200", "pause"};
   const events begun{"head 200", "body", "pause"};
   for (const auto& [bytes, next, outcome, before] : {
-         row{"", then::closes, errc::unreachable, none},
-         row{"", then::resets, errc::unreachable, none},
+         row{"", then::closes, errc::disconnected, none},
+         row{"", then::resets, errc::disconnected, none},
          row{"HTTP/1.1 200 O", then::closes, errc::disconnected, none},
          row{"HTTP/1.1 100 Continue\r\n\r\n", then::closes, errc::disconnected, none},
          row{sized(4), then::closes, errc::disconnected, headed},

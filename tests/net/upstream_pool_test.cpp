@@ -144,7 +144,7 @@ TEST_CASE("a request is sent again, once, if its kept connection fails before an
   for (const auto& [answer, cut, second_fails, outcome, accepted] : {
          row{"", false, false, errc::ok, 2},
          row{"", true, false, errc::ok, 2},
-         row{"", false, true, errc::unreachable, 2},
+         row{"", false, true, errc::disconnected, 2},
          row{"H", false, false, errc::disconnected, 1},
        })
     for (std::size_t body_size : {std::size_t{10}, std::size_t{16} << 20}) {
@@ -178,6 +178,21 @@ TEST_CASE("a request is sent again, once, if its kept connection fails before an
       CHECK(host.accepted == accepted);
       CHECK(!host.waits());
     }
+}
+
+TEST_CASE("a server that ends with a request on a kept connection may have begun with it") {
+  asking asked;
+  pool_on_loop pool;
+  {
+    raw_host host;
+    auto kept = keep_one(pool, host);
+    pool.send(host.address(), asked.heard, asked.call);
+    kept.until("\r\n\r\n");
+    host.close();
+    kept.leave();
+  }
+  CHECK(asked.heard.outcome() == errc::disconnected);
+  CHECK(pool.connections() == 0);
 }
 
 TEST_CASE("silence on a kept connection is no reason to ask again") {
