@@ -23,6 +23,16 @@ constexpr std::size_t refusal_max = 1024 * 1024; // of an answer that should hav
 constexpr std::size_t event_max = 1024 * 1024;   // and the ids of the prompt:
 constexpr std::size_t id_bytes = 10;             // at most, for each token of the prompt
 
+/// An engine's word for how an output ended, if it is one.
+std::string outcome_of(std::string_view finish_reason) {
+  constexpr std::size_t longest = 40;
+  bool is_word = !finish_reason.empty() && finish_reason.size() <= longest
+                 && std::all_of(finish_reason.begin(), finish_reason.end(), [](char c) {
+                      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+                    });
+  return is_word ? std::string{finish_reason} : "ended";
+}
+
 } // namespace
 
 std::string_view header(const net::http_reply& reply, std::string_view name) {
@@ -285,7 +295,7 @@ void relay_session::on_whole_reply() {
   usage_ = read->usage.value_or(openai::usage{known, 0, 0});
   if (read->first_token) // else nobody knows when it came
     first_token_ = std::min(placed_at_ + *read->first_token, last_token_);
-  answer_with(std::move(reply_), "stop", {errc::ok, {}});
+  answer_with(std::move(reply_), outcome_of(read->finish_reason), {errc::ok, {}});
 }
 
 /// The engine gave tokens.
@@ -328,7 +338,7 @@ void relay_session::complete() {
   call_.reset();
   queue();
   client_->end_stream();
-  end(200, "stop", {errc::ok, {}});
+  end(200, outcome_of(stream_.finish_reason()), {errc::ok, {}});
 }
 
 /// Inside a stream there is no status left to say it with: an error event, and no [DONE], so that

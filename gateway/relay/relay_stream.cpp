@@ -103,7 +103,9 @@ relay_stream::verdict relay_stream::on_tokens(
       return fail(errc::disconnected, "the engine gave the request up");
   }
   if (exceeds_limit(facts))
-    return fail(errc::bad_message, "the engine says more than it was asked for");
+    return fail(
+      errc::bad_message, "the engine says more than it was asked for",
+      showed_some() ? verdict::broken : verdict::failed);
   note_progress(facts);
   if (idle_events_ > idle_events_max)
     return fail(errc::bad_message, "the engine goes on and on and says nothing");
@@ -152,6 +154,23 @@ bool relay_stream::exceeds_limit(const chunk_facts& facts) const {
   return output_tokens_ > 2 * limit + 64;
 }
 
+/// Whether the client has something of the engine that speaks now: where that says too much, it may
+/// have said some of it twice.
+bool relay_stream::showed_some() const {
+  return translator_ ? told_ > 0 || text_tokens_ > kept_ : begun_;
+}
+
+/// If this is the end of an output. Whether the client had seen one before, that of another engine.
+bool relay_stream::note_end(const chunk_choice& choice) {
+  if (choice.finish_reason.empty())
+    return false;
+  ++finished_;
+  bool before = std::exchange(end_shown_, true) && translator_;
+  if (!before)
+    finish_reason_ = choice.finish_reason;
+  return before;
+}
+
 void relay_stream::note_progress(const chunk_facts& facts) {
   bool says = std::any_of(facts.choices.begin(), facts.choices.end(), says_something);
   if (facts.usage) {
@@ -184,8 +203,7 @@ relay_stream::verdict relay_stream::begin_with(
 void relay_stream::note_tokens(const chunk_facts& facts) {
   for (const auto& choice : facts.choices) {
     other_delta_ |= choice.other_delta;
-    finished_ += !choice.finish_reason.empty();
-    end_shown_ |= !choice.finish_reason.empty();
+    note_end(choice);
     ids_.insert(ids_.end(), choice.ids.begin(), choice.ids.end());
     count_text(facts, choice);
     shown_ += choice.text;
@@ -365,8 +383,7 @@ relay_stream::verdict relay_stream::continue_by_ids(
   shown_ += text;
   if (is_place(choice) && compared_ == shown_.size() && kept_ + told_ == ids_.size())
     add_point(choice);
-  finished_ += ends;
-  bool ended_before = ends && std::exchange(end_shown_, true);
+  bool ended_before = note_end(choice);
   if (!ended_before && (!text.empty() || ends || !repeated))
     translator_->append(
       out, reader, text, counts(facts.usage.value_or(openai::usage{prompt_tokens_, told_, 0})),
@@ -389,8 +406,7 @@ relay_stream::verdict relay_stream::continue_by_text(
   shown_ += text;
   if (!ends && !choice.text.empty() && compared_ == shown_.size())
     add_point(choice);
-  finished_ += ends;
-  bool ended_before = ends && std::exchange(end_shown_, true);
+  bool ended_before = note_end(choice);
   if (!ended_before && (!text.empty() || ends))
     translator_->append(
       out, reader, text, counts(facts.usage.value_or(openai::usage{})), offset_, translator::all);

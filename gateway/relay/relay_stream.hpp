@@ -87,6 +87,8 @@ public:
   /// Grows with every event that says something: text, tokens, an end. Engines that only keep the
   /// line warm do not move it.
   std::uint64_t progress() const { return progress_; }
+  /// Why the output ended, in the engine's words, as the client was told; of several the last.
+  const std::string& finish_reason() const { return finish_reason_; }
   /// Bytes that wait for the first token.
   std::size_t waiting() const { return pending_.size(); }
   std::uint32_t prompt_tokens() const { return prompt_tokens_; }
@@ -121,6 +123,8 @@ private:
   void add_point(const chunk_choice& choice);
   void skip_prompt(std::string_view& text);
   bool exceeds_limit(const chunk_facts& facts) const;
+  bool showed_some() const;
+  bool note_end(const chunk_choice& choice);
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
   bool by_ids() const { return ids_known_ && !prompt_ids_.empty(); }
@@ -145,6 +149,7 @@ private:
   bool other_delta_ = false;   ///< the engine parsed tools or thoughts out of the text
   std::uint32_t finished_ = 0; ///< choices that have ended
   bool end_shown_ = false;     ///< the client has seen the end of one
+  std::string finish_reason_;
   bool usage_shown_ = false;   ///< and the usage behind it
   std::uint64_t progress_ = 0;
   std::uint32_t idle_events_ = 0; ///< since then

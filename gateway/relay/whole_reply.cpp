@@ -13,6 +13,7 @@ namespace {
 /// How the choices of a reply came to their ends.
 struct choices_check {
   std::uint32_t ended = 0;
+  std::string_view reason; ///< of the last
   bool unended = false;
   bool aborted = false;
 };
@@ -27,10 +28,11 @@ void check_choice(json_cursor& at, choices_check& found) {
       reason = value;
   }
   found.aborted |= reason == "\"abort\"";
-  if (reason.size() > 2 && reason.front() == '"') // a string that says something
-    ++found.ended;
-  else
-    found.unended = true;
+  bool says = reason.size() > 2 && reason.front() == '"'; // a string with something in it
+  found.ended += says;
+  found.unended |= !says;
+  if (says)
+    found.reason = reason.substr(1, reason.size() - 2);
 }
 
 choices_check check_choices(json_cursor& at) {
@@ -110,6 +112,7 @@ result<whole_reply> read_whole_reply(std::string_view body) {
     return error{errc::bad_message, "the engine's reply holds no answer"};
   if (choices.unended)
     return error{errc::bad_message, "the engine's reply ends before its output"};
+  reply.finish_reason = choices.reason;
   return reply;
 }
 

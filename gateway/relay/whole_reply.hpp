@@ -5,6 +5,7 @@
 #include "runtime/base/time.hpp"
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace llumnix::relay {
@@ -12,6 +13,7 @@ namespace llumnix::relay {
 /// What the gateway must know of an engine's reply that is not streamed; its bytes are passed on.
 struct whole_reply {
   std::optional<openai::usage> usage;
+  std::string finish_reason; ///< of the last choice, as the engine wrote it in JSON
   /// From the question to the first token, as the engine measured it, which alone can know. vLLM
   /// tells where it is started with `--enable-per-request-metrics` and the request says
   /// `include_metrics`.

@@ -28,7 +28,7 @@ void relayed_latency::ended(const stream_end& end) {
     return;
   auto request = at->second;
   auto batch = (request.beside + take_out(at) + 1) / 2;
-  bool whole = end.outcome == "stop" || end.outcome == "length";
+  bool whole = end.outcome != "cancelled" && end.outcome != "failed";
   if (!whole || end.placements != 1)
     return;
   auto& seen = seen_[static_cast<std::size_t>(request.role)];

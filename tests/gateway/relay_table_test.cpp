@@ -59,6 +59,19 @@ TEST_CASE_FIXTURE(table_rig, "of a whole reply the first token is known where it
   CHECK(text.find("request_tpot_milliseconds_count{model=\"m\"} 2\n") != std::string::npos);
 }
 
+TEST_CASE_FIXTURE(table_rig, "how a reply ended is told in its engine's words, if they are words") {
+  using row = std::pair<std::string, std::string>;
+  for (const auto& [said, told] :
+       {row{"length", "length"}, row{"tool_calls", "tool_calls"}, row{"a \\n b", "ended"},
+        row{std::string(41, 'x'), "ended"}}) {
+    CAPTURE(said);
+    open(false);
+    place();
+    answer({200, {}, R"({"choices":[{"finish_reason":")" + said + R"("}]})"});
+    CHECK(port.ended.back().outcome == told);
+  }
+}
+
 TEST_CASE_FIXTURE(table_rig, "tokens of several outputs side by side are no time per token") {
   const std::string body = R"({"model":"m","n":2,"stream":true})";
   auto wish
@@ -267,6 +280,7 @@ TEST_CASE_FIXTURE(table_rig, "a stream of token ids goes on where there is a way
   CHECK(told[1]["request_id"] == "r");
   CHECK(told[1]["choices"][0]["token_ids"] == std::vector<int>{4});
   CHECK(port.ended[0].output_tokens == 3);
+  CHECK(port.ended[0].outcome == "length");
 }
 
 TEST_CASE_FIXTURE(table_rig, "what an engine sends before the first token is bounded") {

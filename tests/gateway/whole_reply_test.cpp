@@ -55,6 +55,13 @@ TEST_CASE("of a whole reply the gateway reads usage and whether its choices came
   }
 }
 
+TEST_CASE("of a whole reply the last choice says how it ended") {
+  auto read = read_whole_reply(
+    R"({"choices":[{"finish_reason":"stop"},{"finish_reason":"length","index":1}]})");
+  REQUIRE(read);
+  CHECK(read->finish_reason == "length");
+}
+
 TEST_CASE("of a whole reply only its engine knows when its first token came") {
   using us = std::chrono::microseconds;
   using row = std::pair<const char*, std::optional<nanoseconds>>;

@@ -76,6 +76,7 @@ TEST_CASE("what moved, failed or gave a single token tells nothing of decode ste
   CHECK(ends([](stream_end& x) { x.output_tokens = 1; }) == 0);
   CHECK(ends([](stream_end& x) { x.times.last_token.reset(); }) == 0);
   CHECK(ends([](stream_end& x) { x.outcome = "length"; }) == 1);
+  CHECK(ends([](stream_end& x) { x.outcome = "tool_calls"; }) == 2);
   CHECK(decodes(latency).empty());
 }
 
