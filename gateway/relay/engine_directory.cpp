@@ -12,6 +12,8 @@ std::vector<instance_id> engine_directory::unsuited(
       continue;
     if (!engine.suits(wish) || engine.draining)
       left.push_back(id);
+    else if (!engine.ready)
+      continue; // nobody chooses it
     else if (engine.common->trouble.offer(now))
       some_awake = true;
     else

@@ -38,6 +38,7 @@ struct engine_endpoint {
   /// Names of the models it serves, in any order; empty: not known, so any.
   std::vector<std::string> models{};
   bool draining = false; ///< it gets nothing new
+  bool ready = true;     ///< takes work, as it said last; before that it may be tried
   std::shared_ptr<engine_common> common{}; ///< never null in the directory, nor is the next
   std::shared_ptr<engine_pulse> pulse{};
 
@@ -92,10 +93,10 @@ public:
   /// remains and is on trial is kept from others for a moment.
   std::vector<instance_id>
   unsuited(const engine_wish& wish, const std::vector<instance_id>& failed, time_point now);
-  /// Whether others than these suit it.
+  /// Whether others than these suit it and take work, as far as is known here.
   bool any_beside(const std::vector<instance_id>& these, const engine_wish& wish) const {
     return std::any_of(engines_.begin(), engines_.end(), [&](const auto& each) {
-      return each.second.suits(wish)
+      return each.second.suits(wish) && each.second.ready && !each.second.draining
              && std::find(these.begin(), these.end(), each.first) == these.end();
     });
   }

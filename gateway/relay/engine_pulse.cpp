@@ -8,6 +8,7 @@ namespace llumnix::relay {
 namespace {
 
 constexpr std::uint32_t overtakers_min = 3;
+constexpr std::int64_t patience_most = 10; // times
 constexpr std::uint32_t doublings_max = 6;
 constexpr std::chrono::milliseconds per_prompt_token{1};
 constexpr std::chrono::milliseconds per_reply_token{100};
@@ -29,6 +30,8 @@ wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence) {
     return wait_verdict::wait;
   if (wait.engine_hung)
     return wait_verdict::hung;
+  if (std::min(wait.waited, wait.engine_silent) / patience_most > patience)
+    return wait_verdict::mute;
   if (!wait.others_silent || *wait.others_silent > patience / 2)
     return wait_verdict::wait;
   if (wait.engine_silent > patience)

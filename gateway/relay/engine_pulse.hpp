@@ -30,6 +30,7 @@ struct first_wait {
 enum class wait_verdict : std::uint8_t {
   wait,
   hung,     ///< the engine says nothing to anybody, while others answer
+  mute,     ///< nor for ten times as long as one waits; what others do is not to be seen
   overtaken ///< the engine answers others that came later, and not this one
 };
 
@@ -42,7 +43,8 @@ first_token_patience(const first_wait& wait, std::chrono::milliseconds silence);
 /// Whether a request is to go elsewhere before its first token. Silence alone proves nothing: a
 /// prefill may take long, and the network may be gone; so another engine must have begun an answer
 /// in the last half of the patience to something that was asked for later. Once a request has found
-/// the engine hung, its silence since then is proof enough for all. `silence` 0: never.
+/// the engine hung, its silence since then is proof enough for all; and so is, where nobody else is
+/// asked for anything, ten times the patience. `silence` 0: never.
 wait_verdict judge(const first_wait& wait, std::chrono::milliseconds silence);
 
 /// When an engine gave a sign of life, to the requests of all I/O loops. From any thread.

@@ -17,12 +17,17 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto retry_pause = 100ms; // once every engine has failed
+constexpr std::uint32_t cuts_max = 3; // of one request: what kills engines must not meet them all
 constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
 
 /// Another engine may answer it differently. `tokens`: it has /inference/v1/generate, which this
 /// one had when it was asked, and has no more (403).
 bool worth_a_retry(int status, bool tokens) {
   return status == 408 || status == 429 || status >= 500 || (tokens && status == 403);
+}
+
+std::string counted(std::size_t number, const char* what) {
+  return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
 }
 
 } // namespace
@@ -51,7 +56,7 @@ void relay_session::on_refusal() {
   if (!stream_.begun() && !may_retry())
     return answer_with(
       std::move(*refusal_), "failed", {errc::queue_full, why + std::string{budget_spent}});
-  lose_engine({errc::unreachable, std::move(why)});
+  lose_engine({errc::internal, std::move(why)});
 }
 
 /// The engine is done with; if it gave nothing for this reason, it is left alone for a while.
@@ -86,28 +91,47 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
   log::gateway.info(
     "engine-lost", "{} by {}: {}", request_.id.text(), owner_ ? owner_->instance : "nobody",
     why.context);
-  bool garbage = why.code == errc::bad_message && !stream_.begun();
-  bool over_budget = garbage && !may_retry();
+  // Without a connection it knows nothing of the request. What is silent was waited for, and what
+  // refuses has been asked about already.
+  bool asked = phase_ >= phase::asking && why.code != errc::unreachable;
+  bool cut = why.code == errc::disconnected;
+  bool early = asked && !stream_.begun();
+  bool over_budget = early && (cut || why.code == errc::bad_message) && !may_retry();
+  cuts_ += early && cut;
+  if (asked)
+    note_attempt();
   note_move_trouble(why.context);
   if (owner_)
     failed_.push_back(owner_->instance);
   owner_.reset();
-  why_ = why.context;
+  why_ = why;
   tell_prompt();
   auto next = stream_.resume();
   if (!next)
     return fail(std::move(next.error()).while_doing(why.context));
   resume_ = std::move(*next);
-  if (placements_ - planned_ >= table_.services().config.max_placements) {
+  auto enough = "gave up after " + counted(attempts_, "attempt") + " at "
+                + counted(tried_.size(), "engine") + ": ";
+  if (attempts_ >= table_.services().config.max_placements) {
     if (refusal_ && !stream_.begun())
       return answer_with(std::move(*refusal_), "failed", why);
-    return fail(
-      {why.code,
-       "gave up after " + std::to_string(placements_ - planned_) + " engines: " + why.context});
+    return fail({why.code, enough + why.context});
   }
+  if (early && cuts_ >= cuts_max)
+    return fail(
+      {why.code, enough + why.context + ", " + counted(cuts_, "time")
+                   + " before a first token: the request itself may be the reason"});
   if (over_budget)
     return fail({why.code, why.context + std::string{budget_spent}});
   retry_or_give_up(why);
+}
+
+/// The engine took it and did not end it. How long another one is waited for counts from here.
+void relay_session::note_attempt() {
+  ++attempts_;
+  give_up_at_ = table_.now() + table_.services().config.wait_for_instance;
+  if (std::find(tried_.begin(), tried_.end(), owner_->instance) == tried_.end())
+    tried_.push_back(owner_->instance);
 }
 
 /// Who sends its prompt as token ids is not told them again: `stream_` learns them when it is to go
@@ -118,38 +142,46 @@ void relay_session::tell_prompt() {
 }
 
 void relay_session::retry_or_give_up(const error& why) {
+  if (!table_.services().engines.any_beside(failed_, wanted()))
+    return wait_for_return(why);
   ++epoch_;
-  auto now = table_.now();
-  bool some_left = table_.services().engines.any_beside(failed_, wanted());
-  if (!some_left && refusal_ && !stream_.begun())
+  place();
+}
+
+/// Where nobody else takes work an engine may be chosen although it was excluded.
+bool relay_session::has_failed(const instance_id& engine) const {
+  return !on_trial() && std::find(failed_.begin(), failed_.end(), engine) != failed_.end();
+}
+
+/// All that take work have failed it: one of them may be back soon, or another.
+void relay_session::wait_for_return(const error& why) {
+  owner_.reset();
+  ++epoch_;
+  if (refusal_ && !stream_.begun())
     return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
-  if (!some_left && now >= give_up_at_)
+  if (table_.now() >= give_up_at_)
     return fail(why);
-  if (some_left)
-    return place();
-  failed_.clear();
   wait_to_place();
 }
 
-/// Waiting for an engine to come back is no attempt.
+/// Then all may be asked again.
 void relay_session::wait_to_place() {
   --placements_;
+  failed_.clear();
   phase_ = phase::waiting;
   retry_at_ = table_.now() + retry_pause;
 }
 
-/// There are engines that could serve it, and none of them takes work. One that ran when it lost its
-/// engine waits from then on.
+/// There are engines that could serve it, and none of them takes work.
 void relay_session::wait_for_engine(const error& why) {
   owner_.reset();
   ++epoch_;
-  why_ = why.context;
-  auto patience = table_.services().config.wait_for_instance;
+  why_ = why;
   bool nobody_will
     = wanted().tokens && table_.services().engines.nobody_takes_tokens(request_.wish.model);
   if (nobody_will && !stream_.begun())
     answer_with(openai::error_reply(no_engine_takes_tokens(), request_.id.text()), "failed", why);
-  else if (table_.now() < std::max(give_up_at_, last_progress_ + patience))
+  else if (table_.now() < give_up_at_)
     wait_to_place();
   else if (refusal_ && !stream_.begun())
     answer_with(std::move(*refusal_), "failed", why);
@@ -159,7 +191,7 @@ void relay_session::wait_for_engine(const error& why) {
 
 void relay_session::on_engine_lost(const instance_id& engine) {
   if (owner_ && owner_->instance == engine && phase_ != phase::over)
-    lose_engine({errc::unreachable, "engine " + engine + " answers nobody any more"});
+    lose_engine({errc::disconnected, "engine " + engine + " answers nobody any more"});
 }
 
 /// Where it is to be seen that the first token will not come, and somebody else could give it.
@@ -184,15 +216,17 @@ void relay_session::leave_silent_engine(time_point now) {
   if (verdict == wait_verdict::overtaken)
     return lose_engine(
       {errc::timeout, "the engine answered requests that came later, and not this one"});
+  bool others_do = verdict == wait_verdict::hung;
   if (!wait.engine_hung)
     log::gateway.warn(
-      "engine-hung", "{} gives nobody a token, while others do; it gets nothing new for {} ms",
-      owner_->instance, silence.count());
+      "engine-hung", "{} gives nobody a token, {}; it gets nothing new for {} ms", owner_->instance,
+      others_do ? "while others do" : "for very long", silence.count());
   answer_->find_hung();
   if (auto* trouble = engines.trouble(owner_->instance))
     trouble->rest(now + silence, now);
   lose_engine(
-    {errc::timeout, "the engine was silent before the first token, while others answered"});
+    {errc::timeout, std::string{"the engine was silent before the first token, "}
+                      + (others_do ? "while others answered" : "for very long")});
 }
 
 } // namespace llumnix::relay

@@ -87,11 +87,12 @@ void relay_session::leave_by_plan() {
   move_->left_at = table_.now();
   give_up_at_ = table_.now() + table_.services().config.wait_for_instance;
   move_->tokens = stream_.prompt_tokens() + resume_.kept;
-  why_ = "it is moved from " + move_->wanted.from + " (" + move_->wanted.policy + ")";
-  log::gateway.debug("leaves", "{}: {}", request_.id.text(), why_);
+  why_ = {
+    errc::no_instance,
+    "it is moved from " + move_->wanted.from + " (" + move_->wanted.policy + ")"};
+  log::gateway.debug("leaves", "{}: {}", request_.id.text(), why_.context);
   owner_.reset();
   ++epoch_;
-  ++planned_;
   place();
 }
 
@@ -113,7 +114,6 @@ bool relay_session::was_diverted(const instance_id& placed_at) {
     return false;
   move_->trouble = move_->wanted.to + " takes no work now";
   ++epoch_;
-  ++planned_;
   place();
   return true;
 }

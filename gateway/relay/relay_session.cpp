@@ -81,7 +81,7 @@ void relay_session::place() {
     head.prompt = prompt_ids(*request_.body, request_.wish);
   asked_at_ = table_.now();
   table_.services().port.place_relayed(
-    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_, on_trial()},
+    std::move(head), {stream_.prompt_tokens(), stream_.output_tokens(), why_.context, on_trial()},
     epoch_ > 0, excluded());
 }
 
@@ -113,6 +113,8 @@ void relay_session::ask(const stream_owner& owner) {
   const auto* engine = table_.services().engines.find(owner.instance);
   if (!engine)
     return lose_engine({errc::unreachable, "engine " + owner.instance + " is gone"});
+  if (has_failed(owner.instance)) // nobody else takes work now
+    return wait_for_return(why_);
   if (engine->draining) // whoever placed it does not know yet
     return wait_for_engine({errc::no_instance, owner.instance + " is being drained"});
   if (!engine->suits(wanted())) // nobody else takes work now
@@ -125,7 +127,7 @@ void relay_session::ask(const stream_owner& owner) {
       {errc::unsupported, owner.instance + " cannot go on: " + std::string{obstacle}});
   auto asked = ask_for(*request_.body, request_.wish, resume_, *engine);
   if (!asked)
-    return fail(std::move(asked.error()).while_doing(why_));
+    return fail(std::move(asked.error()).while_doing(why_.context));
   stream_.hide_usage(asked->hides_usage);
   stream_.hide_ids(asked->hides_ids);
   phase_ = phase::asking;

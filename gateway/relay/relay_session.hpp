@@ -91,8 +91,11 @@ private:
   bool may_retry();
   void leave_silent_engine(time_point now);
   void lose_engine(error why);
+  void note_attempt();
   void tell_prompt();
   void retry_or_give_up(const error& why);
+  bool has_failed(const instance_id& engine) const;
+  void wait_for_return(const error& why);
   void wait_to_place();
   void wait_for_engine(const error& why);
 
@@ -150,9 +153,11 @@ private:
   time_point asked_at_{};           ///< an engine was last asked for, by what was known then
   std::vector<instance_id> failed_; ///< not asked again while there are others
   std::optional<planned_move> move_;
-  std::uint32_t planned_ = 0; ///< of `placements_`: by plan, which is no failure
-  time_point retry_at_{};           ///< of phase `waiting`
-  time_point give_up_at_{};         ///< when no engine is left to ask
+  std::vector<instance_id> tried_;   ///< engines that took it and did not end it, each once
+  std::uint32_t attempts_ = 0;       ///< times that one of them was lost
+  std::uint32_t cuts_ = 0;           ///< of those: with the connection, before the first token
+  time_point retry_at_{};            ///< of phase `waiting`
+  time_point give_up_at_{};          ///< when no engine is left to ask
   std::unique_ptr<net::upstream_call> call_;
   std::optional<engine_pulse::expected> answer_; ///< of the engine that is asked
   std::uint32_t silent_moves_ = 0;               ///< engines left before their first token
@@ -160,7 +165,7 @@ private:
   std::optional<net::http_reply> refusal_;  ///< the last engine that refused said this
   std::optional<net::event_stream> events_; ///< of a streamed reply
   std::size_t event_max_ = 0;               ///< bytes of one event
-  std::string why_;                         ///< the engine before was left
+  error why_{errc::ok, {}};                 ///< the engine before was left
   std::optional<openai::usage> usage_;      ///< of a whole reply
   std::string out_;                         ///< for the client, since the last pause
   bool head_sent_ = false;

@@ -67,9 +67,9 @@ public:
   relay_services& services() { return services_; }
   chunk_reader& chunks() { return chunks_; }
   time_point now() const { return services_.loop.now(); }
-  /// An engine refused before the first byte. Whether asking another fits the retry budget; if so
-  /// it is spent. (What lost its engine is not bounded so: an engine's death is no storm, and
-  /// neither are those that were under way when its trouble began.)
+  /// An engine failed a request before its first token. Whether asking another fits the retry
+  /// budget; if so it is spent. (Not asked for those that were under way when the engine's trouble
+  /// began, nor where there was no connection: that is no storm.)
   bool may_retry();
   void free_later(relay_session& session);
 

@@ -108,7 +108,39 @@ TEST_CASE("silence before the first token counts where others answer, and only t
             x.waited = 30s;
           },
           verdict::wait},
-        row{"nobody wants to know", [](first_wait&) {}, verdict::wait, 0ms},
+        row{
+          "ten times as long, where nobody else is asked",
+          [](first_wait& x) {
+            x.others_silent.reset();
+            x.waited = x.engine_silent = 300s;
+          },
+          verdict::wait},
+        row{
+          "more than that",
+          [](first_wait& x) {
+            x.others_silent.reset();
+            x.waited = x.engine_silent = 300'001ms;
+          },
+          verdict::mute},
+        row{
+          "more than that with a long prompt",
+          [](first_wait& x) {
+            x.others_silent.reset();
+            x.prompt_tokens = 1000; // 10 s more
+            x.waited = x.engine_silent = 300'001ms;
+          },
+          verdict::wait},
+        row{
+          "more than that at an engine that gives others tokens",
+          [](first_wait& x) {
+            x.others_silent.reset();
+            x.waited = 1h;
+            x.engine_silent = 299s;
+          },
+          verdict::wait},
+        row{"nobody wants to know", [](first_wait& x) { x.waited = x.engine_silent = 1h; },
+            verdict::wait, 0ms},
+        row{"nobody wants to know, yet", [](first_wait&) {}, verdict::wait, 0ms},
         row{
           "a silence beyond all times", [](first_wait& x) { x.prompt_tokens = 4'294'967'295; },
           verdict::wait, std::chrono::milliseconds::max()}}) {

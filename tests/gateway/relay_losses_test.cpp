@@ -78,12 +78,13 @@ TEST_CASE_FIXTURE(table_rig, "whoever is told that engines failed is told why") 
        {row{"data: {\"error\":{\"message\":\"boom\"}}\n\n", "boom", 500},
         row{
           "data: {}\n\n",
-          "gave up after 1 engines: the engine sent what is no chunk: byte 2 of an event: "
+          "gave up after 1 attempt at 1 engine: the engine sent what is no chunk: byte 2 of an event: "
           "no chunk of a stream",
           502},
         row{
           "data: [DONE]\n\n",
-          "gave up after 1 engines: the engine ended the stream before its output", 502}}) {
+          "gave up after 1 attempt at 1 engine: the engine ended the stream before its output",
+          502}}) {
     auto client = open(true);
     place();
     say(events);
@@ -149,7 +150,8 @@ TEST_CASE_FIXTURE(table_rig, "an engine's answer that is too long is no fault of
   CHECK(client->status == 502);
 }
 
-TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend the retry budget") {
+TEST_CASE_FIXTURE(
+  table_rig, "what an engine took and did not begin spends the retry budget when asked elsewhere") {
   const std::string busy = "data: {\"error\":{\"message\":\"busy\",\"code\":503}}\n\n";
   struct row {
     const char* what;
@@ -163,7 +165,9 @@ TEST_CASE_FIXTURE(table_rig, "refusals and garbage before the first token spend 
        {row{"a status", [&] { answer({503, {}, {}}); }, true, 503},
         row{"an event", [&] { say(busy); }, true, 503},
         row{"garbage", [&] { say("data: x\n\n"); }, true, 502},
-        row{"death", [&] { engine().on_end({errc::disconnected, "cut"}); }, false, 0}}) {
+        row{"an early end", [&] { say("data: [DONE]\n\n"); }, true, 502},
+        row{"a cut", [&] { engine().on_end({errc::disconnected, "cut"}); }, true, 502},
+        row{"no connection", [&] { engine().on_end({errc::unreachable, "no"}); }, false, 0}}) {
     CAPTURE(what);
     for (int i = 1; i < 9; ++i)
       engines.put("e:" + std::to_string(i), {.address = "e"});
@@ -195,6 +199,7 @@ TEST_CASE_FIXTURE(
   config.engine_retries_floor = 0;
   for (const auto& [what, reply] :
        {row{"500", {500, {}, {}}}, row{"429", {429, {{"retry-after", "1"}}, {}}},
+        row{"death", {0, {}, {}}},
         row{"garbage", {200, {{"content-type", "text/event-stream"}}, "data: x\n\n"}}}) {
     CAPTURE(what);
     loop.time += std::chrono::seconds{100};
@@ -214,23 +219,30 @@ TEST_CASE_FIXTURE(
     auto before = port.placed.size();
     for (int i = 0; i < 200; ++i) {
       auto& engine = *pool.watchers[asked + i];
-      engine.on_head(reply);
+      if (reply.status > 0)
+        engine.on_head(reply);
       if (!reply.body.empty())
         engine.on_body(reply.body);
       else
-        engine.on_end({errc::ok, {}});
+        engine.on_end({reply.status > 0 ? errc::ok : errc::disconnected, {}});
     }
+    auto fail = [&] {
+      if (reply.status > 0)
+        answer(reply);
+      else
+        engine().on_end({errc::disconnected, {}});
+    };
     CHECK(port.placed.size() == before + 200);
     CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
     table.on_placed(late_head.stream.stream, late_head.epoch, {{"head", 1}, "e:1"}, loop.now());
-    answer(reply);
+    fail();
     CHECK(port.placed.size() == before + 201);
     loop.time += std::chrono::milliseconds{1};
     auto later = open(true); // everybody knows
     place();
-    answer(reply);
+    fail();
     CHECK(port.placed.size() == before + 202);
-    CHECK(later->status == (reply.status == 200 ? 502 : reply.status));
+    CHECK(later->status == (reply.status <= 200 ? 502 : reply.status));
     for (const auto& client : clients)
       CHECK(client->status == 0);
     table.give_up_all(draining);
@@ -471,6 +483,15 @@ TEST_CASE_FIXTURE(table_rig, "a first token is waited for where there is nobody 
   loop.time += std::chrono::hours{1};
   table.sweep(loop.now());
   CHECK(port.placed.size() == 1);
+  engines.put("e:2", {.address = "e:2", .ready = false});
+  table.sweep(loop.now());
+  CHECK(port.placed.size() == 1);
+  engines.put("e:2", {.address = "e:2"}); // nobody asked it for anything, but it could
+  table.sweep(loop.now());
+  CHECK(port.placed.size() == 2);
+  CHECK(port.loads.back().why == "the engine was silent before the first token, for very long");
+  open(true);
+  CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"}); // it is left alone
 }
 
 } // namespace llumnix::testing
