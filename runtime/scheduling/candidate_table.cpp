@@ -88,7 +88,8 @@ void candidate_table::erase(const instance_id& id) {
   auto drop = [at = *found](auto& column) { column.erase(column.begin() + at); };
   drop(ids_), drop(tails_), drop(views_), drop(inflight_), drop(states_), drop(reachable_);
   drop(schedulable_), drop(written_);
-  drop(roles_), drop(reserved_), drop(locations_), drop(shares_);
+  drop(roles_), drop(reserved_), drop(locations_), drop(hit_tokens_);
+  progress_.clear();
   std::ranges::for_each(values_, drop);
   for (auto& column : quick_)
     drop(column.bases);
@@ -110,7 +111,7 @@ void candidate_table::give(const instance_id& id, given_metrics values) {
 void candidate_table::prepare(const decision_inputs& about) {
   if (!any_of_decision_)
     return;
-  fill_shares(about);
+  take_shares(about);
   bool plain = !about.step && given_.empty();
   for (std::size_t slot = 0; slot < metrics_.size(); ++slot) {
     if (!metrics_[slot].of_decision)
@@ -124,21 +125,16 @@ void candidate_table::prepare(const decision_inputs& about) {
   }
 }
 
-void candidate_table::fill_shares(const decision_inputs& about) {
-  auto prompt = count_of(about.prompt_tokens);
-  bool asked = about.hits && about.hits->asked;
-  decision_share plain{
-    .prompt_tokens = prompt,
+void candidate_table::take_shares(const decision_inputs& about) {
+  asked_ = about.hits && about.hits->asked;
+  common_ = {
+    .prompt_tokens = count_of(about.prompt_tokens),
     .now = about.now,
     .priority = about.priority,
     .adapter = about.adapter};
-  plain.miss_tokens = asked ? prompt : 0;
-  if (!shares_.empty()) { // `plain` itself would be put together anew for each row, with stalls
-    shares_.front() = plain;
-    std::fill(shares_.begin() + 1, shares_.end(), shares_.front());
-  }
+  std::ranges::fill(hit_tokens_, 0);
   row from = 0;
-  if (asked)
+  if (asked_)
     for (auto& hit : about.hits->instances) {
       auto at = find_from(from, hit.instance);
       if (at == size())
@@ -147,12 +143,23 @@ void candidate_table::fill_shares(const decision_inputs& about) {
       if (ids_[at] != hit.instance)
         continue;
       ++from;
-      shares_[at].hit_tokens = count_of(hit.tokens);
-      shares_[at].miss_tokens = prompt - shares_[at].hit_tokens;
+      hit_tokens_[at] = count_of(hit.tokens);
     }
-  if (about.step)
-    for (row at = 0; at < size(); ++at)
-      shares_[at].predicted_progress = progress(at, about, shares_[at]);
+  progress_.clear();
+  if (!about.step)
+    return;
+  std::vector<std::int32_t> predicted(size());
+  for (row at = 0; at < size(); ++at)
+    predicted[at] = progress(at, about, share(at));
+  progress_ = std::move(predicted);
+}
+
+decision_share candidate_table::share(row at) const {
+  auto share = common_;
+  share.hit_tokens = hit_tokens_[at];
+  share.miss_tokens = asked_ ? share.prompt_tokens - share.hit_tokens : 0;
+  share.predicted_progress = progress_.empty() ? 0 : progress_[at];
+  return share;
 }
 
 /// The first row from `from` on that is not below `id`. Where many have hits the next is near.
@@ -174,29 +181,37 @@ candidate_table::row candidate_table::find_from(row from, const instance_id& id)
 
 /// Both numbers are converted before they are added, as in the reference.
 void candidate_table::fill(const quick_column& column) {
+  using added = quick_column::added;
   auto* values = values_[column.slot].data();
   auto* bases = column.bases.data();
-  if (!column.tokens)
+  auto* hits = hit_tokens_.data();
+  auto count = size();
+  if (column.tokens == added::nothing) {
     std::ranges::copy(column.bases, values);
-  else if (column.base)
-    for (row at = 0; at < size(); ++at)
-      values[at] = static_cast<float>(shares_[at].*column.tokens) + bases[at];
-  else
-    for (row at = 0; at < size(); ++at)
-      values[at] = static_cast<float>(shares_[at].*column.tokens);
+  } else if (column.tokens == added::hit_tokens) {
+    for (std::size_t at = 0; at < count; ++at)
+      values[at] = static_cast<float>(hits[at]);
+  } else {
+    auto whole = asked_ ? common_.prompt_tokens : 0; // then nobody has hits
+    for (std::size_t at = 0; at < count; ++at)
+      values[at] = static_cast<float>(whole - hits[at]);
+    if (column.base)
+      for (std::size_t at = 0; at < count; ++at)
+        values[at] += bases[at];
+  }
 }
 
 void candidate_table::note_quick_column(std::size_t slot) {
   auto& metric = *metrics_[slot].metric;
   if (!metric.of_decision)
-    quick_.push_back({slot, &metric, nullptr});
+    quick_.push_back({slot, &metric});
   else if (metric.name == "kv_cache_hit_len" || metric.name == "hit_tokens")
-    quick_.push_back({slot, nullptr, &decision_share::hit_tokens});
+    quick_.push_back({slot, nullptr, quick_column::added::hit_tokens});
   else if (metric.name == "miss_tokens")
-    quick_.push_back({slot, nullptr, &decision_share::miss_tokens});
+    quick_.push_back({slot, nullptr, quick_column::added::miss_tokens});
   else if (metric.name == "cache_aware_all_prefills_tokens_num")
     quick_.push_back(
-      {slot, find_load_metric("all_prefills_tokens_num"), &decision_share::miss_tokens});
+      {slot, find_load_metric("all_prefills_tokens_num"), quick_column::added::miss_tokens});
 }
 
 float candidate_table::value(
@@ -234,7 +249,8 @@ void candidate_table::insert(row at, const instance_id& id) {
   auto open = [at](auto& column) { column.emplace(column.begin() + at); };
   open(ids_), open(tails_), open(views_), open(inflight_), open(states_), open(reachable_);
   open(schedulable_), open(written_);
-  open(roles_), open(reserved_), open(locations_), open(shares_);
+  open(roles_), open(reserved_), open(locations_), open(hit_tokens_);
+  progress_.clear();
   std::ranges::for_each(values_, open);
   for (auto& column : quick_)
     open(column.bases);
@@ -267,7 +283,8 @@ metric_input candidate_table::input(row at, const decision_share& share) const {
 }
 
 void candidate_table::compute(std::size_t slot, row at) {
-  values_[slot][at] = value_of(*metrics_[slot].metric, input(at, shares_[at]));
+  auto its = share(at);
+  values_[slot][at] = value_of(*metrics_[slot].metric, input(at, its));
 }
 
 } // namespace llumnix

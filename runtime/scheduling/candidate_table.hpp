@@ -87,7 +87,7 @@ public:
   /// Any metric of one row for a decision, whether or not it has a column.
   float value(const load_metric& metric, row at, const decision_inputs& about) const;
   /// Of the last `prepare`.
-  const decision_share& share(row at) const { return shares_[at]; }
+  decision_share share(row at) const;
   /// Grows when rows or locations change.
   std::uint64_t layout() const { return layout_; }
 
@@ -116,18 +116,23 @@ private:
   std::vector<std::optional<infer_type>> reserved_;
   std::vector<std::vector<float>> values_;
   std::vector<location> locations_;
-  std::vector<decision_share> shares_;
+  // What differs by row in the share of the last decision, and what does not.
+  std::vector<std::int32_t> hit_tokens_;
+  std::vector<std::int32_t> progress_; // predicted; empty if it is not
+  decision_share common_;
+  bool asked_ = false; // about prefixes
   std::uint64_t layout_ = 1;
 
   /// A column of the decision that follows from what is kept here, where no progress is predicted
   /// and nothing laid down: filled without a look at any status, as those lie far apart.
   struct quick_column {
     std::size_t slot = 0;
-    const load_metric* base = nullptr;              ///< kept with each status and booking; null: 0
-    std::int32_t decision_share::*tokens = nullptr; ///< added; null: none
+    const load_metric* base = nullptr; ///< kept with each status and booking; null: 0
+    enum class added : std::uint8_t { nothing, hit_tokens, miss_tokens };
+    added tokens = added::nothing;
     std::vector<float> bases{};
   };
-  void fill_shares(const decision_inputs& about);
+  void take_shares(const decision_inputs& about);
   void note_quick_column(std::size_t slot);
   void fill(const quick_column& column);
   std::vector<quick_column> quick_;

@@ -40,10 +40,22 @@ std::optional<row> first_of(const survivors& among, std::size_t begin, std::size
   return std::nullopt;
 }
 
-/// The first row from `from` on that is not worse than `bound`, going by one column; `end` if all are.
+/// The first row from `from` on that is not worse than `bound`, going by one column; `end` if all
+/// are. Most are: they are looked at several at once.
 template <better Direction>
 std::size_t next_as_good(const float* values, std::size_t from, std::size_t end, float bound) {
-  while (from < end && is_better(Direction, bound, values[from]))
+  constexpr std::size_t several = 16;
+  auto worse = [&](std::size_t at) { return is_better(Direction, bound, values[at]); };
+  if (from < end && !worse(from))
+    return from;
+  for (; from + several <= end; from += several) {
+    unsigned as_good = 0;
+    for (std::size_t at = from; at < from + several; ++at)
+      as_good += worse(at) ? 0u : 1u;
+    if (as_good > 0)
+      break;
+  }
+  while (from < end && worse(from))
     ++from;
   return from;
 }
@@ -67,16 +79,14 @@ void sweep(
   bool ties_matter = which.slots.size() > 1;
   auto at = so_far.best;
   auto best = values[at];
-  for (auto next = from; next < end; ++next) {
-    auto value = values[next];
-    bool wins = is_better(Direction, value, best);
-    if (!wins && !(ties_matter && value == best))
-      continue;
-    if ((rejected[next] & taking_part) != 0)
+  for (auto next = next_as_good<Direction>(values, from, end, best); next < end;
+       next = next_as_good<Direction>(values, next + 1, end, best)) {
+    bool wins = is_better(Direction, values[next], best);
+    if ((!wins && !ties_matter) || (rejected[next] & taking_part) != 0)
       continue;
     if (wins || goes_before(which, table, so_far.first, static_cast<row>(next), at)) {
       at = static_cast<row>(next);
-      best = value;
+      best = values[next];
     }
   }
   so_far.best = at;

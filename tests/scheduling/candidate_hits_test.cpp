@@ -27,7 +27,7 @@ struct hit_table {
     table.prepare(about);
     std::vector<prefix_hits::hit> all;
     for (candidate_table::row at = 0; at < table.size(); ++at) {
-      const auto& share = table.share(at);
+      auto share = table.share(at);
       CHECK(share.hit_tokens + share.miss_tokens == static_cast<std::int32_t>(hits.prompt_tokens));
       if (share.hit_tokens > 0)
         all.push_back({table.ids()[at], static_cast<std::uint32_t>(share.hit_tokens)});
