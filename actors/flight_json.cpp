@@ -82,7 +82,7 @@ json reasons_json(const placement_reasons& reasons, const instance_id& chosen) {
     {"policy", reasons.policy},
     {"for", to_string(reasons.stage)},
     {"view_version", reasons.view_version},
-    {"fallback", reasons.pass > 1},
+    {"fallback", reasons.pass > 1 && !chosen.empty()},
     {"considered", reasons.considered},
     {"dropped", std::move(dropped)},
     {"ranking", std::move(ranking)},
@@ -115,10 +115,12 @@ std::string flight_json(const std::vector<flight_record>& records) {
       json line{{"at_ms", event.at}, {"kind", event.kind}, {"request", record.text_id}};
       if (!event.instance.empty())
         line["instance"] = event.instance;
-      if (event.kind != "finished" && event.kind != "waiting")
+      if (event.kind != "finished" && event.kind != "waiting" && event.kind != "released")
         line["epoch"] = event.epoch;
-      line["reasons"] = !event.reasons.policy.empty() ? reasons_json(event.reasons, event.instance)
-                                                      : json::object();
+      bool chosen = event.kind == "placed" || event.kind == "decode_placed";
+      line["reasons"] = !event.reasons.policy.empty()
+                          ? reasons_json(event.reasons, chosen ? event.instance : instance_id{})
+                          : json::object();
       if (!event.note.empty())
         line["note"] = event.note;
       if (event.kind == "finished")

@@ -314,15 +314,22 @@ void gateway_state::on_tick() {
       try_place(request);
       continue;
     }
-    auto epoch = request.admit.request.epoch;
-    take_out(found);
-    config.counters->unplaceable.fetch_add(1, std::memory_order_relaxed);
-    give_up(
-      stream, epoch,
-      {errc::no_instance, "no instance could take the request within "
-                            + std::to_string(config.knobs.wait_for_instance.count()) + " ms"});
+    give_up_waiting(take_out(found));
   }
   flush();
+}
+
+/// Its client and its record are told what stood in its way last.
+void gateway_state::give_up_waiting(waiting_request request) {
+  config.counters->unplaceable.fetch_add(1, std::memory_order_relaxed);
+  auto why = "no instance could take the request within "
+             + std::to_string(config.knobs.wait_for_instance.count()) + " ms";
+  if (request.stuck) {
+    note_refusal(request);
+    why += ": " + request.told;
+  }
+  const auto& body = request.admit.request;
+  give_up(body.stream, body.epoch, {errc::no_instance, std::move(why)});
 }
 
 gateway_state::waiting_request

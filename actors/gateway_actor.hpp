@@ -63,6 +63,8 @@ struct gateway_state {
     time_point ask_remote_at{};        ///< not before
     bool asked = false;                ///< SCHEDULER has the question
     bool stuck = false;                ///< nobody could take it when last asked; the record says so
+    placement_reasons refusal{};       ///< then: why
+    std::string told{};                ///< the sentence of the refusal in the record
   };
   /// A SCHEDULER, and what it is still to be told of and asked.
   struct known_scheduler {
@@ -116,7 +118,10 @@ struct gateway_state {
   const instance_view* instance_at(const std::string& address) const;
   void place_by_view(waiting_request& request);
   void on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice);
-  void on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why);
+  /// `reasons`: of the decision, where there was one.
+  void on_no_choice(
+    const stream_ref& stream, std::uint32_t epoch, errc why, placement_reasons reasons = {});
+  void note_refusal(waiting_request& request);
   void send_to(waiting_request request, placed_msg& choice);
   placement_query query_of(const waiting_request& request) const;
   void note_decode(
@@ -133,6 +138,7 @@ struct gateway_state {
   caf::duration time_to_answer(const std::string& node) const;
   void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);
   void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
+  void give_up_waiting(waiting_request request);
   waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
   waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
   bool can_reach(const stream_owner& owner, const admission& request) const;

@@ -66,8 +66,11 @@ decode_at_msg gateway_state::take_decode(const decode_wanted_msg& wanted, placed
   event.kind = "decodes_at_prefill";
   event.instance = wanted.at.instance;
   event.epoch = wanted.epoch;
-  event.note = chosen.empty() ? sentence(choice.reasons, {})
-                              : "no decode instance is left that was not asked";
+  event.note = "no decode instance is left that was not asked";
+  if (chosen.empty()) {
+    event.note = sentence(choice.reasons, {});
+    event.reasons = std::move(choice.reasons);
+  }
   records->note_late(wanted.request, std::move(event));
   if (watched())
     tell("decodes_at_prefill", {{"request", wanted.request}, {"instance", wanted.at.instance}});

@@ -143,7 +143,12 @@ void gateway_state::on_remote_choice(remote_choice_msg& msg) {
   const auto& id = request->admit.request.text_id;
   if (!msg.address && msg.address.error().code == errc::no_instance) {
     request->ask_remote_at = self->clock().now() + config.remote_busy_pause;
-    on_no_choice(msg.stream, msg.epoch, msg.address.error());
+    placement_reasons reasons;
+    reasons.policy = "remote";
+    reasons.wishes = request->admit.request.wishes;
+    reasons.note
+      = "another scheduler, gateway.scheduler, has nobody: " + msg.address.error().context;
+    on_no_choice(msg.stream, msg.epoch, errc::no_instance, std::move(reasons));
     return flush();
   }
   const auto* chosen = msg.address ? instance_at(*msg.address) : nullptr;
@@ -225,7 +230,7 @@ void gateway_state::ask(
       },
       [this, asked = std::move(asked)](const caf::error& failure) {
         for (const auto& [stream, epoch] : asked)
-          on_no_choice(stream, epoch, from_caf(failure));
+          on_no_choice(stream, epoch, from_caf(failure).code);
         flush();
       });
 }
@@ -241,7 +246,7 @@ void gateway_state::place_by_view(waiting_request& request) {
   auto choice = own_view->place(query, &hits, now_ms(), true);
   const auto* chosen = own_view->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
-    on_no_choice(stream, epoch, {errc::no_instance, sentence(choice.reasons, {})});
+    on_no_choice(stream, epoch, errc::no_instance, std::move(choice.reasons));
     return;
   }
   if (wants_scheduler()) {
@@ -262,7 +267,7 @@ void gateway_state::place_by_view(waiting_request& request) {
 
 void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, placed_msg& choice) {
   if (choice.owner.instance.empty())
-    return on_no_choice(stream, epoch, {errc::no_instance, sentence(choice.reasons, {})});
+    return on_no_choice(stream, epoch, errc::no_instance, std::move(choice.reasons));
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return; // withdrawn, and its account is taken back when the stream closes
@@ -277,21 +282,31 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
   send_to(take_out(waiting.find(stream)), choice);
 }
 
-void gateway_state::on_no_choice(const stream_ref& stream, std::uint32_t epoch, const error& why) {
+void gateway_state::on_no_choice(
+  const stream_ref& stream, std::uint32_t epoch, errc why, placement_reasons reasons) {
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return;
   bool was_asked = std::exchange(request->asked, false);
-  if (why.code != errc::no_instance && was_asked) {
+  if (why != errc::no_instance && was_asked) {
     place_by_view(*request); // SCHEDULER is gone or silent
     return;
   }
-  if (!request->stuck) {
-    request->stuck = true;
+  request->refusal = std::move(reasons);
+  if (!std::exchange(request->stuck, true)) {
     ++stuck;
-    records->note(
-      request->admit.request.text_id, {now_ms(), "waiting", {}, epoch, {}, why.context});
+    note_refusal(*request);
   }
+}
+
+/// Unless the record says so already.
+void gateway_state::note_refusal(waiting_request& request) {
+  auto why = sentence(request.refusal, {});
+  if (why == request.told)
+    return;
+  const auto& body = request.admit.request;
+  records->note(body.text_id, {now_ms(), "waiting", {}, body.epoch, request.refusal, why});
+  request.told = std::move(why);
 }
 
 void gateway_state::send_to(waiting_request request, placed_msg& choice) {

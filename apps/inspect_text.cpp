@@ -119,13 +119,16 @@ std::string dropped_text(const admin_document& dropped) {
   return text + (at(dropped, "pass") == 2 ? ", in the fallback" : "");
 }
 
-/// The reasons of one placement, one thought per line.
-std::string reasons_text(const admin_document& reasons, const std::string& chosen, bool colours) {
+/// The reasons of one placement, one thought per line, but for what was `said` already. A scheduler
+/// outside of the cluster does not tell its candidates.
+std::string reasons_text(
+  const admin_document& reasons, const std::string& chosen, const std::string& said, bool colours) {
   constexpr auto indent = "             ";
   std::string text;
   if (auto& considered = at(reasons, "considered"); considered.is_number())
     text += fmt::format(
-      "{}policy {}, {} candidates{}\n", indent, plain(at(reasons, "policy")), plain(considered),
+      "{}policy {}{}{}\n", indent, plain(at(reasons, "policy")),
+      considered == 0 ? "" : ", " + counted(considered, "candidate", "candidates"),
       at(reasons, "fallback") == true ? ", by its fallback" : "");
   auto ranked = list(reasons, "ranking");
   if (auto& metrics = at(reasons, "metrics"); ranked.empty() && metrics.is_object())
@@ -145,7 +148,7 @@ std::string reasons_text(const admin_document& reasons, const std::string& chose
   if (auto wishes = metric_values(at(reasons, "wishes")); !wishes.empty())
     text += fmt::format("{}asked for {}\n", indent, wishes);
   for (auto key : {"sentence", "note"})
-    if (auto& words = at(reasons, key); words.is_string() && words != "")
+    if (auto& words = at(reasons, key); words.is_string() && words != "" && words != said)
       text += indent + plain(words) + "\n";
   return text;
 }
@@ -238,9 +241,10 @@ std::string why_text(const admin_document& record, bool colours) {
       line += ", epoch " + plain(at(each, "epoch"));
     if (several)
       line += ", " + plain(at(each, "request"));
-    if (auto note = plain(at(each, "note")); note != "-")
+    auto note = plain(at(each, "note"));
+    if (note != "-")
       line += ": " + note;
-    text += line + "\n" + reasons_text(at(each, "reasons"), instance, colours)
+    text += line + "\n" + reasons_text(at(each, "reasons"), instance, note, colours)
             + times_text(at(each, "times"));
   }
   return text;

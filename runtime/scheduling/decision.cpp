@@ -36,13 +36,39 @@ std::string_view filter_name(filter_kind kind) {
   return "unknown";
 }
 
-std::string sentence(const placement_reasons& reasons, const instance_id& chosen) {
-  if (!reasons.note.empty() && chosen.empty())
+namespace {
+
+/// By how many of the candidates what rejected them in the last pass did: "2 by state, 1 by
+/// predicted_ttft".
+std::string rejected_by(const placement_reasons& reasons) {
+  std::string text;
+  for (const auto& drops : reasons.drops) {
+    if (drops.pass != reasons.pass)
+      continue;
+    bool on_load = drops.filter == filter_kind::metric || drops.filter == filter_kind::not_metric;
+    text += fmt::format(
+      "{}{} by {}", text.empty() ? "" : ", ", drops.count,
+      on_load ? metric_name(drops.metric) : filter_name(drops.filter));
+  }
+  return text;
+}
+
+std::string refusal_sentence(const placement_reasons& reasons) {
+  if (!reasons.note.empty())
     return reasons.note;
   if (reasons.considered == 0)
     return fmt::format("no instance is known for {} requests", to_string(reasons.stage));
+  auto by = rejected_by(reasons);
+  return fmt::format(
+    "none of {} candidates can take work{}{}", reasons.considered, by.empty() ? "" : "; dropped: ",
+    by);
+}
+
+} // namespace
+
+std::string sentence(const placement_reasons& reasons, const instance_id& chosen) {
   if (chosen.empty())
-    return fmt::format("none of {} candidates can take work", reasons.considered);
+    return refusal_sentence(reasons);
   auto by = reasons.ranked_by_count > 0 ? metric_name(reasons.ranked_by[0])
                                         : std::string_view{reasons.policy};
   auto text = reasons.cause == choice_cause::session

@@ -96,6 +96,28 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
        "     +2.5s  finished: stop, 12 tokens\n");
 }
 
+TEST_CASE("why tells what was in a request's way, and who chose where nobody says among whom") {
+  auto text = why_text(
+    admin_document::parse(R"({"id":"r1","requests":["r1"],"events":[
+      {"at_ms":1000,"kind":"waiting","reasons":{"policy":"slo","fallback":false,"considered":1,"ranking":[],"metrics":{},
+        "dropped":[{"first":"a","count":1,"pass":1,"filter":"metric","metric":"predicted_ttft","value":20,"threshold":0.85}],
+        "sentence":"none of 1 candidates can take work; dropped: 1 by predicted_ttft"},
+        "note":"none of 1 candidates can take work; dropped: 1 by predicted_ttft"},
+      {"at_ms":1010,"kind":"placed","instance":"a","epoch":0,"reasons":{"policy":"remote","considered":0,
+        "sentence":"a chosen by remote","note":"placed by another scheduler: gateway.scheduler"}}]})"),
+    false);
+  CHECK(
+    text
+    == "Request r1\n"
+       "      +0ms  waiting: none of 1 candidates can take work; dropped: 1 by predicted_ttft\n"
+       "             policy slo, 1 candidate\n"
+       "             not a: filter metric, predicted_ttft 20 against 0.85\n"
+       "     +10ms  placed on a, epoch 0\n"
+       "             policy remote\n"
+       "             a chosen by remote\n"
+       "             placed by another scheduler: gateway.scheduler\n");
+}
+
 TEST_CASE("why tells what a request took beside what was predicted, as far as either is known") {
   auto shown = [](const std::string& times) {
     return why_text(

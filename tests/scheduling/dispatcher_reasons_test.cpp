@@ -100,7 +100,42 @@ TEST_CASE("a refusal explains itself too") {
   REQUIRE(refused.reasons.drops.size() == 2); // in either pass
   CHECK(refused.reasons.drops[1].pass == 2);
   CHECK(refused.reasons.drops[1].filter == filter_kind::state);
-  CHECK(sentence(refused.reasons, "") == "none of 1 candidates can take work");
+  CHECK(
+    sentence(refused.reasons, "") == "none of 1 candidates can take work; dropped: 1 by state");
+}
+
+TEST_CASE("a refusal's sentence names what rejected candidates in the pass that found nobody") {
+  struct row {
+    const char* what;
+    placement_reasons reasons;
+    instance_id chosen;
+    const char* said;
+  };
+  auto ttft = metric_number("predicted_ttft");
+  placement_reasons refused;
+  refused.policy = "slo";
+  refused.considered = 5;
+  refused.pass = 2;
+  refused.drops
+    = {{filter_kind::excluded, 1, 3, "a", 0, 0, 0},
+       {filter_kind::schedulability, 2, 2, "a", 0, 0, 0},
+       {filter_kind::metric, 2, 3, "b", ttft, 12, 1}};
+  placement_reasons nobody;
+  nobody.considered = 2;
+  placement_reasons elsewhere;
+  elsewhere.policy = "remote";
+  elsewhere.note = "placed by another scheduler: gateway.scheduler";
+  for (auto& [what, reasons, chosen, said] :
+       {row{
+          "filters of either kind", refused, "",
+          "none of 5 candidates can take work; dropped: 2 by schedulability, 3 by predicted_ttft"},
+        row{"no filter did it", nobody, "", "none of 2 candidates can take work"},
+        row{"no candidates", {}, "", "no instance is known for neutral requests"},
+        row{"a note says why not", elsewhere, "", elsewhere.note.c_str()},
+        row{"chosen by whoever had candidates", elsewhere, "b", "b chosen by remote"}}) {
+    CAPTURE(what);
+    CHECK(sentence(reasons, chosen) == said);
+  }
 }
 
 TEST_CASE("reasons are bounded: drops are counted by filter, and the best four are named") {

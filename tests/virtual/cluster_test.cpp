@@ -86,6 +86,94 @@ TEST_CASE("what a request asks of its placement reaches the scheduler, and its r
   CHECK_FALSE(third["reasons"].contains("wishes"));
 }
 
+TEST_CASE("what nobody could take is recorded with the filters, values and limits in its way") {
+  struct row {
+    const char* decided_by;
+    std::vector<std::string> head, other;
+  };
+  latency_profile profile;
+  profile.ttft = interpolation_table{{{0, 0, 20}, {4096, 0, 20}}};
+  profile.tpot = interpolation_table{{{1, 8, 2}, {2, 8, 2}, {1, 4096, 2}, {2, 4096, 2}}};
+  auto config = small_engines();
+  config.scheduler.policy = "slo";
+  config.scheduler.ttft_slo_threshold = 0.5;
+  config.gateway.serving_mode = "pd_batch"; // `slo` places no others
+  config.gateway.wait_for_instance = 300ms;
+  for (auto& [decided_by, head, other] :
+       {row{"the scheduler of its node", {"gateway", "scheduler", "cms", "console"}, {}},
+        row{"a scheduler on another node", {"gateway", "cms", "console"}, {"scheduler", "cms"}},
+        row{"the gateway itself", {"gateway", "cms", "console"}, {}}}) {
+    CAPTURE(decided_by);
+    virtual_cluster cluster{5, config, profile};
+    virtual_node_options node;
+    node.roles = head;
+    cluster.start("head", node);
+    node.seeds = {"head"};
+    node.roles = other;
+    if (!other.empty())
+      cluster.start("other", node);
+    for (const char* engine : {"engine-0", "engine-1", "engine-2"}) {
+      auto options = scene::engine();
+      options.instance_type = engine == std::string{"engine-2"} ? "decode" : "prefill";
+      cluster.start(engine, options);
+    }
+    cluster.run_for(3s);
+    auto request = greedy("r", 8);
+    request.wishes.ttft_slo_ms = 2.f;
+    auto& client = cluster.request("head", std::move(request));
+    REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
+    cluster.run_for(10ms);
+    const std::string why = "none of 2 candidates can take work; dropped: 2 by predicted_ttft";
+    CHECK(client.failure.code == errc::no_instance);
+    CHECK(client.failure.context == "no instance could take the request within 300 ms: " + why);
+    auto events = nlohmann::json::parse(cluster.inspect("head", "why", "r"))["events"];
+    REQUIRE(events.size() == 2); // waiting, and its end
+    CHECK(events[0]["kind"] == "waiting");
+    CHECK(events[0]["note"] == why);
+    const auto& reasons = events[0]["reasons"];
+    CHECK(reasons["policy"] == "slo");
+    CHECK(reasons["for"] == "prefill");
+    CHECK(reasons["considered"] == 2);
+    CHECK(reasons["fallback"] == false);
+    CHECK(reasons["sentence"] == why);
+    REQUIRE_FALSE(reasons["dropped"].empty());
+    for (const auto& drops : reasons["dropped"])
+      CHECK(
+        drops
+        == nlohmann::json{
+          {"filter", "metric"}, {"pass", drops["pass"]}, {"count", 2}, {"first", "engine-0"},
+          {"metric", "predicted_ttft"}, {"value", 20}, {"threshold", 1}});
+  }
+}
+
+TEST_CASE("what stands in the way last is recorded, too") {
+  auto config = small_engines();
+  config.gateway.wait_for_instance = 500ms;
+  scene cluster{5, 1, config};
+  REQUIRE(cluster.settle());
+  auto drain = [&](const std::string& instance) {
+    caf::anon_send(
+      cluster.card("head").console.front(), order_msg{order_msg::drain{instance, 60s}});
+    cluster.run_for(100ms);
+  };
+  drain("engine-0");
+  auto& client = cluster.request("head", greedy("r", 8));
+  cluster.run_for(100ms);
+  CHECK_FALSE(client.ended());
+  cluster.kill("engine-0");
+  REQUIRE(cluster.run_until([&] { return client.ended(); }, 5s));
+  cluster.run_for(10ms);
+  auto events = cluster.list_of("events", "why", "r");
+  REQUIRE(events.size() == 3); // before, after and its end
+  CHECK(
+    events[0]["note"]
+    == "none of 1 candidates can take work; dropped: 1 by schedulability, 1 by failover");
+  CHECK(events[0]["reasons"]["dropped"][0]["first"] == "engine-0");
+  CHECK(events[1]["kind"] == "waiting");
+  CHECK(events[1]["note"] != events[0]["note"]);
+  CHECK(client.failure.context.ends_with(events[1]["note"].get<std::string>()));
+}
+
 TEST_CASE("the same seed gives the same events, another seed others") {
   auto run = [](std::uint64_t seed) {
     scene cluster{seed, 2};

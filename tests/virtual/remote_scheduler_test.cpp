@@ -67,13 +67,14 @@ struct front : virtual_cluster {
     there.tell(std::move(address));
     run_for(5ms);
   }
-  std::string note_of(const std::string& id) {
+  nlohmann::json reasons_of(const std::string& id, const std::string& kind = "placed") {
     auto document = nlohmann::json::parse(inspect("head", "why", id));
     for (const auto& event : document["events"])
-      if (event["kind"] == "placed")
-        return event["reasons"]["note"];
+      if (event["kind"] == kind)
+        return event["reasons"];
     return {};
   }
+  std::string note_of(const std::string& id) { return reasons_of(id).at("note"); }
 
   scripted_scheduler there;
   scripted_index index;
@@ -99,6 +100,7 @@ TEST_CASE("requests go where the other scheduler says, and it hears of their end
   us.tell(engines[1]);
   CHECK(x.at() == engines[1]);
   CHECK(us.note_of("r") == "placed by another scheduler: gateway.scheduler");
+  CHECK(us.reasons_of("r").at("sentence") == engines[1] + " chosen by remote");
   CHECK(us.counters("head").placements_by_remote == 1);
   CHECK(us.counters("head").placements_by_view == 0);
   CHECK(us.there.released.empty());
@@ -153,6 +155,9 @@ TEST_CASE("a scheduler that is busy is asked again, until the request has waited
   CHECK(us.there.asked.size() == 2);
   us.tell(engines[0]);
   CHECK(x.at() == engines[0]);
+  CHECK(
+    us.reasons_of("r", "waiting").at("sentence")
+    == "another scheduler, gateway.scheduler, has nobody: busy");
 
   auto& y = us.open("late");
   for (int i = 0; i < 6 && y.failure.code == errc::ok; ++i) {
