@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <iterator>
 #include <set>
 
 namespace llumnix {
@@ -21,10 +22,6 @@ static_assert(actor_state<console_state>);
 namespace {
 
 using nlohmann::json;
-
-
-/// Whoever answers questions of people.
-using inspected_source = caf::typed_actor<caf::replies_to<inspect_msg>::with<inspected_msg>>;
 
 inspected_msg text(const json& document) {
   return {document.dump(-1, ' ', false, json::error_handler_t::replace)};
@@ -171,58 +168,52 @@ caf::result<inspected_msg> console_state::requests(const std::string& instance) 
   return promise;
 }
 
-caf::result<inspected_msg> console_state::why(const std::string& id) {
-  std::vector<gateway_actor> gateways;
+std::vector<console_state::source> console_state::gateways() const {
+  std::vector<source> all;
   for (const auto& [name, card] : nodes)
-    gateways.insert(gateways.end(), card.gateway.begin(), card.gateway.end());
+    for (const auto& gateway : card.gateway)
+      all.push_back(caf::actor_cast<source>(gateway));
+  return all;
+}
+
+std::vector<console_state::source> console_state::schedulers() const {
+  std::vector<source> all;
+  for (const auto& [name, card] : nodes)
+    for (const auto& scheduler : card.scheduler)
+      all.push_back(caf::actor_cast<source>(scheduler));
+  return all;
+}
+
+caf::result<inspected_msg> console_state::first_of(
+  std::vector<source> sources, const inspect_msg& question, std::string unknown) {
   auto promise = self->make_response_promise<inspected_msg>();
   ask_all<inspected_msg>(
-    self, gateways, inspect_msg{"why", id}, answer_time,
-    [promise, id](std::vector<inspected_msg> answers) mutable {
-      for (auto& answer : answers)
-        if (!answer.json.empty()) {
-          promise.deliver(std::move(answer));
-          return;
-        }
-      promise.deliver(to_caf({errc::not_found, "no request '" + id + "' is running or was kept"}));
+    self, sources, question, answer_time,
+    [promise, unknown](std::vector<inspected_msg> answers) mutable {
+      auto kept = std::ranges::find_if(answers, [](auto& x) { return !x.json.empty(); });
+      if (kept != answers.end())
+        promise.deliver(std::move(*kept));
+      else
+        promise.deliver(to_caf({errc::not_found, std::move(unknown)}));
     });
   return promise;
 }
 
+/// Gateways keep the records of their own requests, SCHEDULER those of gateways of other makes.
+caf::result<inspected_msg> console_state::why(const std::string& id) {
+  auto sources = gateways();
+  std::ranges::move(schedulers(), std::back_inserter(sources));
+  return first_of(
+    std::move(sources), {"why", id}, "no request '" + id + "' is running or was kept");
+}
+
 /// SCHEDULER decided, or a gateway by its own view.
 caf::result<inspected_msg> console_state::scene(const std::string& id) {
-  std::vector<scheduler_actor> schedulers;
-  std::vector<gateway_actor> gateways;
-  for (const auto& [name, card] : nodes) {
-    schedulers.insert(schedulers.end(), card.scheduler.begin(), card.scheduler.end());
-    gateways.insert(gateways.end(), card.gateway.begin(), card.gateway.end());
-  }
-  auto promise = self->make_response_promise<inspected_msg>();
-  auto first_of = [](std::vector<inspected_msg>& answers) {
-    auto kept = std::ranges::find_if(answers, [](auto& x) { return !x.json.empty(); });
-    return kept == answers.end() ? inspected_msg{} : std::move(*kept);
-  };
-  ask_all<inspected_msg>(
-    self, schedulers, inspect_msg{"scene", id}, answer_time,
-    [this, promise, id, first_of, gateways](std::vector<inspected_msg> answers) mutable {
-      if (auto kept = first_of(answers); !kept.json.empty()) {
-        promise.deliver(std::move(kept));
-        return;
-      }
-      ask_all<inspected_msg>(
-        self, gateways, inspect_msg{"scene", id}, answer_time,
-        [promise, id, first_of](std::vector<inspected_msg> more) mutable {
-          if (auto kept = first_of(more); !kept.json.empty()) {
-            promise.deliver(std::move(kept));
-            return;
-          }
-          promise.deliver(to_caf(
-            {errc::not_found,
-             "no decision on '" + id
-               + "' is kept; scheduler.recorded_scenes says how many of the last are"}));
-        });
-    });
-  return promise;
+  auto sources = schedulers();
+  std::ranges::move(gateways(), std::back_inserter(sources));
+  return first_of(
+    std::move(sources), {"scene", id},
+    "no decision on '" + id + "' is kept; scheduler.recorded_scenes says how many of the last are");
 }
 
 /// What the engines of a role take for prefills and decode steps, as profiling files: ENGINEs tell
@@ -231,19 +222,17 @@ caf::result<inspected_msg> console_state::profile(const std::string& role) {
   auto wanted = parse_infer_type(role);
   if (!wanted)
     return to_caf({errc::invalid_argument, "there is no role '" + role + "'"});
-  std::vector<inspected_source> sources;
+  std::vector<source> sources;
   std::set<std::string> kinds;
   for (const auto& [name, card] : nodes) {
     for (const auto& instance : card.instances)
       if (instance.metadata.instance_type == to_string(*wanted)) {
         kinds.insert(instance.engine);
-        sources.push_back(caf::actor_cast<inspected_source>(instance.llumlet));
+        sources.push_back(caf::actor_cast<source>(instance.llumlet));
       }
-    for (const auto& gateway : card.gateway)
-      sources.push_back(caf::actor_cast<inspected_source>(gateway));
-    for (const auto& scheduler : card.scheduler)
-      sources.push_back(caf::actor_cast<inspected_source>(scheduler));
   }
+  std::ranges::move(gateways(), std::back_inserter(sources));
+  std::ranges::move(schedulers(), std::back_inserter(sources));
   auto promise = self->make_response_promise<inspected_msg>();
   auto model = fmt::format("{}", fmt::join(kinds, ", "));
   ask_all<inspected_msg>(

@@ -34,6 +34,13 @@ struct console_state {
   caf::result<inspected_msg> on_inspect(const inspect_msg& msg);
   caf::result<inspected_msg> cluster();
   caf::result<inspected_msg> requests(const std::string& instance);
+  /// Whoever answers questions of people.
+  using source = caf::typed_actor<caf::replies_to<inspect_msg>::with<inspected_msg>>;
+  std::vector<source> gateways() const;
+  std::vector<source> schedulers() const;
+  /// The first answer that says something, in the order of `sources`; else `not_found`.
+  caf::result<inspected_msg>
+  first_of(std::vector<source> sources, const inspect_msg& question, std::string unknown);
   caf::result<inspected_msg> why(const std::string& id);
   caf::result<inspected_msg> scene(const std::string& id);
   caf::result<inspected_msg> profile(const std::string& role);

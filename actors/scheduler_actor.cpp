@@ -1,10 +1,12 @@
 #include "actors/scheduler_actor.hpp"
 
+#include "actors/flight_json.hpp"
 #include "actors/view_feed.hpp"
 #include "config/load_config.hpp"
 #include "runtime/base/log.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace llumnix {
 
@@ -25,6 +27,7 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
   decisions = std::make_unique<dispatcher>(std::move(*made));
   archive = decision_archive{config.knobs.recorded_scenes};
   cache_aware = is_cache_aware(config.knobs);
+  records = recent_flights{config.recorded_requests};
   if (!config.knobs.full_mode)
     self->delayed_send(self, requests_shown_every, tick_atom::value);
   return {
@@ -44,7 +47,8 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
       line.state = {
         {"instances", static_cast<std::int64_t>(decisions->view().instances().size())},
         {"placed", static_cast<std::int64_t>(placed)},
-        {"no_instance", static_cast<std::int64_t>(refused)}};
+        {"no_instance", static_cast<std::int64_t>(refused)},
+        {"records", static_cast<std::int64_t>(records.size())}};
       return actor_stats_msg{{std::move(line)}};
     },
   };
@@ -93,8 +97,11 @@ void scheduler_state::note_choice(
     config.probes->decode.observe(load, reasons);
 }
 
-/// A decision as a scene; what steps of foreign instances took. Nothing if it is not kept.
+/// What became of a request of a foreign gateway; a decision as a scene; what steps of foreign
+/// instances took. Nothing if it is not kept.
 inspected_msg scheduler_state::on_inspect(const inspect_msg& msg) const {
+  if (msg.subject == "why")
+    return {flight_json(records.find(msg.argument))};
   if (msg.subject == "profile")
     return {
       msg.argument == to_string(infer_type::prefill) ? foreign_prefills.samples() : std::string{}};
@@ -116,6 +123,9 @@ void scheduler_state::release(const std::vector<std::string>& request_ids) {
 void scheduler_state::on_schedule(const schedule_msg& msg) {
   if (config.knobs.full_mode && store == store_news::unreachable) {
     ++refused;
+    scheduled nothing;
+    nothing.note = "cms not available: while the store cannot be read, loads are not known";
+    note_refused(msg, std::move(nothing));
     return msg.answer->give(error{errc::unreachable, "cms not available"});
   }
   prefix_hits hits;
@@ -127,10 +137,11 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
   if (archive.keeps())
     archive.keep(decisions->snapshot(msg.query, &hits, now()));
   bool predicts = config.profile.ttft.size() + config.profile.tpot.size() > 0;
-  auto choice
-    = decisions->schedule(msg.query, &hits, now(), predicts ? explain::briefly : explain::nothing);
+  auto choice = decisions->schedule(
+    msg.query, &hits, now(), predicts || records.keeps() ? explain::briefly : explain::nothing);
   if (!choice.placed) {
     ++refused;
+    note_refused(msg, std::move(choice));
     log::scheduler.debug("refused", "{} of gateway {}", msg.query.request_id, msg.gateway);
     return msg.answer->give(error{errc::no_instance, "no available endpoint"});
   }
@@ -147,6 +158,45 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
       decisions->view().find(stage.instance)->metadata, stage.stage, config.knobs.full_mode));
   }
   msg.answer->give(std::move(chosen));
+  note_placed(msg.query.request_id, msg.gateway, choice);
+}
+
+/// With its reasons, which `choice` has no longer.
+void scheduler_state::note_placed(
+  const std::string& request, const std::string& gateway, scheduled& choice) {
+  if (!records.keeps())
+    return;
+  for (auto& [stage, instance, reasons, report] : choice.stages) {
+    auto kind = stage == infer_type::decode ? "decode_placed" : "placed";
+    reasons.note = "asked for over HTTP" + (gateway.empty() ? "" : " by gateway " + gateway);
+    records.note(request, {now(), kind, instance, 0, std::move(reasons), {}});
+  }
+}
+
+/// Each role that nobody was found for; or why none was tried.
+void scheduler_state::note_refused(const schedule_msg& msg, scheduled choice) {
+  if (!records.keeps())
+    return;
+  const auto& request = msg.query.request_id;
+  for (auto& each : choice.stages)
+    if (each.instance.empty()) {
+      auto why = sentence(each.reasons, {});
+      records.note(request, {now(), "refused", {}, 0, std::move(each.reasons), std::move(why)});
+    }
+  if (!choice.note.empty()) {
+    placement_reasons reasons;
+    reasons.policy = config.knobs.policy;
+    reasons.stage
+      = msg.query.mode == serving_mode::neutral ? infer_type::neutral : msg.query.stage;
+    reasons.view_version = decisions->view().version();
+    reasons.note = choice.note;
+    records.note(
+      request, {now(), "refused", {}, 0, std::move(reasons), std::move(choice.note)});
+  }
+}
+
+void scheduler_state::note_released(const std::string& request, std::string note) {
+  records.note_known(request, {now(), "released", {}, 0, {}, std::move(note)});
 }
 
 /// In lite mode a request counts only if its gateway will tell of its end.
@@ -174,6 +224,7 @@ void scheduler_state::count_anew(const std::string& request) {
 }
 
 void scheduler_state::on_end_request(const end_request_msg& msg) {
+  note_released(msg.request);
   if (config.knobs.full_mode)
     return decisions->release(msg.request);
   bool ended = false;
@@ -206,12 +257,15 @@ void scheduler_state::on_gateways(const gateways_msg& msg) {
     reported.add_gateway(gateway);
   }
   for (const auto& gateway : msg.down) {
-    auto ended = reported.remove_gateway(gateway);
+    auto all = reported.remove_gateway(gateway); // one for each role
+    std::set<std::string> ended{all.begin(), all.end()};
     log::scheduler.info(
       "gateway-down", "{} is not connected any more; {} of its requests ended", gateway,
       ended.size());
-    for (const auto& request : ended)
+    for (const auto& request : ended) {
       count_anew(request);
+      note_released(request, "its gateway " + gateway + " is not connected any more");
+    }
   }
 }
 

@@ -8,6 +8,7 @@
 #include "runtime/scheduling/dispatcher.hpp"
 #include "runtime/scheduling/latency_observer.hpp"
 #include "runtime/scheduling/scheduler_probes.hpp"
+#include "runtime/serving/flight_recorder.hpp"
 
 #include <map>
 #include <memory>
@@ -27,6 +28,9 @@ struct scheduler_actor_config {
   latency_profile profile{}; ///< measured times, for policies that predict
   scene_writer write_scene{};
   std::shared_ptr<scheduler_probes> probes = std::make_shared<scheduler_probes>();
+  /// Of how many requests of foreign gateways a flight record is kept. Requests of gateways of ours
+  /// are in theirs.
+  std::size_t recorded_requests = 0;
 };
 
 /// SCHEDULER as its own process knows it: gateways of other makes ask and tell by way of its
@@ -61,6 +65,9 @@ struct scheduler_state {
   void note_choice(infer_type stage, const instance_id& chosen, const placement_reasons& reasons);
   void count_reported(const schedule_msg& msg, const scheduled& choice);
   void count_anew(const std::string& request);
+  void note_placed(const std::string& request, const std::string& gateway, scheduled& choice);
+  void note_refused(const schedule_msg& msg, scheduled choice);
+  void note_released(const std::string& request, std::string note = {});
   void on_end_request(const end_request_msg& msg);
   void on_progress(const progress_msg& msg);
   void on_gateways(const gateways_msg& msg);
@@ -79,6 +86,7 @@ struct scheduler_state {
   store_news store = store_news::none;
   /// The requests of foreign gateways, in lite mode.
   reported_requests reported;
+  recent_flights records{0};         ///< of them
   latency_observer foreign_prefills; ///< what steps of foreign prefill instances took
   std::uint64_t placed = 0;
   std::uint64_t refused = 0;

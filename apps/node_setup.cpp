@@ -234,7 +234,7 @@ result<void> running_node::add_roles(node_actor_config& node) {
   if (has("scheduler"))
     node.roles.push_back(scheduler_role(
       {life_, config_.scheduler, wall_, scheduler_ != nullptr, profile_, scene_text,
-       scheduler_probes_},
+       scheduler_probes_, scheduler_ ? config_.gateway.recorder_requests : 0},
       [this](deciding_actor actor) { scheduler_desk_.attach(std::move(actor)); }));
   if (has("rescheduler"))
     node.roles.push_back(rescheduler_role(

@@ -17,6 +17,15 @@ bool is_related(std::string_view text_id, std::string_view id) {
          || ((rest[0] == '.' || rest[0] == '-') && rest.size() > 1 && rest.find_first_not_of("0123456789.-", 1) == std::string_view::npos);
 }
 
+using found_records = std::map<std::string_view, const flight_record*>; // by id
+
+std::vector<flight_record> copied(const found_records& found) {
+  std::vector<flight_record> all;
+  for (const auto& [text_id, record] : found)
+    all.emplace_back(*record).text_id = text_id;
+  return all;
+}
+
 } // namespace
 
 std::optional<double> flight_times::ttft_error_ms() const {
@@ -31,6 +40,14 @@ std::optional<double> flight_times::tpot_error_ms() const {
   return *tpot_ms - *predicted_tpot_ms;
 }
 
+void flight_record::add(flight_event event) {
+  if (events.empty())
+    events.reserve(2); // most are placed and finish
+  if (events.size() == max_events)
+    events.erase(events.begin() + max_events / 2);
+  events.push_back(std::move(event));
+}
+
 const flight_event* flight_recorder::placed(const std::string& text_id) const {
   auto running = running_.find(text_id);
   if (running == running_.end())
@@ -42,25 +59,25 @@ const flight_event* flight_recorder::placed(const std::string& text_id) const {
 }
 
 void flight_recorder::note(const std::string& text_id, flight_event event) {
-  add(running_[text_id], std::move(event));
+  running_[text_id].add(std::move(event));
 }
 
 void flight_recorder::note_late(const std::string& text_id, flight_event event) {
   auto found = running_.find(text_id);
   if (found != running_.end()) {
-    add(found->second, std::move(event));
+    found->second.add(std::move(event));
     return;
   }
   auto ended = std::find_if(ended_.rbegin(), ended_.rend(), [&](const flight_record& x) {
     return x.text_id == text_id;
   });
   if (ended != ended_.rend())
-    add(*ended, std::move(event));
+    ended->add(std::move(event));
 }
 
 void flight_recorder::end(const std::string& text_id, flight_event event) {
   auto running = running_.try_emplace(text_id).first;
-  add(running->second, std::move(event));
+  running->second.add(std::move(event));
   auto& record = ended_.emplace_back(std::move(running->second));
   running_.erase(running);
   record.text_id = text_id;
@@ -69,26 +86,42 @@ void flight_recorder::end(const std::string& text_id, flight_event event) {
     ended_.pop_front();
 }
 
-void flight_recorder::add(flight_record& record, flight_event event) {
-  if (record.events.empty())
-    record.events.reserve(2); // most are placed and finish
-  if (record.events.size() == flight_record::max_events)
-    record.events.erase(record.events.begin() + flight_record::max_events / 2);
-  record.events.push_back(std::move(event));
-}
-
 std::vector<flight_record> flight_recorder::find(const std::string& id) const {
-  std::map<std::string_view, const flight_record*> found;
+  found_records found;
   for (const auto& [text_id, record] : running_)
     if (is_related(text_id, id))
       found.emplace(text_id, &record);
   for (auto record = ended_.rbegin(); record != ended_.rend(); ++record)
     if (is_related(record->text_id, id))
       found.emplace(record->text_id, &*record); // unless there is a later one
-  std::vector<flight_record> all;
-  for (const auto& [text_id, record] : found)
-    all.emplace_back(*record).text_id = text_id;
-  return all;
+  return copied(found);
+}
+
+void recent_flights::note(const std::string& text_id, flight_event event) {
+  if (!keeps())
+    return;
+  auto [record, fresh] = records_.try_emplace(text_id);
+  record->second.add(std::move(event));
+  if (!fresh)
+    return;
+  order_.push_back(text_id);
+  if (order_.size() > requests_max_) {
+    records_.erase(order_.front());
+    order_.pop_front();
+  }
+}
+
+void recent_flights::note_known(const std::string& text_id, flight_event event) {
+  if (auto known = records_.find(text_id); known != records_.end())
+    known->second.add(std::move(event));
+}
+
+std::vector<flight_record> recent_flights::find(const std::string& id) const {
+  found_records found;
+  for (const auto& [text_id, record] : records_)
+    if (is_related(text_id, id))
+      found.emplace(text_id, &record);
+  return copied(found);
 }
 
 } // namespace llumnix

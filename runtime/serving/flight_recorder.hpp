@@ -43,6 +43,8 @@ struct flight_record {
   bool ended = false;
   std::vector<flight_event> events; ///< oldest first; at most `max_events`, the middle is dropped
   static constexpr std::size_t max_events = 64;
+
+  void add(flight_event event);
 };
 
 /// The last things that happened to requests, by text id: all that run, and a bounded number that
@@ -65,11 +67,32 @@ public:
   std::size_t size() const { return running_.size() + ended_.size(); }
 
 private:
-  static void add(flight_record& record, flight_event event);
-
   std::unordered_map<std::string, flight_record> running_; ///< by text id, which they do not hold
   std::deque<flight_record> ended_;                        ///< oldest first
   std::size_t ended_max_;
+};
+
+/// The last things that happened to requests whose end may never be told: a bounded number of
+/// requests, in the order in which they were first heard of. A plain value; SCHEDULER keeps one of
+/// what foreign gateways have placed.
+class recent_flights {
+public:
+  explicit recent_flights(std::size_t requests_max) : requests_max_{requests_max} {}
+
+  /// Adds to the request's record, and begins one where there is none.
+  void note(const std::string& text_id, flight_event event);
+  /// The same, but nothing where no record is kept.
+  void note_known(const std::string& text_id, flight_event event);
+  /// As `flight_recorder::find`.
+  std::vector<flight_record> find(const std::string& id) const;
+  /// Whether anything would be kept.
+  bool keeps() const { return requests_max_ > 0; }
+  std::size_t size() const { return records_.size(); }
+
+private:
+  std::size_t requests_max_;
+  std::unordered_map<std::string, flight_record> records_; ///< by text id, which they do not hold
+  std::deque<std::string> order_;                          ///< oldest first
 };
 
 } // namespace llumnix

@@ -77,6 +77,12 @@ class Scheduler:
             self.process.wait(20)
             raise AssertionError(f"the scheduler did not start:\n{self.stderr()}")
         self.address = json.loads(line)["scheduler"]
+        self.admin = json.loads(line)["admin"]
+
+    def why(self, request):
+        """What `llumnix why` says: exit code, stdout, stderr."""
+        done = subprocess.run([PROGRAM, "why", request, "--admin", self.admin], capture_output=True, text=True, timeout=30)
+        return done.returncode, done.stdout, done.stderr
 
     def stderr(self):
         self.log.seek(0)
@@ -312,6 +318,20 @@ class FullMode(ApiTest):
         for key in (METADATA + "inst-0002", STATUS + "inst-0002"):
             self.redis.call("DEL", key)  # the prefill instance is as it was
         until(lambda: self.scheduler.place("s", 1, mode="pd_batch") == 429, 10, "no decode instance: nothing")
+
+    def test_why_tells_where_requests_went_and_what_was_in_their_way(self):
+        self.assertEqual(self.scheduler.place("abc", 10, gateway="g"), ["127.0.0.1_instance0_1"])
+        self.scheduler.release("abc", "g", "127.0.0.1_instance0_1")
+        self.assertEqual(self.scheduler.place("pd", 10, mode="pd_batch"), 429)
+        code, told, _ = self.scheduler.why("abc")
+        self.assertEqual(code, 0)
+        for part in ("placed on ", "policy load-balance, 1 candidate\n", "asked for over HTTP by gateway g", "released"):
+            self.assertIn(part, told)
+        self.assertIn("refused, epoch 0: prefill and decode apart want instances of two roles", self.scheduler.why("pd")[1])
+        self.assertNotEqual(self.scheduler.why("nobody")[0], 0)
+        self.redis.set(STATUS + "inst-0000", status_record("inst-0000", schedulable=False, update=2))
+        until(lambda: self.scheduler.place("late", 0) == 429, 10, "the status is read")
+        self.assertIn("filter schedulability", self.scheduler.why("late")[1])
 
     def test_hostile_bytes_do_no_harm(self):
         for body in (b"[" * 100_000, b'{"id":"' + b"x" * 1_000_000 + b'"}', b'{"prompt_token_ids":[' + b"1," * 100_000,

@@ -92,6 +92,29 @@ TEST_CASE("choices and namesakes are found with their request, strangers are not
   CHECK(records.find("q").empty());
 }
 
+TEST_CASE("of requests whose end nobody tells a bounded number is kept, the latest") {
+  recent_flights records{2};
+  records.note_known("a", event("released"));
+  CHECK(records.size() == 0);
+  for (const char* id : {"a", "b", "a", "c"}) // whoever came first goes first
+    records.note(id, event("placed"));
+  CHECK(records.size() == 2);
+  CHECK(records.find("a").empty());
+  records.note_known("b", event("released"));
+  REQUIRE(records.find("b").size() == 1);
+  CHECK(records.find("b").front().text_id == "b");
+  CHECK(records.find("b").front().events.back().kind == "released");
+  records.note("a", event("placed")); // a request as new as any
+  CHECK(records.find("b").empty());
+  CHECK(records.find("a").front().events.size() == 1);
+  records.note("a-1", event("placed"));
+  CHECK(ids(records.find("a")) == std::vector<std::string>{"a", "a-1"});
+  recent_flights none{0};
+  none.note("a", event("placed"));
+  CHECK(none.size() == 0);
+  CHECK_FALSE(none.keeps());
+}
+
 TEST_CASE("a record of a restless request stays bounded and keeps its beginning and end") {
   flight_recorder records{10};
   for (int i = 0; i < 1000; ++i)

@@ -1,8 +1,10 @@
+#include "actors/protocol/console_messages.hpp"
 #include "actors/scheduler_desk.hpp"
 #include "runtime/base/log.hpp"
 #include "tests/virtual/stage.hpp"
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 #include <optional>
 
@@ -35,6 +37,7 @@ struct scene : stage {
     if (more)
       more(settings.knobs);
     settings.probes = probes;
+    settings.recorded_requests = 2;
     scheduler = system->spawn(make_scheduler, settings);
     desk.attach(scheduler);
     run();
@@ -95,6 +98,16 @@ struct scene : stage {
   void report(const std::string& request, const std::string& instance, std::uint64_t tokens) {
     desk.report({{false, request, "g", {"neutral", instance}, tokens}});
     run();
+  }
+
+  /// The record of a request; null: none is kept.
+  nlohmann::json why(const std::string& request) {
+    std::string document;
+    caf::scoped_actor self{*system};
+    self->send(scheduler, inspect_msg{"why", request});
+    run();
+    self->receive([&](const inspected_msg& msg) { document = msg.json; });
+    return document.empty() ? nlohmann::json() : nlohmann::json::parse(document)["events"];
   }
 
   bool full;
@@ -317,6 +330,95 @@ TEST_CASE("instances that only a store tells of serve foreign gateways alone") {
   there.know("b");
   CHECK(asked() == "b");
   CHECK(there.place("r3", 1) == "a"); // b has r2
+}
+
+TEST_CASE("where a request of a foreign gateway went is recorded, why, and that it was released") {
+  for (bool full : {true, false}) {
+    CAPTURE(full);
+    scene there{full};
+    there.desk.gateway_up("g");
+    there.know("a");
+    there.know("b");
+    CHECK(there.place("r1", 100) == "a");
+    there.pass(3s);
+    there.release("r1", "a");
+    there.release("r0", "a"); // nobody knows it
+    CHECK(there.why("r0").is_null());
+    auto events = there.why("r1");
+    REQUIRE(events.size() == 2);
+    CHECK(events[0]["kind"] == "placed");
+    CHECK(events[0]["instance"] == "a");
+    const auto& reasons = events[0]["reasons"];
+    CHECK(reasons["policy"] == "load-balance");
+    CHECK(reasons["considered"] == 2);
+    CHECK(reasons["ranking"] == nlohmann::json{"a", "b"});
+    CHECK(reasons["note"] == "asked for over HTTP by gateway g");
+    CHECK(events[1]["kind"] == "released");
+    CHECK(events[1]["at_ms"].get<std::int64_t>() - events[0]["at_ms"].get<std::int64_t>() == 3000);
+    there.place("r2", 1, "");
+    CHECK(there.why("r2")[0]["reasons"]["note"] == "asked for over HTTP");
+    there.place("r3", 1); // one more than are kept
+    CHECK(there.why("r1").is_null());
+    CHECK(there.why("r3").size() == 1);
+  }
+}
+
+TEST_CASE("a refusal of a foreign gateway's request is recorded, with what was in its way") {
+  scene there{true};
+  there.know("p", "prefill");
+  auto refused = [&](const char* id, serving_mode mode) {
+    CHECK(there.place(id, 1, "g", mode) == "no available endpoint");
+    auto events = there.why(id);
+    REQUIRE(events.size() == 1);
+    CHECK(events[0]["kind"] == "refused");
+    CHECK_FALSE(events[0].contains("instance"));
+    CHECK(events[0]["note"] == events[0]["reasons"]["sentence"]);
+    return events[0];
+  };
+  CHECK(refused("r1", serving_mode::neutral)["note"] == "no neutral instance is known");
+  CHECK(
+    refused("r2", serving_mode::pd_batch)["note"]
+    == "prefill and decode apart want instances of two roles");
+  there.know("d", "decode");
+  view_change_msg change;
+  auto& status = change.statuses.emplace_back();
+  status.instance_id = "d";
+  status.update_id = 2;
+  status.timestamp_ms = 1'000'000'001;
+  caf::anon_send(there.scheduler, std::move(change));
+  there.run();
+  auto reasons = refused("r3", serving_mode::pd_batch)["reasons"];
+  CHECK(reasons["for"] == "decode"); // the one that nobody was found for
+  CHECK(
+    reasons["sentence"]
+    == "none of 1 candidates can take work; dropped: 1 by schedulability, 1 by failover");
+  CHECK(reasons["dropped"][0]["filter"] == "schedulability");
+  CHECK(reasons["dropped"][0]["first"] == "d");
+  view_change_msg gone;
+  gone.store = store_news::unreachable;
+  caf::anon_send(there.scheduler, std::move(gone));
+  there.run();
+  CHECK(there.place("r4", 1) == "cms not available");
+  CHECK(there.why("r4")[0]["note"].get<std::string>().starts_with("cms not available"));
+}
+
+TEST_CASE("both roles of a request are recorded, and that its gateway has gone") {
+  scene there{false};
+  there.desk.gateway_up("g");
+  there.know("p", "prefill");
+  there.know("d", "decode");
+  CHECK(there.place("r", 100, "g", serving_mode::pd_batch) == "p d");
+  there.desk.gateway_down("g");
+  there.run();
+  auto events = there.why("r");
+  REQUIRE(events.size() == 3);
+  CHECK(events[0]["kind"] == "placed");
+  CHECK(events[0]["instance"] == "p");
+  CHECK(events[1]["kind"] == "decode_placed");
+  CHECK(events[1]["instance"] == "d");
+  CHECK(events[1]["reasons"]["for"] == "decode");
+  CHECK(events[2]["kind"] == "released");
+  CHECK(events[2]["note"] == "its gateway g is not connected any more");
 }
 
 TEST_CASE("all roles are found, or nothing is booked") {
