@@ -81,7 +81,7 @@ constexpr knob table[] = {
   {.path = "http.max_body_bytes", .field = http<&http_config::max_body_bytes>, .doc = "largest request body", .minimum = 1024, .form = bytes},
   {.path = "http.max_bodies_bytes", .field = http<&http_config::max_bodies_bytes>, .doc = "request bodies held at a time, all together; above it 503", .minimum = 1024, .form = bytes},
   {.path = "http.header_timeout", .field = http<&http_config::header_timeout>, .doc = "for a whole request head", .minimum = 1},
-  {.path = "http.body_timeout", .field = http<&http_config::body_timeout>, .doc = "longest pause within a body", .minimum = 1},
+  {.path = "http.body_timeout", .field = http<&http_config::body_timeout>, .doc = "within it a body ends, or has grown by 64 KiB", .minimum = 1},
   {.path = "http.idle_timeout", .field = http<&http_config::idle_timeout>, .doc = "how long a connection without a request is kept", .minimum = 1},
   {.path = "http.max_connections", .field = http<&http_config::max_connections>, .doc = "open connections of clients", .minimum = 1},
   {.path = "http.key", .field = http<&http_config::key>, .doc = "bearer key clients must send; empty: none", .secret = true},
