@@ -124,22 +124,21 @@ void http_connection::note_last_input() {
 
 // The client sends no more: it has left, or it has only said so and still reads. Who has left
 // answers whatever is sent with a reset, so something is sent that means nothing: an interim reply
-// before the head (the one that every client takes), a comment in a stream of events. A client of
-// HTTP/1.0 knows no interim replies: it is believed to be there until it resets. Within a stream
-// where nothing of the kind can be said, a client that sends no more counts as gone.
+// before the head (the one that every client takes), a comment in a stream of events. Where nothing
+// of the kind can be said, a client that sends no more counts as gone: within another stream, and
+// before the head with HTTP/1.0, which knows no interim replies (nginx speaks it to what is behind
+// it, and closes when its own client leaves).
 void http_connection::on_half_closed() {
-  if (streaming_ && !event_stream_)
+  if (streaming_ ? !event_stream_ : reader_.http_1_0())
     return lost();
   note_last_input();
   connection_ptr keep{this};
-  if (streaming_ || !reader_.http_1_0()) {
-    loop_.lend(out_);
-    if (streaming_)
-      write(":\n\n");
-    else
-      out_ += "HTTP/1.1 100 Continue\r\n\r\n";
-    flush();
-  }
+  loop_.lend(out_);
+  if (streaming_)
+    write(":\n\n");
+  else
+    out_ += "HTTP/1.1 100 Continue\r\n\r\n";
+  flush();
   if (phase_ != phase::closed)
     watch_for_reset();
 }

@@ -246,6 +246,54 @@ TEST_CASE("a client that has only finished sending still gets its answer") {
   CHECK(host.watcher.gone == 0);
 }
 
+TEST_CASE("a client of HTTP/1.0 that finishes sending before its answer begins has left") {
+  held_server host;
+  struct row {
+    const char* headers;
+    bool leaves; ///< else it only says that it sends no more
+  };
+  int gone = 0;
+  for (auto [headers, leaves] :
+       {row{"", true}, row{"", false}, row{"connection: keep-alive\r\n", true},
+        row{"connection: keep-alive\r\n", false}}) {
+    CAPTURE(headers);
+    CAPTURE(leaves);
+    raw_client client{*host.server};
+    client.send("GET /hold HTTP/1.0\r\n" + std::string{headers} + "\r\n");
+    host.take("/hold");
+    CHECK(host.watcher.gone == gone);
+    if (leaves)
+      client.leave();
+    else
+      client.finish_sending();
+    ++gone;
+    CHECK(eventually([&] { return host.watcher.gone == gone; }));
+    if (!leaves)
+      CHECK(client.rest().empty());
+    host.forget();
+  }
+}
+
+TEST_CASE("a client of HTTP/1.0 that finishes sending in a stream of events still gets it") {
+  held_server host;
+  raw_client client{*host.server};
+  client.send("GET /hold HTTP/1.0\r\n\r\n");
+  auto held = host.take("/hold");
+  host.on_loop([&] {
+    held->begin_stream(200, {{"content-type", "text/event-stream"}});
+    held->write("data: 1\n\n");
+    held->flush();
+  });
+  client.finish_sending();
+  CHECK(client.until("\n:\n\n").ends_with("data: 1\n\n:\n\n"));
+  host.on_loop([&] {
+    held->write("data: 2\n\n");
+    held->end_stream();
+  });
+  CHECK(client.rest() == "data: 2\n\n");
+  CHECK(host.watcher.gone == 0);
+}
+
 TEST_CASE(
   "a client that has finished sending and then leaves is noticed in the middle of a stream") {
   held_server host;
