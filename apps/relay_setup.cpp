@@ -60,6 +60,7 @@ relay_setup::relay_setup(
     wall_{wall},
     began_s_{wall.at(http.loop(0).now()) / 1000},
     lookup_{lookup} {
+  auto replies = std::make_shared<net::body_budget>(config.http.max_bodies_bytes / 4);
   for (std::uint32_t i = 0; i < http.loops(); ++i) {
     auto part = std::make_unique<loop_part>();
     part->pool = http.make_upstream(i, {});
@@ -73,7 +74,8 @@ relay_setup::relay_setup(
       part->engines,
       is_cache_aware(config.scheduler)
         || (!config.gateway.scheduler.empty() && config.gateway.scheduler_tokens),
-      wall});
+      wall,
+      replies});
     loops[i]->relays = part->table.get();
     loops_.push_back(std::move(part));
   }

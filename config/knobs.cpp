@@ -79,7 +79,7 @@ constexpr knob table[] = {
   {.path = "http.listen", .field = http<&http_config::listen>, .doc = "public HTTP address; port 0 picks a free one", .form = address},
   {.path = "http.max_header_bytes", .field = http<&http_config::max_header_bytes>, .doc = "largest request head", .minimum = 1024, .form = bytes},
   {.path = "http.max_body_bytes", .field = http<&http_config::max_body_bytes>, .doc = "largest request body", .minimum = 1024, .form = bytes},
-  {.path = "http.max_bodies_bytes", .field = http<&http_config::max_bodies_bytes>, .doc = "request bodies held at a time, all together; above it 503", .minimum = 1024, .form = bytes},
+  {.path = "http.max_bodies_bytes", .field = http<&http_config::max_bodies_bytes>, .doc = "request bodies held at a time, all together; above it 503; engines' whole replies: a quarter of it, above that 502", .minimum = 1024, .form = bytes},
   {.path = "http.header_timeout", .field = http<&http_config::header_timeout>, .doc = "for a whole request head", .minimum = 1},
   {.path = "http.body_timeout", .field = http<&http_config::body_timeout>, .doc = "within it a body ends, or has grown by 64 KiB", .minimum = 1},
   {.path = "http.idle_timeout", .field = http<&http_config::idle_timeout>, .doc = "how long a connection without a request is kept", .minimum = 1},

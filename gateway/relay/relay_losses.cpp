@@ -83,7 +83,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
   call_.reset();
   note_failure(why.code);
   held_ = false;
-  static_cast<void>(std::exchange(reply_, {})); // with its memory, which may be much
+  drop_reply(); // with its memory, which may be much
   if (events_)
     write_on(); // what came before is good
   if (phase_ == phase::over)

@@ -19,7 +19,8 @@ using namespace std::chrono_literals;
 constexpr auto place_patience = 1s;  // of a move, until its stream can be gone on with exactly
 constexpr std::size_t backlog_high = 256 * 1024; // bytes for a slow client before its engine waits
 constexpr std::size_t reply_max = 64 * 1024 * 1024;
-constexpr std::size_t refusal_max = 1024 * 1024; // of an answer that should have been a stream
+constexpr std::size_t counted_reply = 64 * 1024; // larger ones count among all that are held
+constexpr std::size_t refusal_max = 1024 * 1024; // of what is no answer: no stream, or a failure
 constexpr std::size_t event_max = 1024 * 1024;   // and the ids of the prompt:
 constexpr std::size_t id_bytes = 10;             // at most, for each token of the prompt
 
@@ -49,7 +50,8 @@ relay_session::relay_session(
     number_{number},
     client_{std::move(client)},
     request_{std::move(request)},
-    stream_{request_.wish} {
+    stream_{request_.wish},
+    held_reply_{*table.services().replies} {
   client_->watch(this);
 }
 
@@ -131,7 +133,7 @@ void relay_session::ask(const stream_owner& owner) {
   stream_.hide_usage(asked->hides_usage);
   stream_.hide_ids(asked->hides_ids);
   phase_ = phase::asking;
-  reply_ = {};
+  drop_reply();
   events_.reset();
   last_progress_ = table_.now();
   net::upstream_request question;
@@ -171,18 +173,37 @@ void relay_session::on_head(const net::http_reply& head) {
 }
 
 void relay_session::on_body(std::string_view piece) {
-  if (!events_) {
-    if (request_.wish.stream && reply_.body.size() + piece.size() > refusal_max)
-      return lose_engine({errc::bad_message, "the engine's answer is no stream, and too long"});
-    reply_.body += piece;
-    return;
-  }
+  if (!events_)
+    return on_whole_body(piece);
   bool alive = true;
   auto fed = events_->feed(
     piece, [&](const net::stream_event& event) { alive = alive && on_event(event.data); });
   if (alive && !fed)
     lose_engine(
       {errc::bad_message, "the engine's stream is no event stream: " + fed.error().context});
+}
+
+void relay_session::on_whole_body(std::string_view piece) {
+  bool answers = !request_.wish.stream && reply_.status < 400;
+  if (!answers && reply_.body.size() + piece.size() > refusal_max)
+    return lose_engine(
+      {errc::bad_message, request_.wish.stream ? "the engine's answer is no stream, and too long"
+                                               : "the engine's refusal is too long"});
+  reply_.body += piece;
+  if (reply_.body.capacity() <= counted_reply || held_reply_.grow_to(reply_.body.capacity()))
+    return;
+  log::gateway.warn(
+    "replies-full", "no room for a reply of more than {} bytes to {}", reply_.body.size(),
+    request_.id.text());
+  drop_reply();
+  fail( // no other engine would help, and this one is not to blame
+    {errc::bad_message,
+     "the engine's answer is too long for what the gateway can hold of all answers now"});
+}
+
+void relay_session::drop_reply() {
+  reply_ = {};
+  held_reply_.clear();
 }
 
 /// False when this engine's stream is over.

@@ -5,6 +5,7 @@
 #include "gateway/relay/engine_pulse.hpp"
 #include "gateway/relay/relay_stream.hpp"
 #include "gateway/request_ids.hpp"
+#include "net/body_budget.hpp"
 #include "net/event_stream.hpp"
 #include "net/http_server.hpp"
 #include "net/upstream_pool.hpp"
@@ -122,6 +123,8 @@ private:
 
   void place();
   void ask(const stream_owner& owner);
+  void on_whole_body(std::string_view piece);
+  void drop_reply();
   bool on_event(std::string_view data);
   std::string without_address(const std::string& text) const;
   void on_whole_reply();
@@ -162,6 +165,7 @@ private:
   std::optional<engine_pulse::expected> answer_; ///< of the engine that is asked
   std::uint32_t silent_moves_ = 0;               ///< engines left before their first token
   net::http_reply reply_; ///< the engine's head, and the body of one that is not streamed
+  net::body_share held_reply_; ///< a large one counts among all that are held
   std::optional<net::http_reply> refusal_;  ///< the last engine that refused said this
   std::optional<net::event_stream> events_; ///< of a streamed reply
   std::size_t event_max_ = 0;               ///< bytes of one event

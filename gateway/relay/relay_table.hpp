@@ -4,6 +4,7 @@
 #include "gateway/gateway_metrics.hpp"
 #include "gateway/relay/engine_directory.hpp"
 #include "gateway/relay/relay_session.hpp"
+#include "net/body_budget.hpp"
 #include "runtime/base/executor.hpp"
 #include "runtime/serving/relay_desk.hpp"
 
@@ -26,6 +27,10 @@ struct relay_services {
   engine_directory& engines;
   bool tells_prompts = false; ///< whoever places them wants prompts, where they are token ids
   wall_clock wall{};
+  /// What replies that are not streamed may hold at a time, in memory, until they are passed on;
+  /// of a process one.
+  std::shared_ptr<net::body_budget> replies
+    = std::make_shared<net::body_budget>(256 * 1024 * 1024);
 };
 
 /// The relays of one I/O loop: requests whose engines are behind HTTP. Confined to the loop, and

@@ -138,8 +138,9 @@ struct table_rig {
   request_ids ids;
   std::mt19937_64 random;
   placement_wishes wishes; ///< of the next request
+  std::shared_ptr<net::body_budget> replies = std::make_shared<net::body_budget>(8 << 20);
   relay::relay_table table{
-    {config, {"head", 1, 0, 0}, port, pool, loop, metrics.attach(), engines}};
+    {config, {"head", 1, 0, 0}, port, pool, loop, metrics.attach(), engines, false, {}, replies}};
 };
 
 inline const error draining{errc::draining, "the gateway stops"};
