@@ -214,6 +214,9 @@ std::variant<relay_request, openai::api_error> request_reader::read(
   request.choices = count_choices(sampling, size);
   request.single_use = find_single_use(fields, sampling, request);
   for (auto* each : {&fields, &sampling})
+    if (request.single_use.empty())
+      request.single_use = each->not_understood();
+  for (auto* each : {&fields, &sampling})
     if (each->failure())
       return std::move(*each->failure());
   request.layout = fields.layout();

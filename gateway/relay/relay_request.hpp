@@ -58,7 +58,7 @@ struct relay_request {
   /// and the token's own text come in no one form), and of /inference/v1/generate "features",
   /// "content_parts" (images), "trace_decode_token_ids", "stop" (of a text that is not told, where
   /// what is asked for once more is not the same), "kv_transfer_params": the first of them, in this
-  /// order. Empty: all carries over (guides/vllm.md 6 and 7).
+  /// order. Else a field whose value is of a type that only the engine can make something of. Empty: all carries over (guides/vllm.md 6 and 7).
   std::string_view single_use;
   std::optional<std::int32_t> priority; ///< lower goes first; none where it is not given
   body_layout layout;                   ///< of the body it was read from
@@ -71,7 +71,8 @@ struct relay_request {
 /// I/O loop.
 class request_reader {
 public:
-  /// 400 for a body that is no JSON object or whose known fields have impossible types.
+  /// 400 for a body that is no JSON object or whose known fields have impossible types. Scalars have
+  /// none: they are read as lax as engines do, or left to them.
   std::variant<relay_request, openai::api_error> read(openai::endpoint kind, std::string_view body);
 
 private:

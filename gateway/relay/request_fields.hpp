@@ -99,8 +99,13 @@ public:
   const prompt_size& size() const { return size_; }
   const body_layout& layout() const { return layout_; }
 
+  // Scalars are read as engines read them, which are lax: "true", "yes" and 1 are true, "5" and true
+  // are numbers. What is no such value reads as absent, and is `not_understood`.
+
+  /// The first field of which only the engine can say what it makes of it; empty: there is none.
+  std::string_view not_understood() const { return not_understood_; }
   bool boolean(field_name name) { return boolean(name.text(), find(name), false); }
-  /// `value` as a boolean, of the field that errors call `path`, and `within`.
+  /// `value` as a boolean, of the field `path`, which outlives this.
   bool boolean(std::string_view path, std::string_view value, bool otherwise);
   /// 5.0 is an integer, too; beyond 64 bits it is the nearest they hold.
   std::optional<std::int64_t> integer(field_name name);
@@ -113,6 +118,7 @@ public:
 
 private:
   void take(json_cursor& at);
+  void leave_to_engine(std::string_view path);
   std::string_view measure(json_cursor& at);
 
   std::string_view body_;
@@ -122,6 +128,7 @@ private:
   body_layout layout_;
   std::array<std::string_view, known_fields.size()> values_{};
   bool guided_ = false;
+  std::string_view not_understood_;
   std::optional<openai::api_error> failure_;
 };
 

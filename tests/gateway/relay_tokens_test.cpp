@@ -226,10 +226,8 @@ TEST_CASE("fields of a request with token ids of a wrong type are refused by nam
         row{R"({"token_ids":[[1],[2]]})", ids, "an array of token ids"},
         row{R"({"token_ids":["1"]})", ids, "an array of token ids"},
         row{R"({"sampling_params":[]})", "sampling_params", "an object"},
-        row{with(R"("max_tokens":"9")"), "sampling_params.max_tokens", "an integer"},
         row{with(R"("stop":1)"), "sampling_params.stop", "a string or an array of strings"},
-        row{with(R"("extra_args":1)"), "sampling_params.extra_args", "an object"},
-        row{with("", R"(,"stream":1)"), "stream", "a boolean"}}) {
+        row{with(R"("extra_args":1)"), "sampling_params.extra_args", "an object"}}) {
     CAPTURE(body);
     auto outcome = read(body);
     REQUIRE(std::holds_alternative<openai::api_error>(outcome));
