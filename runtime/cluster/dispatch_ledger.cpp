@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <tuple>
 
 namespace llumnix {
 
@@ -213,6 +214,19 @@ std::optional<std::int32_t> dispatch_ledger::waiting_prefills(const instance_sta
       if (auto at = find(known->second, id); at != known->second.entries.end())
         tokens += at->second.num_uncomputed;
   return saturated(tokens);
+}
+
+std::vector<std::pair<instance_id, dispatched_request>> dispatch_ledger::counted() const {
+  std::vector<std::pair<instance_id, dispatched_request>> all;
+  for (const auto& [instance, where] : accounts_)
+    for (const auto& [request, what] : where.entries)
+      if (what.counted != inflight_load{})
+        all.emplace_back(
+          instance,
+          dispatched_request{
+            request, what.stage, what.counted.decode_tokens, what.num_uncomputed, what.priority});
+  std::ranges::sort(all, {}, [](const auto& x) { return std::tie(x.first, x.second.request_id); });
+  return all;
 }
 
 void dispatch_ledger::forget(const instance_id& instance) {

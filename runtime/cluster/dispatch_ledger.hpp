@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace llumnix {
@@ -58,6 +59,7 @@ struct dispatched_request {
   std::int32_t num_tokens = 0;     ///< prompt tokens
   std::int32_t num_uncomputed = 0; ///< those without a known prefix hit
   std::int32_t priority = 0;       ///< lower goes first
+  friend bool operator==(const dispatched_request&, const dispatched_request&) = default;
 };
 
 /// The ids a request may have been dispatched under, from the id an engine reports for it, the
@@ -116,6 +118,8 @@ public:
   /// dispatched here: the engine does not know of prefix hits in a KV store, the account does.
   /// Nothing if none waits (spec/cms.md 4.4).
   std::optional<std::int32_t> waiting_prefills(const instance_status& status) const;
+  /// What is counted now, by instance and request: booked elsewhere it counts the same.
+  std::vector<std::pair<instance_id, dispatched_request>> counted() const;
   /// Drops the account of an instance that is gone or was born again.
   void forget(const instance_id& instance);
 

@@ -19,6 +19,13 @@ namespace {
 
 constexpr std::array all_roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
 
+/// As candidates are judged (`state_filter`).
+bool can_reach(const instance_view& known, reach by) {
+  return by == reach::llumlet ? !known.foreign() : has_http_endpoint(known.metadata);
+}
+
+} // namespace
+
 dispatched_request
 to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_tokens) {
   constexpr std::uint32_t most = std::numeric_limits<std::int32_t>::max();
@@ -27,13 +34,6 @@ to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_to
   auto uncomputed = tokens - std::min(hit, tokens);
   return {query.request_id, stage, tokens, uncomputed, query.wishes.priority};
 }
-
-/// As candidates are judged (`state_filter`).
-bool can_reach(const instance_view& known, reach by) {
-  return by == reach::llumlet ? !known.foreign() : has_http_endpoint(known.metadata);
-}
-
-} // namespace
 
 bool brings_sample(const instance_view* before, const instance_status& status) {
   return status.profiling_id != -1
@@ -88,6 +88,13 @@ struct dispatcher::state {
   void expire(unix_ms now) {
     for (auto& id : ledger.expire(now))
       refresh(id);
+  }
+
+  /// Another life of an instance. In lite mode that may be another node that speaks for the same
+  /// engine.
+  void forget_account(const instance_id& id) {
+    if (config.full_mode)
+      ledger.forget(id);
   }
 
   void forget_candidate(const instance_id& id) {
@@ -244,7 +251,7 @@ void dispatcher::put(const instance_metadata& metadata, const node_life& life, s
   if (!taken)
     return;
   if (!same_life)
-    state_->ledger.forget(id);
+    state_->forget_account(id);
   if (!same_role) {
     state_->forget_candidate(id);
     if (!parse_infer_type(metadata.instance_type))
@@ -283,7 +290,7 @@ void dispatcher::lose(const node_life& life) {
   state_->view.lose(life);
   for (auto& [id, known] : state_->view.instances())
     if (known.life.node == life.node && known.life.incarnation <= life.incarnation) {
-      state_->ledger.forget(id);
+      state_->forget_account(id);
       state_->refresh(id);
     }
 }
@@ -353,6 +360,10 @@ placement dispatcher::place(
 void dispatcher::release(const std::string& request_id) {
   for (auto& id : state_->ledger.release(request_id))
     state_->refresh(id);
+}
+
+std::vector<std::pair<instance_id, dispatched_request>> dispatcher::counted() const {
+  return state_->ledger.counted();
 }
 
 const cluster_view& dispatcher::view() const {

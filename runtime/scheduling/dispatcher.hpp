@@ -42,6 +42,11 @@ struct scheduled {
   std::string note;                  ///< why none was tried
 };
 
+/// What a request adds to the account of the instance that is to do `stage` of it; `hit_tokens` of
+/// its prompt are cached there.
+dispatched_request
+to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_tokens);
+
 /// Everything a placement needs, as one value: the view, the local account of what was sent since
 /// the last status (in lite mode: and has not ended), and the policy that config names. It has no
 /// clock, actor or socket; `scheduler_actor` feeds it, and so does each gateway for the time
@@ -62,8 +67,9 @@ public:
   /// no longer counted, wherever it was sent.
   void update(const instance_status& status, unix_ms now);
   void set_state(const instance_id& id, instance_state state);
-  /// The node ended or cannot be reached: its instances are no candidates, their account is
-  /// forgotten.
+  /// The node ended or cannot be reached: its instances are no candidates. Their account is
+  /// forgotten, but not in lite mode: an engine behind HTTP runs on, and another node may speak for
+  /// it; what ran on others is released one by one.
   void lose(const node_life& life);
   void remove(const instance_id& id);
 
@@ -80,6 +86,9 @@ public:
   }
   /// The request ended or was refused: what the account still counts for it is taken back.
   void release(const std::string& request_id);
+
+  /// What the account counts now, by instance and request.
+  std::vector<std::pair<instance_id, dispatched_request>> counted() const;
 
   const cluster_view& view() const;
 

@@ -406,3 +406,28 @@ TEST_CASE("whatever happens, once every request has been released nothing is cou
       CHECK(ledger.inflight(id) == nothing);
   }
 }
+
+TEST_CASE("what is counted can be counted elsewhere, and comes to the same") {
+  for (bool until_released : {true, false}) {
+    CAPTURE(until_released);
+    auto make = [&] {
+      return until_released ? dispatch_ledger::until_released() : dispatch_ledger{10};
+    };
+    auto first = make();
+    first.book("b", dispatch("p", prefill), start);
+    first.book("a", dispatch("p", decode), start);
+    first.book("a", {"urgent", neutral, 50, 20, -3}, start);
+    first.book("a", dispatch("both", prefill), start);
+    first.book("a", dispatch("both", decode), start);
+    first.book("c", dispatch("gone"), start);
+    first.release("gone");
+    auto second = make();
+    auto counted = first.counted();
+    CHECK(counted.size() == 4);
+    for (const auto& [instance, request] : counted)
+      CHECK(second.book(instance, request, start));
+    for (auto instance : {"a", "b", "c"})
+      CHECK(second.inflight(instance) == first.inflight(instance));
+    CHECK(second.release("p").size() == 2);
+  }
+}

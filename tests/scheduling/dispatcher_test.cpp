@@ -351,6 +351,25 @@ scheduler_config lite(std::string metric = "num_tokens") {
 
 } // namespace
 
+TEST_CASE("in lite mode an engine keeps its account when another node speaks for it") {
+  auto d = make(lite());
+  d.book("a", {"told", infer_type::neutral, 100, 100}, noon, false); // before anybody knows of it
+  d.put(neutral_instance("a"), life_of("n"));
+  d.put(neutral_instance("b"), life_of("n"));
+  CHECK(d.account("a").prefill_tokens == 100);
+  CHECK(place(d, "r1") == "b");
+  auto sent = d.account("b");
+  d.lose(life_of("n"));
+  d.put(neutral_instance("a"), life_of("m"));
+  d.put(neutral_instance("b"), life_of("m"));
+  CHECK(d.account("a").prefill_tokens == 100);
+  CHECK(d.account("b") == sent);
+  d.release("told");
+  d.release("r1");
+  CHECK(d.account("a") == inflight_load{});
+  CHECK(d.account("b") == inflight_load{});
+}
+
 TEST_CASE("in lite mode a request counts until it is released, however long it runs") {
   for (auto metric : {"num_tokens", "num_requests"}) {
     CAPTURE(metric);
