@@ -346,6 +346,21 @@ class Faults(RelayTest):
                                 self.assertFalse(stream.done)
                                 self.assertTrue(stream.error["message"])
 
+    def test_events_that_come_twice(self):
+        """What was delivered may be wrong, and no engine can mend it."""
+        with Engines(options=("--token-ms", 1)) as x:
+            for after_tokens in (1, 5):
+                for engine in x.engines:
+                    engine.fault("duplicate", after_tokens=after_tokens, times=-1)
+                for path, make in ((CHAT, chat), (COMPLETIONS, completion)):
+                    with self.subTest(after_tokens=after_tokens, path=path):
+                        stream = Stream(x.url, make("twice", 12), path)
+                        self.run_streams(stream)
+                        self.assertFalse(stream.done)
+                        self.assertIn("more than it was asked for", stream.error["message"])
+                for engine in x.engines:
+                    engine.call("/control/fault", method="DELETE")
+
     def test_all_refuse(self):
         with Engines() as x:
             for engine in x.engines:
@@ -355,6 +370,55 @@ class Faults(RelayTest):
             self.assertLess(time.monotonic() - started, 3)
             self.assertEqual(status, 429, text)
             self.assertEqual({k.lower(): v for k, v in headers.items()}["retry-after"], "7")
+
+
+class Storms(RelayTest):
+    """What a bad engine, or a bad request, costs the others."""
+
+    KINDS = [("status", {"status": 503}), ("cut", {"before_head": True}), ("cut", {}), ("cut", {"reset": True, "before_head": True}),
+             ("garble", {}), ("no_done", {}), ("half_event", {}), ("early_eof", {})]
+
+    def test_requests_do_not_multiply(self):
+        """By the default budget: a retry for every five requests, and ten a second."""
+        requests, at_a_time = 100, 10
+        for kind, parameters in self.KINDS:
+            with self.subTest(kind=kind, **parameters), Engines(options=("--token-ms", 1)) as x:
+                for engine in x.engines:
+                    engine.fault(kind, times=-1, **parameters)
+                began = time.monotonic()
+                for turn in range(requests // at_a_time):
+                    streams = [Stream(x.url, chat(f"storm {turn} {i}", 3), CHAT) for i in range(at_a_time)]
+                    self.run_streams(*streams)
+                    for stream in streams:
+                        self.assertFalse(stream.done)
+                        self.assertGreaterEqual(stream.status, 500, stream.raw)
+                seconds = time.monotonic() - began
+                under_way = len(x.engines) * at_a_time  # when an engine's trouble began
+                allowed = requests * 1.2 + 10 * (seconds + 1) + under_way
+                self.assertLessEqual(sum(engine.state()["requests"] for engine in x.engines), allowed)
+
+    def test_a_request_that_kills_engines(self):
+        for warm in (False, True):  # over kept connections, or new ones
+            for stream in (True, False):
+                with self.subTest(warm=warm, stream=stream), Engines(count=5, options=("--token-ms", 1)) as x:
+                    if warm:
+                        streams = [Stream(x.url, chat(f"warm {i}", 20), CHAT) for i in range(20)]
+                        self.run_streams(*streams)
+                    for engine in x.engines:
+                        engine.fault("exit", before_head=True)
+                    status, headers, text = post(x.url, CHAT, chat("poison", 5, stream=stream))
+                    self.assertEqual(status, 502, text)
+                    why = "gave up after 3 attempts at 3 engines: "
+                    self.assertTrue(json.loads(text)["error"]["message"].startswith(why), text)
+                    self.assertEqual([engine.process.poll() is None for engine in x.engines].count(True), 2)
+                    request = {k.lower(): v for k, v in headers.items()}["x-request-id"]
+                    until(lambda: why in (x.cluster.why(request)["events"][-1]["note"] or ""), 5, "its record says so")
+                    for engine in x.engines:
+                        if engine.process.poll() is None:
+                            engine.call("/control/fault", method="DELETE")
+                    after = Stream(x.url, chat("after", 5), CHAT)
+                    self.run_streams(after)
+                    self.assert_whole(after)
 
 
 class Keys(RelayTest):
@@ -508,6 +572,8 @@ class Lives(RelayTest):
             kinds = [event["kind"] for event in (await asyncio.to_thread(x.cluster.why, request))["events"]]
             self.assertIn("replayed", kinds)
             self.assertEqual(kinds[-1], "finished")
+            note = (await asyncio.to_thread(x.cluster.why, request))["events"][-1]["note"]
+            self.assertEqual(note, "length, 120 tokens")
 
     def test_engines_come_and_go(self):
         port = free_port()
@@ -532,6 +598,49 @@ class Lives(RelayTest):
                 self.assert_whole(late)
             finally:
                 engine.close()
+
+    def test_the_only_live_engine_starts_again(self):
+        """It is waited for, whoever else is listed: one that is dead, one that loads its model, one that is drained."""
+        loading = Engine("--load-seconds", 600)
+        drained = Engine()
+        dead = f"http://127.0.0.1:{free_port()}"
+        try:
+            for others in ((), (dead,), (loading.url,), (drained.url,), (dead, loading.url, drained.url)):
+                with self.subTest(others=len(others)):
+                    asyncio.run(self.start_again(others, drained))
+        finally:
+            loading.close()
+            drained.close()
+
+    async def start_again(self, others, drained):
+        engine = await asyncio.to_thread(Engine, "--token-ms", 20)
+        port = int(engine.id.rsplit(":", 1)[1])
+        cluster = await asyncio.to_thread(
+            Cluster, "--engine", ",".join((engine.url, *others)), gateway__wait_for_instance="15s")
+        try:
+            def takes_work(engine_id):
+                return cluster.instances().get(engine_id, {}).get("schedulable")
+            await until_async(lambda: takes_work(engine.id), 20, "it takes work")
+            if drained.url in others:
+                await until_async(lambda: takes_work(drained.id), 20, "it takes work")
+                await asyncio.to_thread(cluster.command, "drain", drained.id)
+                await until_async(lambda: cluster.instances()[drained.id]["state"] == "draining", 10, "it drains")
+            streams = [Stream(cluster.url, chat(f"again {i}", 100), CHAT) for i in range(5)]
+            runs = [asyncio.create_task(stream.run(60)) for stream in streams]
+            await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
+            await asyncio.to_thread(engine.close)
+            for number in range(2):  # one before it is missed, one after
+                late = Stream(cluster.url, chat(f"late {number}", 10), CHAT)
+                streams.append(late)
+                runs.append(asyncio.create_task(late.run(60)))
+                await until_async(lambda: not takes_work(engine.id), 10, "it is missed")
+            engine = await asyncio.to_thread(Engine, "--token-ms", 20, port=port)
+            await asyncio.gather(*runs)
+            for stream in streams:
+                self.assert_whole(stream)
+        finally:
+            await asyncio.to_thread(cluster.close)
+            await asyncio.to_thread(engine.close)
 
     def test_a_client_that_leaves_is_told_to_the_engine(self):
         with Engines(count=1, options=("--token-ms", 20)) as x:
