@@ -207,8 +207,8 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
   ask_engines();
   if (card.scheduler.empty())
     schedulers.erase(node);
-  else
-    schedulers[node].is(card.self.life, card.scheduler.front());
+  else if (schedulers[node].is(card.self.life, card.scheduler.front()))
+    tell_running(card.scheduler.front());
   had_scheduler = had_scheduler || !schedulers.empty();
   subscribe();
   view_changed = true;

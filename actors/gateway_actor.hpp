@@ -73,11 +73,14 @@ struct gateway_state {
     std::vector<std::string> released;
     std::vector<placement_question> questions; ///< none between two messages of ours
 
-    void is(const node_life& now_life, const scheduler_actor& now_actor) {
-      if (actor != now_actor)
-        released.clear(); // a new one has never heard of them
+    /// Whether it is a new one, who has never heard of anything.
+    bool is(const node_life& now_life, const scheduler_actor& now_actor) {
+      bool fresh = actor != now_actor;
+      if (fresh)
+        released.clear();
       life = now_life;
       actor = now_actor;
+      return fresh;
     }
   };
   /// A connected node that runs instances.
@@ -150,6 +153,8 @@ struct gateway_state {
   void flush();
   void release(const std::string& text_id);
   void flush_releases();
+  void count_here(const waiting_request& request, const placed_msg& choice);
+  void tell_running(const scheduler_actor& scheduler);
   void subscribe();
   /// Beside a remote scheduler the account of what was sent is here alone.
   bool asks_scheduler() const {

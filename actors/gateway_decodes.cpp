@@ -57,6 +57,10 @@ decode_at_msg gateway_state::take_decode(const decode_wanted_msg& wanted, placed
   }
   bool tried = std::ranges::find(wanted.tried, chosen) != wanted.tried.end();
   if (!chosen.empty() && !tried) {
+    if (!config.scheduling.full_mode) // as `count_here`
+      own_view->book(
+        chosen, to_dispatch({wanted.request, wanted.tokens, {}}, infer_type::decode, 0), now_ms(),
+        false);
     note_decode(wanted.request, wanted.epoch, chosen, std::move(choice.reasons));
     return {choice.owner};
   }

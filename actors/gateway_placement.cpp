@@ -12,7 +12,8 @@ namespace llumnix {
 
 namespace {
 
-constexpr std::size_t questions_max = 256; ///< of one message to SCHEDULER
+constexpr std::size_t questions_max = 256;     ///< of one message to SCHEDULER
+constexpr std::size_t told_running_max = 1024; ///< the same
 
 placement_query query_of(const admission& word, const scheduler_config& knobs) {
   auto prompt = word.relayed ? word.relayed->prompt_tokens : word.request.prompt.size();
@@ -168,10 +169,8 @@ void gateway_state::on_remote_choice(remote_choice_msg& msg) {
     return flush();
   }
   auto query = query_of(*request);
-  auto tokens = static_cast<std::int32_t>(
-    std::min<std::uint32_t>(query.prompt_tokens, std::numeric_limits<std::int32_t>::max()));
   own_view->book(
-    chosen->metadata.instance_id, {id, infer_type::neutral, tokens, tokens}, now_ms(), false);
+    chosen->metadata.instance_id, to_dispatch(query, infer_type::neutral, 0), now_ms(), false);
   placed_msg placed{msg.stream, msg.epoch, {chosen->life, chosen->metadata.instance_id}, {}};
   placed.reasons.policy = "remote";
   placed.reasons.wishes = query.wishes;
@@ -279,7 +278,38 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
     view_changed = true; // tried again at the next tick
     return;
   }
+  count_here(*request, choice);
   send_to(take_out(waiting.find(stream)), choice);
+}
+
+/// Whoever chose: for the time without SCHEDULER, and for the next one. Where statuses tell what
+/// runs, they do it better; what our own view chose counts already.
+void gateway_state::count_here(const waiting_request& request, const placed_msg& choice) {
+  if (config.scheduling.full_mode)
+    return;
+  auto query = query_of(request);
+  auto count = [&](const stream_owner& owner, const placement_reasons& reasons) {
+    own_view->book(
+      owner.instance, to_dispatch(query, reasons.stage, reasons.hit_tokens), now_ms(), false);
+  };
+  count(choice.owner, choice.reasons);
+  if (!choice.decode.instance.empty())
+    count(choice.decode, choice.decode_reasons);
+}
+
+/// A SCHEDULER that comes later hears of what runs, as we count it.
+void gateway_state::tell_running(const scheduler_actor& scheduler) {
+  if (config.scheduling.full_mode)
+    return;
+  running_msg some{config.life, {}};
+  auto tell = [&] { self->send(scheduler, std::exchange(some, {config.life, {}})); };
+  for (auto& [instance, sent] : own_view->counted()) {
+    some.requests.push_back({instance, std::move(sent)});
+    if (some.requests.size() == told_running_max)
+      tell();
+  }
+  if (!some.requests.empty())
+    tell();
 }
 
 void gateway_state::on_no_choice(

@@ -33,6 +33,7 @@ scheduler_state::make_behavior(pointer actor, scheduler_actor_config settings) {
   return {
     [this](const place_msg& msg) { return on_place(msg); },
     [this](const release_msg& msg) { release(msg.request_ids); },
+    [this](const running_msg& msg) { on_running(msg); },
     [this](const schedule_msg& msg) { on_schedule(msg); },
     [this](const end_request_msg& msg) { on_end_request(msg); },
     [this](const progress_msg& msg) { on_progress(msg); },
@@ -77,8 +78,7 @@ placed_msg scheduler_state::place(const placement_question& question) {
       answer.decode_reasons = std::move(choice.decode_reasons);
       note_choice(answer.decode_reasons.stage, choice.decode, answer.decode_reasons);
     }
-    if (const auto& from = question.stream; from.node != config.life.node)
-      booked[{from.node, from.incarnation}].insert(question.query.request_id);
+    note_booked({question.stream.node, question.stream.incarnation}, question.query.request_id);
   } else {
     ++refused;
   }
@@ -115,6 +115,19 @@ void scheduler_state::release(const std::vector<std::string>& request_ids) {
     for (auto& [gateway, ids] : booked)
       ids.erase(id);
   }
+}
+
+/// What was placed before we were there counts like what we place.
+void scheduler_state::on_running(const running_msg& msg) {
+  for (const auto& [instance, sent] : msg.requests) {
+    decisions->book(instance, sent, now(), false);
+    note_booked(msg.from, sent.request_id);
+  }
+}
+
+void scheduler_state::note_booked(const node_life& gateway, const std::string& request) {
+  if (gateway.node != config.life.node)
+    booked[{gateway.node, gateway.incarnation}].insert(request);
 }
 
 // -- gateways of other makes (spec/scheduling.md 2)

@@ -57,6 +57,8 @@ struct scheduler_state {
   placed_msg place(const placement_question& question);
   inspected_msg on_inspect(const inspect_msg& msg) const;
   void release(const std::vector<std::string>& request_ids);
+  void on_running(const running_msg& msg);
+  void note_booked(const node_life& gateway, const std::string& request);
   void on_schedule(const schedule_msg& msg);
   void observe(const instance_status& status);
   void show(const view_change_msg& msg);

@@ -63,6 +63,7 @@ struct relay_moved_msg;
 struct release_lease_msg;
 struct release_msg;
 struct role_changes_msg;
+struct running_msg;
 struct stat_msg;
 struct status_msg;
 struct stop_node_msg;
@@ -169,8 +170,9 @@ using gateway_actor = caf::typed_actor<
 using scheduler_actor = caf::typed_actor<
   // Which instances? One answer for each question, in order.
   caf::replies_to<place_msg>::with<placements_msg>,
-  // Requests ended or were refused.
-  caf::reacts_to<release_msg>, caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
+  // Requests ended or were refused; a gateway tells what it had running before.
+  caf::reacts_to<release_msg>, caf::reacts_to<running_msg>, caf::reacts_to<peer_up_msg>,
+  caf::reacts_to<peer_down_msg>,
   // What a decision saw (`scene`).
   caf::reacts_to<view_change_msg>, caf::replies_to<inspect_msg>::with<inspected_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>>;

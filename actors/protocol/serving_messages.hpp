@@ -193,6 +193,29 @@ typename Inspector::result_type inspect(Inspector& f, release_msg& x) {
   return f(caf::meta::type_name("release_msg"), x.request_ids);
 }
 
+/// A request that runs, as its gateway counts it.
+struct running_request {
+  instance_id instance;
+  dispatched_request sent;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, running_request& x) {
+  return f(
+    caf::meta::type_name("running_request"), x.instance, x.sent.request_id, x.sent.stage,
+    x.sent.num_tokens, x.sent.num_uncomputed, x.sent.priority);
+}
+
+/// Some of what a gateway has running (GATEWAY to a SCHEDULER that it has not told yet, in lite
+/// mode, where no status tells it).
+struct running_msg {
+  node_life from;
+  std::vector<running_request> requests;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, running_msg& x) {
+  return f(caf::meta::type_name("running_msg"), x.from, x.requests);
+}
+
 /// A stream asks for an instance.
 struct admission {
   inference_request request;

@@ -19,6 +19,7 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<place_msg>("place")
     .add_message_type<placements_msg>("placements")
     .add_message_type<release_msg>("release")
+    .add_message_type<running_msg>("running")
     .add_message_type<decode_wanted_msg>("dec_wanted")
     .add_message_type<decode_at_msg>("dec_at")
     .add_message_type<refused_msg>("refused")

@@ -155,6 +155,45 @@ TEST_CASE_FIXTURE(
   CHECK(open(*from_side, "last", 100).owner);
 }
 
+TEST_CASE_FIXTURE(two_gateways, "what another node's scheduler chose counts when that node dies") {
+  auto& big = open(*from_side, "big", 1000);
+  CHECK(big.at() == engines[0]);
+  CHECK(open(*from_head, "a", 100).at() == engines[1]);
+  from_head.reset();
+  kill("head");
+  run_for(3s);
+  for (auto id : {"b", "c", "d"}) // of which "a" is no more
+    CHECK(open(*from_side, id, 300).at() == engines[1]);
+  from_side->close(big);
+  run_for(100ms);
+  CHECK(open(*from_side, "e", 100).at() == engines[0]);
+}
+
+TEST_CASE_FIXTURE(two_gateways, "a scheduler that comes later counts what runs already") {
+  from_head.reset();
+  kill("head");
+  run_for(3s);
+  std::vector<scripted_desk::relay*> running;
+  for (auto i = 0; i < 5; ++i)
+    running.push_back(&open(*from_side, "r" + std::to_string(i), i == 0 ? 1000 : 100));
+  CHECK(running[0]->at() == engines[0]);
+  CHECK(running[4]->at() == engines[1]);
+  start_head();
+  run_for(3s);
+  check_all();
+  from_head.emplace(streams("head"));
+  CHECK(open(*from_head, "a", 100).at() == engines[1]);
+  CHECK(open(*from_side, "b", 100).at() == engines[1]);
+  from_side->close(*running[0]); // it hears of the end, too
+  run_for(100ms);
+  CHECK(open(*from_head, "c", 100).at() == engines[0]);
+  from_side.reset();
+  kill("side"); // what that had told of counts no more
+  run_for(3s);
+  CHECK(open(*from_head, "d", 100).at() == engines[0]); // beside "c", and "a" is at the other
+  CHECK(open(*from_head, "e", 100).at() == engines[1]);
+}
+
 TEST_CASE_FIXTURE(two_gateways, "an engine that one gateway cannot reach is left to that gateway") {
   check("side", engines[0], false); // the scheduler's own node reaches it
   auto& relay = open(*from_side, "r", 100);

@@ -97,6 +97,12 @@ TEST_CASE("every message survives the wire") {
     over_the_wire(system, unplaceable_msg{request.stream, 1, {errc::timeout, "t"}}).why.context
     == "t");
   CHECK(over_the_wire(system, release_msg{{"r", "s"}}).request_ids.size() == 2);
+  running_msg running{{"g", 3}, {{"i", {"r", infer_type::decode, 7, 5, -1}}}};
+  auto told = over_the_wire(system, running);
+  CHECK(told.from == running.from);
+  REQUIRE(told.requests.size() == 1);
+  CHECK(told.requests[0].instance == "i");
+  CHECK(told.requests[0].sent == running.requests[0].sent);
   place_msg place{{{request.stream, 1, {"r", 10, {"x"}}}, {request.stream, 2, {}}}, {"s"}};
   CHECK(over_the_wire(system, place).questions[0].query.exclude.size() == 1);
   CHECK(over_the_wire(system, place).questions[1].epoch == 2);
