@@ -48,7 +48,7 @@ constexpr std::string_view discovered_types[] = {"neutral", "prefill", "decode",
 constexpr std::string_view failover_domains[] = {"instance", "node", "instance-unit", "node-unit"};
 constexpr std::string_view transport_kinds[] = {"ucx", "off"};
 constexpr std::string_view selection_rules[] = {"NUM_REQ", "TOKEN", "RATIO"};
-constexpr std::string_view selection_orders[] = {"LCR", "FCR", "LR", "SR", "FCW", "FCWSR"};
+constexpr std::string_view selection_orders[] = {"LCR", "FCR", "LR", "SR", "FCW", "FCWSR", "LPSR"};
 constexpr std::string_view balance_scopes[] = {"cluster", "unit"};
 constexpr std::string_view kv_indexes[] = {"own", "mooncake"};
 constexpr std::string_view kv_hashes[] = {"sha256_cbor", "sha256_hex", "xxhash"};
@@ -168,7 +168,7 @@ constexpr knob table[] = {
   {.path = "scheduler.http_insecure", .field = scheduler<&scheduler_config::http_insecure>, .doc = "let that address be off loopback without a key"},
 
   {.path = "rescheduler.interval", .field = rescheduler<&rescheduler_config::interval>, .doc = "between two plans of moves", .minimum = 10},
-  {.path = "rescheduler.policies", .field = rescheduler<&rescheduler_config::policies>, .doc = "what moves requests, in order: decode_load, neutral_load, prefill_failover, decode_failover, neutral_failover, binpacking_mitigation, binpacking_consolidation", .form = name},
+  {.path = "rescheduler.policies", .field = rescheduler<&rescheduler_config::policies>, .doc = "what moves requests, in order: decode_load, neutral_load, prefill_failover, decode_failover, neutral_failover, binpacking_mitigation, binpacking_consolidation, decode_balanced, neutral_balanced, decode_steps, neutral_steps, return_decode, aggregate_prefill, ease_decode (docs/migration.md)", .form = name},
   {.path = "rescheduler.decode_load_metric", .field = rescheduler<&rescheduler_config::decode_load_metric>, .doc = "load that decode_load compares", .form = name},
   {.path = "rescheduler.decode_load_threshold", .field = rescheduler<&rescheduler_config::decode_load_threshold>, .doc = "at this load decode instances give, below it they take"},
   {.path = "rescheduler.prefill_load_metric", .field = rescheduler<&rescheduler_config::prefill_load_metric>, .doc = "load that prefill_failover compares", .form = name},
@@ -177,7 +177,7 @@ constexpr knob table[] = {
   {.path = "rescheduler.select_rule", .field = rescheduler<&rescheduler_config::select_rule>, .doc = "what rescheduler.select_value counts in a move by load", .choices = selection_rules},
   {.path = "rescheduler.select_order", .field = rescheduler<&rescheduler_config::select_order>, .doc = "which requests go first", .choices = selection_orders},
   {.path = "rescheduler.select_value", .field = rescheduler<&rescheduler_config::select_value>, .doc = "how much a move by load takes at most; never more than makes both sides equal"},
-  {.path = "rescheduler.load_balance_threshold", .field = rescheduler<&rescheduler_config::load_balance_threshold>, .doc = "least difference of load that a move is worth"},
+  {.path = "rescheduler.load_balance_threshold", .field = rescheduler<&rescheduler_config::load_balance_threshold>, .doc = "least difference of load that a move of decode_load or neutral_load is worth, in the unit of their metric; 0 or less: none, as metrics that are better when higher need"},
   {.path = "rescheduler.load_balance_scope", .field = rescheduler<&rescheduler_config::load_balance_scope>, .doc = "whom an instance is compared with", .choices = balance_scopes},
   {.path = "rescheduler.lease", .field = rescheduler<&rescheduler_config::lease>, .doc = "of several reschedulers one leads for so long, and renews at a third of it; another takes over after it; the same on every node", .minimum = 100, .maximum = 600000},
   {.path = "llumlet.instances", .field = llumlet<&llumlet_config::instances>, .doc = "engine instances this node runs", .minimum = 1, .maximum = 1024},

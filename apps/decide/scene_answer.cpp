@@ -93,6 +93,8 @@ json write_policy(const policy_report& policy) {
   for (auto& pair : policy.left_out)
     object["left_out"].push_back(
       {{"from", pair.from}, {"to", pair.to}, {"why", to_string(pair.why)}});
+  if (!policy.needless_with.empty())
+    object["needless_with"] = policy.needless_with;
   return object;
 }
 

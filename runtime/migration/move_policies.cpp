@@ -61,6 +61,22 @@ metric_limit any_decodes(const settings&) {
   return {find_load_metric("decode_batch_size"), 0.1f};
 }
 
+
+/// Remaining steps below which the first Llumnix moved requests away.
+metric_limit few_steps(const settings&) {
+  return {find_load_metric("remaining_steps_defrag"), 3};
+}
+/// A decode batch above 128 is busy (spec/rescheduling.md 7.1).
+metric_limit full_batch(const settings&) {
+  return {find_load_metric("decode_batch_size"), 128.5f};
+}
+metric_limit batch_to_fill(const settings&) {
+  return {find_load_metric("adaptive_decode")};
+}
+metric_limit any_requests(const settings&) {
+  return {find_load_metric("num_requests"), 0.1f};
+}
+
 struct filter_use {
   filter_use(filter_kind kind) : kind{kind} {}
   filter_use(filter_kind kind, metric_of metric) : kind{kind}, metric{metric} {}
@@ -81,6 +97,7 @@ struct policy_row {
   move_pairing pairing;
   metric_of load; ///< null: pairs are made without
   selection_of selection;
+  filter_uses needless_with{}; ///< an instance that passes these; empty: it is always needed
 };
 
 using enum infer_type;
@@ -123,6 +140,13 @@ request_selection the_latest(const settings&) {
   return {selection_rule::requests, selection_order::latest_running, 1};
 }
 
+request_selection one_as_configured(const settings& from) {
+  return {selection_rule::requests, configured(from).order, 1};
+}
+request_selection one_of_low_priority(const settings&) {
+  return {selection_rule::requests, selection_order::low_priority_shortest, 1};
+}
+
 policy_row load_row(std::string_view name, infer_type role, metric_of load) {
   return {
     name,
@@ -131,6 +155,15 @@ policy_row load_row(std::string_view name, infer_type role, metric_of load) {
     move_pairing::balance,
     load,
     configured};
+}
+
+/// The same with the balanced pairing of the first Llumnix.
+policy_row
+balanced_row(std::string_view name, infer_type role, metric_of load, selection_of selection) {
+  auto row = load_row(name, role, load);
+  row.pairing = move_pairing::balanced;
+  row.selection = selection;
+  return row;
 }
 
 policy_row failover_row(std::string_view name, infer_type role) {
@@ -158,6 +191,21 @@ const std::vector<policy_row>& policy_rows() {
        {not_reserved_for(decode), below(tpot_floor), not_below(any_decodes)}),
      healthy(not_reserved_for(prefill), {below(tpot_dispatch), not_below(any_decodes)}),
      move_pairing::consolidation, tpot_floor, the_latest},
+    // Those of the first Llumnix (spec/rescheduling.md 7.3, 9).
+    balanced_row("decode_balanced", decode, decode_load, one_as_configured),
+    balanced_row("neutral_balanced", neutral, neutral_load, one_as_configured),
+    balanced_row("decode_steps", decode, few_steps, one_of_low_priority),
+    balanced_row("neutral_steps", neutral, few_steps, one_of_low_priority),
+    {"return_decode", healthy(of_role(prefill), {not_below(any_decodes)}),
+     healthy(of_role(decode), {below(full_batch)}), move_pairing::defrag, batch_to_fill,
+     one_as_configured},
+    {"aggregate_prefill",
+     healthy(of_role(prefill), {not_below(any_decodes), below(full_batch)}),
+     healthy(of_role(prefill), {not_below(any_decodes), below(full_batch)}), move_pairing::halving,
+     any_decodes, one_as_configured, healthy(of_role(decode), {below(full_batch)})},
+    {"ease_decode", healthy(of_role(decode), {not_below(full_batch)}),
+     healthy(of_role(prefill), {below(any_requests)}), move_pairing::defrag, batch_to_fill,
+     one_as_configured},
   };
   return rows;
 }
@@ -257,6 +305,13 @@ public:
       if (in_units(from_))
         into.pairing = move_pairing::balance_in_units;
     }
+    if (row.pairing == move_pairing::balanced) {
+      if (auto limit = row.load(from_); limit.divides)
+        into.destination_limit = limit.threshold;
+      if (in_units(from_))
+        into.pairing = move_pairing::balanced_in_units;
+    }
+    into.needless = filters(row.needless_with);
     into.selection = row.selection(from_);
   }
 

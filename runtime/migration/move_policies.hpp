@@ -19,6 +19,10 @@ enum class move_pairing : std::uint8_t {
   round_robin,
   mitigation,
   consolidation,
+  defrag,
+  balanced, ///< defrag, of pairs that one request brings closer
+  balanced_in_units,
+  halving,
 };
 
 /// One rescheduling policy: who gives, who takes, who to whom, and which requests.
@@ -31,6 +35,11 @@ struct move_policy {
   /// Pairs whose source is not heavier by at least this, as plain subtraction, are left; 0 or less:
   /// none are.
   float least_difference = 0;
+  /// Of pairing `balanced`: what a destination stays lighter than with one request more.
+  std::optional<float> destination_limit;
+  /// Filters of instances that make the policy needless: while any passes, it plans nothing. Empty:
+  /// none does.
+  std::vector<filter> needless;
   request_selection selection;
 };
 

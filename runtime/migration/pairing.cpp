@@ -27,6 +27,30 @@ row heaviest(row_span of, const load_column& load) {
   return *std::ranges::max_element(of, [&](row x, row y) { return load.lighter(x, y); });
 }
 
+using pairing_by_load = std::vector<row_pair> (*)(row_span, row_span, const load_column&);
+
+/// A pairing inside each unit, in ascending order of their ids.
+std::vector<row_pair> pairs_in_units(
+  row_span sources, row_span destinations, const load_column& load,
+  std::span<const candidate_table::location> locations, pairing_by_load pairing) {
+  struct members {
+    rows sources, destinations;
+  };
+  std::map<std::string_view, members> units;
+  for (auto at : sources)
+    units[locations[at].unit].sources.push_back(at);
+  for (auto at : destinations)
+    units[locations[at].unit].destinations.push_back(at);
+  std::vector<row_pair> pairs;
+  for (auto& [unit, of] : units) {
+    if (unit.empty())
+      continue;
+    auto inside = pairing(of.sources, of.destinations, load);
+    pairs.insert(pairs.end(), inside.begin(), inside.end());
+  }
+  return pairs;
+}
+
 } // namespace
 
 std::vector<row_pair>
@@ -45,21 +69,45 @@ balance_pairs(row_span sources, row_span destinations, const load_column& load) 
 std::vector<row_pair> balance_pairs_in_units(
   row_span sources, row_span destinations, const load_column& load,
   std::span<const candidate_table::location> locations) {
-  struct members {
-    rows sources, destinations;
-  };
-  std::map<std::string_view, members> units;
-  for (auto at : sources)
-    units[locations[at].unit].sources.push_back(at);
-  for (auto at : destinations)
-    units[locations[at].unit].destinations.push_back(at);
+  return pairs_in_units(sources, destinations, load, locations, balance_pairs);
+}
+
+std::vector<row_pair>
+defrag_pairs(row_span sources, row_span destinations, const load_column& load) {
+  auto from = heaviest_first(sources, load);
+  auto to = lightest_first(destinations, load);
   std::vector<row_pair> pairs;
-  for (auto& [unit, of] : units) {
-    if (unit.empty())
-      continue;
-    auto inside = balance_pairs(of.sources, of.destinations, load);
-    pairs.insert(pairs.end(), inside.begin(), inside.end());
-  }
+  for (std::size_t i = 0; i < std::min(from.size(), to.size()); ++i)
+    if (from[i] != to[i])
+      pairs.push_back({from[i], to[i]});
+  return pairs;
+}
+
+std::vector<row_pair> defrag_pairs_in_units(
+  row_span sources, row_span destinations, const load_column& load,
+  std::span<const candidate_table::location> locations) {
+  return pairs_in_units(sources, destinations, load, locations, defrag_pairs);
+}
+
+move_gain gain_of_move(
+  better light, const pair_loads& before, const pair_loads& after, std::optional<float> limit) {
+  if (limit && !is_better(light, after.to, *limit))
+    return move_gain::fills_destination;
+  auto heavier_by = [&](const pair_loads& x) {
+    return light == better::lower ? x.from - x.to : x.to - x.from;
+  };
+  auto left = heavier_by(after);
+  return left > 0 && left < heavier_by(before) ? move_gain::worth : move_gain::none;
+}
+
+std::vector<row_pair> halving_pairs(row_span sources, row_span destinations) {
+  std::vector<row_pair> pairs;
+  if (sources.size() < 2 || destinations.size() < 2)
+    return pairs;
+  auto half = std::min(sources.size(), destinations.size()) / 2;
+  for (std::size_t i = 0; i < half; ++i)
+    if (auto to = destinations[destinations.size() - 1 - i]; to != sources[i])
+      pairs.push_back({sources[i], to});
   return pairs;
 }
 

@@ -40,6 +40,38 @@ std::vector<row_pair> balance_pairs_in_units(
   row_span sources, row_span destinations, const load_column& load,
   std::span<const candidate_table::location> locations);
 
+/// Defragmentation of the first Llumnix (spec/rescheduling.md 9): heaviest with lightest, second
+/// with second, as far as both go.
+std::vector<row_pair>
+defrag_pairs(row_span sources, row_span destinations, const load_column& load);
+
+/// The same inside each unit, as `balance_pairs_in_units` has it.
+std::vector<row_pair> defrag_pairs_in_units(
+  row_span sources, row_span destinations, const load_column& load,
+  std::span<const candidate_table::location> locations);
+
+/// The loads of a pair.
+struct pair_loads {
+  float from = 0;
+  float to = 0;
+};
+
+/// What moving one request is good for.
+enum class move_gain : std::uint8_t {
+  worth,             ///< the source stays the heavier one, by less than before
+  none,              ///< the difference grows, stays, or is over or turned round
+  fills_destination, ///< which does not stay on the light side of its limit
+};
+
+/// Balanced pairing of the first Llumnix: a pair of `defrag_pairs` is kept only if it is `worth` it
+/// (spec/rescheduling.md 9). `limit`: what the destination stays lighter than; none: it has none.
+move_gain gain_of_move(
+  better light, const pair_loads& before, const pair_loads& after, std::optional<float> limit);
+
+/// Aggregation of the first Llumnix: with more than one on each side, sources in ascending order go
+/// to destinations in descending order, the first half of them. Beyond it, nobody to itself.
+std::vector<row_pair> halving_pairs(row_span sources, row_span destinations);
+
 /// Round robin: source i goes to destination i modulo their number. A source that would go to
 /// itself stays.
 std::vector<row_pair> round_robin_pairs(row_span sources, row_span destinations);

@@ -2,6 +2,7 @@
 
 #include "runtime/base/assert.hpp"
 #include "runtime/migration/pairing.hpp"
+#include "runtime/migration/request_moved.hpp"
 
 #include <algorithm>
 #include <array>
@@ -27,6 +28,8 @@ public:
   void run(const move_policy& policy) {
     if (detail_ == plan_detail::reports)
       describe(policy);
+    if (needless(policy))
+      return;
     auto sources = survivors_of(policy.sources, move_side::source);
     auto destinations = survivors_of(policy.destinations, move_side::destination);
     for (auto pair : pairs_of(policy, sources, destinations))
@@ -50,6 +53,20 @@ private:
       return false;
     return side == move_side::source ? table_.states()[at] != instance_state::lost
                                      : table_.states()[at] == instance_state::ready;
+  }
+
+  /// Whether there is an instance that does better than the policy could.
+  bool needless(const move_policy& policy) {
+    if (policy.needless.empty())
+      return false;
+    screen(policy.needless, table_, {}, now_, screened_, failure_marks::kept);
+    for (row at = 0; at < table_.size(); ++at)
+      if (able(at, move_side::destination) && screened_.rejected[at] == 0) {
+        if (detail_ == plan_detail::reports)
+          report().needless_with = table_.ids()[at];
+        return true;
+      }
+    return false;
   }
 
   std::vector<row> survivors_of(const std::vector<filter>& filters, move_side side) {
@@ -123,12 +140,44 @@ private:
       case move_pairing::consolidation:
         single = consolidation_pair(sources, destinations, load, table_.reserved());
         break;
+      case move_pairing::defrag:
+      case move_pairing::balanced: return defrag_pairs(sources, destinations, load);
+      case move_pairing::balanced_in_units:
+        return defrag_pairs_in_units(sources, destinations, load, table_.locations());
+      case move_pairing::halving: return halving_pairs(sources, destinations);
     }
     return single ? std::vector{*single} : std::vector<row_pair>{};
   }
 
+  /// Why a pair is not worth a request, if it is not.
+  std::optional<pair_left_out::cause> against(const move_policy& policy, row_pair pair) const {
+    using enum pair_left_out::cause;
+    if (
+      policy.pairing != move_pairing::balanced
+      && policy.pairing != move_pairing::balanced_in_units)
+      return std::nullopt;
+    auto& source = table_.view(pair.from);
+    auto moved = request_to_move(source, policy.selection);
+    if (!moved)
+      return no_request;
+    auto& metric = *table_.metrics()[*policy.load].metric;
+    auto load = values(policy);
+    pair_loads after{
+      table_.value_if(metric, pair.from, without_request(source, *moved)),
+      table_.value_if(metric, pair.to, with_request(table_.view(pair.to), *moved))};
+    switch (gain_of_move(
+      metric.direction, {load[pair.from], load[pair.to]}, after, policy.destination_limit)) {
+      case move_gain::none: return no_gain;
+      case move_gain::fills_destination: return fills_destination;
+      case move_gain::worth: break;
+    }
+    return std::nullopt;
+  }
+
   void add(const move_policy& policy, row_pair pair) {
     auto load = values(policy);
+    if (auto why = against(policy, pair))
+      return leave(pair, *why);
     if (
       policy.least_difference > 0 && !load.empty()
       && load[pair.from] - load[pair.to] < policy.least_difference)
@@ -167,7 +216,15 @@ std::string_view to_string(move_side side) {
 }
 
 std::string_view to_string(pair_left_out::cause why) {
-  return why == pair_left_out::cause::small_difference ? "small_difference" : "reverse_planned";
+  using enum pair_left_out::cause;
+  switch (why) {
+    case small_difference: return "small_difference";
+    case reverse_planned: return "reverse_planned";
+    case no_request: return "no_request";
+    case no_gain: return "no_gain";
+    case fills_destination: return "fills_destination";
+  }
+  return "unknown";
 }
 
 move_plan

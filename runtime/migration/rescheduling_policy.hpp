@@ -37,14 +37,17 @@ struct dropped_from_move {
 /// A pair that did not become a move.
 struct pair_left_out {
   enum class cause : std::uint8_t {
-    small_difference, ///< of load
-    reverse_planned,  ///< the plan moves requests the other way
+    small_difference,  ///< of load
+    reverse_planned,   ///< the plan moves requests the other way
+    no_request,        ///< the source has none that may move
+    no_gain,           ///< one request would not bring the loads closer
+    fills_destination, ///< one request more, and it would not be below its limit
   };
   instance_id from;
   instance_id to;
   cause why = cause::small_difference;
 };
-/// "small_difference", "reverse_planned".
+/// "small_difference", "reverse_planned", "no_request", "no_gain", "fills_destination".
 std::string_view to_string(pair_left_out::cause why);
 
 /// Everything one policy saw in a cycle: what `llumnix decide` shows.
@@ -60,6 +63,7 @@ struct policy_report {
   };
   std::vector<valued> candidates; ///< ascending
   std::vector<pair_left_out> left_out;
+  instance_id needless_with; ///< an instance for whose sake nothing is planned; empty: none
 };
 
 enum class plan_detail : std::uint8_t { moves, reports };

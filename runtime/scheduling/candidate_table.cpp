@@ -282,6 +282,12 @@ metric_input candidate_table::input(row at, const decision_share& share) const {
   return {*views_[at], inflight_[at], share, profile_, given};
 }
 
+float candidate_table::value_if(
+  const load_metric& metric, row at, const instance_view& instead) const {
+  auto known = input(at, shares_[at]);
+  return value_of(metric, {instead, known.inflight, known.share, known.profile, known.given});
+}
+
 void candidate_table::compute(std::size_t slot, row at) {
   auto its = share(at);
   values_[slot][at] = value_of(*metrics_[slot].metric, input(at, its));

@@ -86,6 +86,9 @@ public:
   const std::vector<metric_column>& metrics() const { return metrics_; }
   /// Any metric of one row for a decision, whether or not it has a column.
   float value(const load_metric& metric, row at, const decision_inputs& about) const;
+  /// A metric of one row, were this known of its instance; what is laid down for it stays.
+  float value_if(const load_metric& metric, row at, const instance_view& instead) const;
+  const instance_view& view(row at) const { return *views_[at]; }
   /// Of the last `prepare`.
   decision_share share(row at) const;
   /// Grows when rows or locations change.

@@ -208,7 +208,7 @@ TEST_CASE("everything wrong with a config is told at once") {
         "rescheduler.prefill_load_metric: unknown metric \"num_tokens\"; ",
         "rescheduler.neutral_load_metric: unknown metric \"load\"; ",
         "rescheduler.select_rule: unknown rule \"REQ\"; known: NUM_REQ, TOKEN, RATIO",
-        "rescheduler.select_order: unknown order \"sr\"; known: LCR, FCR, LR, SR, FCW, FCWSR",
+        "rescheduler.select_order: unknown order \"sr\"; known: LCR, FCR, LR, SR, FCW, FCWSR, LPSR",
         "rescheduler.load_balance_scope: unknown scope \"node\"; known: cluster, unit",
         "rescheduler.load_balance_threshold: is not a number",
         "rescheduler.select_value: is not a finite number",
@@ -216,4 +216,65 @@ TEST_CASE("everything wrong with a config is told at once") {
     CAPTURE(part);
     CHECK(text.find(part) != std::string::npos);
   }
+}
+
+TEST_CASE("each policy of the first Llumnix is the row of its table") {
+  struct row {
+    const char* policy;
+    const char* sources;
+    const char* destinations;
+    const char* needless;
+    move_pairing pairing;
+    selection_order order;
+    std::optional<float> limit;
+  };
+  using enum selection_order;
+  for (auto& [name, sources, destinations, needless, pairing, order, limit] : {
+         row{
+           "decode_balanced", "infer_type=decode schedulability staleness not_metric@0 failover",
+           "infer_type=decode schedulability staleness metric@0 failover", "",
+           move_pairing::balanced, longest_running, 1.0f},
+         row{
+           "neutral_balanced", "infer_type=neutral schedulability staleness not_metric@0 failover",
+           "infer_type=neutral schedulability staleness metric@0 failover", "",
+           move_pairing::balanced, longest_running, 1.0f},
+         row{
+           "decode_steps", "infer_type=decode schedulability staleness not_metric@0 failover",
+           "infer_type=decode schedulability staleness metric@0 failover", "",
+           move_pairing::balanced, low_priority_shortest, 3.0f},
+         row{
+           "neutral_steps", "infer_type=neutral schedulability staleness not_metric@0 failover",
+           "infer_type=neutral schedulability staleness metric@0 failover", "",
+           move_pairing::balanced, low_priority_shortest, 3.0f},
+         row{
+           "return_decode", "infer_type=prefill schedulability staleness not_metric@0 failover",
+           "infer_type=decode schedulability staleness metric@0 failover", "",
+           move_pairing::defrag, longest_running, {}},
+         row{
+           "aggregate_prefill",
+           "infer_type=prefill schedulability staleness not_metric@0 metric@0 failover",
+           "infer_type=prefill schedulability staleness not_metric@0 metric@0 failover",
+           "infer_type=decode schedulability staleness metric@0 failover", move_pairing::halving,
+           longest_running, {}},
+         row{
+           "ease_decode", "infer_type=decode schedulability staleness not_metric@0 failover",
+           "infer_type=prefill schedulability staleness metric@1 failover", "",
+           move_pairing::defrag, longest_running, {}}}) {
+    CAPTURE(name);
+    auto config = only(name);
+    config.select_order = "LR";
+    auto policy = made(config).policies.at(0);
+    CHECK(in_words(policy.sources) == sources);
+    CHECK(in_words(policy.destinations) == destinations);
+    CHECK(in_words(policy.needless) == needless);
+    CHECK(policy.pairing == pairing);
+    CHECK(policy.selection == request_selection{selection_rule::requests, order, 1});
+    CHECK(policy.destination_limit == limit);
+    CHECK(policy.least_difference == 0);
+  }
+  auto config = only("decode_balanced");
+  config.load_balance_scope = "unit";
+  auto policy = made(config).policies.at(0);
+  CHECK(policy.pairing == move_pairing::balanced_in_units);
+  CHECK(policy.destination_limit == std::nullopt);
 }

@@ -132,3 +132,69 @@ TEST_CASE("aggregation uses everybody once") {
     CHECK(aggregation_pairs(sources, destinations, {loads, light}) == expected);
   }
 }
+
+TEST_CASE("defragmentation pairs heaviest with lightest as far as both sides go") {
+  rows all{0, 1, 2, 3};
+  for (auto& [what, loads, sources, destinations, expected, light] : std::vector<loaded>{
+         {"nobody", {}, {}, {}, {}},
+         {"no destination", {1, 2}, {0, 1}, {}, {}},
+         {"the same list goes through", {5, 1, 9, 3}, all, all, {{2, 1}, {0, 3}, {3, 0}, {1, 2}}},
+         {"nobody goes to itself", {1, 5, 9}, {0, 1, 2}, {0, 1, 2}, {{2, 0}, {0, 2}}},
+         {"a longer list of sources", {7, 9, 8, 1}, {0, 1, 2}, {3}, {{1, 3}}},
+         {"ties by id", {7, 7, 2, 2}, {0, 1}, {2, 3}, {{0, 2}, {1, 3}}},
+         {"higher is lighter", {5, 1, 40, 30}, {0, 1}, {2, 3}, {{1, 2}, {0, 3}}, better::higher}}) {
+    CAPTURE(what);
+    CHECK(defrag_pairs(sources, destinations, {loads, light}) == expected);
+  }
+  std::vector<float> loads{9, 1, 8, 2, 7, 0};
+  std::vector<candidate_table::location> places{{"", "u2", false}, {"", "u2", false},
+                                                {"", "u1", false}, {"", "u1", false},
+                                                {"", "", false},   {"", "", false}};
+  CHECK(
+    defrag_pairs_in_units(rows{0, 2, 4}, rows{1, 3, 5}, {loads}, places) == pairs{{2, 3}, {0, 1}});
+}
+
+TEST_CASE("a balanced pair is kept if one request brings it closer and the destination bears it") {
+  struct row {
+    const char* what;
+    better light;
+    pair_loads before, after;
+    std::optional<float> limit;
+    move_gain expected;
+  };
+  using enum move_gain;
+  for (auto& [what, light, before, after, limit, expected] : {
+         row{"closer", better::lower, {9, 1}, {8, 2}, {}, worth},
+         row{"equal", better::lower, {6, 4}, {5, 5}, {}, none},
+         row{"turned round", better::lower, {5, 4}, {4, 5}, {}, none},
+         row{"as far as before", better::lower, {5, 3}, {4, 2}, {}, none},
+         row{"farther", better::lower, {5, 3}, {5, 1}, {}, none},
+         row{"below the limit", better::lower, {9, 1}, {8, 2}, 2.5f, worth},
+         row{"at the limit", better::lower, {9, 1}, {8, 2}, 2.0f, fills_destination},
+         row{"steps, closer", better::higher, {2, 20}, {3, 15}, 3.0f, worth},
+         row{"steps, at the limit", better::higher, {2, 4}, {2.5f, 3}, 3.0f, fills_destination},
+         row{"steps, turned round", better::higher, {2, 20}, {12, 10}, 3.0f, none},
+         row{"an empty one takes", better::higher, {2, infinite}, {3, 50}, 3.0f, worth},
+         row{"the last one changes places", better::higher, {9, infinite}, {infinite, 9}, {}, none},
+         row{"two empty ones", better::higher, {infinite, infinite}, {infinite, 9}, {}, none}}) {
+    CAPTURE(what);
+    CHECK(gain_of_move(light, before, after, limit) == expected);
+  }
+}
+
+TEST_CASE("halving sends the first half of the sources to the last destinations") {
+  struct row {
+    rows sources, destinations;
+    pairs expected;
+  };
+  for (auto& [sources, destinations, expected] : std::vector<row>{
+         {{}, {}, {}},
+         {{0}, {0, 1}, {}}, // more than one on each side
+         {{0, 1}, {1}, {}},
+         {{0, 1}, {0, 1}, {{0, 1}}},
+         {{0, 1, 2}, {0, 1, 2}, {{0, 2}}},
+         {{0, 1, 2, 3}, {0, 1, 2, 3}, {{0, 3}, {1, 2}}},
+         {{0, 1, 2, 3, 4}, {5, 6}, {{0, 6}}},
+         {{1, 2}, {0, 1}, {}}}) // it would meet itself
+    CHECK(halving_pairs(sources, destinations) == expected);
+}
