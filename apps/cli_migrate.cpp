@@ -188,13 +188,14 @@ void add_migrate_command(CLI::App& app, command_action& chosen) {
   add_choice_option<std::string>(
     *command, "--policy", options->policy,
     "which go first: SR shortest, LR longest, LCR latest, FCR earliest of the running; FCW "
-    "waiting; FCWSR waiting, then shortest (default: SR)",
+    "waiting; FCWSR waiting, then shortest; LPSR shortest, of high priority last (default: SR)",
     {{"SR", "SR"},
      {"LR", "LR"},
      {"LCR", "LCR"},
      {"FCR", "FCR"},
      {"FCW", "FCW"},
-     {"FCWSR", "FCWSR"}});
+     {"FCWSR", "FCWSR"},
+     {"LPSR", "LPSR"}});
   add_num_requests(*command, *options);
   add_count_option(
     *command, "--num-tokens", options->num_tokens, "requests of so many tokens, prompt and output",

@@ -101,7 +101,9 @@ rescheduler_config rescheduler_config_of(const scheduler_flag_values& values) {
   config.neutral_load_threshold = values.number("rescheduling-neutral-load-threshold");
   config.select_rule = values.text("rescheduling-req-select-rule");
   config.select_order = values.text("rescheduling-req-select-order");
-  if (!parse_selection_order(config.select_order)) // engines take what they do not know as this
+  auto order = parse_selection_order(config.select_order);
+  if (!order || *order == selection_order::low_priority_shortest)
+    // engines of the reference take what they do not know as this
     config.select_order = "FCR";
   config.select_value = values.number("rescheduling-req-select-value");
   config.load_balance_threshold = values.number("rescheduling-load-balance-threshold");

@@ -26,6 +26,7 @@ constexpr std::array orders{
   std::pair<std::string_view, selection_order>{"SR", shortest_running},
   std::pair<std::string_view, selection_order>{"FCW", earliest_waiting},
   std::pair<std::string_view, selection_order>{"FCWSR", waiting_then_shortest},
+  std::pair<std::string_view, selection_order>{"LPSR", low_priority_shortest},
 };
 
 template <class Names>
@@ -71,6 +72,10 @@ queue running_in(selection_order order, const request_lists& lists) {
     std::ranges::stable_sort(all, std::greater{}, &listed_request::tokens);
   else if (order == shortest_running || order == waiting_then_shortest)
     std::ranges::stable_sort(all, std::less{}, &listed_request::tokens);
+  else if (order == low_priority_shortest)
+    std::ranges::stable_sort(all, std::less{}, [](const listed_request* x) {
+      return std::pair{x->high_priority, x->tokens};
+    });
   return all;
 }
 

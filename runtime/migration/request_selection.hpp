@@ -26,9 +26,12 @@ enum class selection_order : std::uint8_t {
   shortest_running,      ///< SR: running, fewest tokens first
   earliest_waiting,      ///< FCW: waiting, the front of the queue first
   waiting_then_shortest, ///< FCWSR: as FCW, and with what is left as SR
+  /// LPSR: running, those of high priority last, else as SR. Ours: engines of other makes take it
+  /// as FCR.
+  low_priority_shortest,
 };
 
-/// The reference's names: "NUM_REQ", "SR", ...
+/// The reference's names: "NUM_REQ", "SR", ...; and "LPSR".
 std::string_view to_string(selection_rule rule);
 std::string_view to_string(selection_order order);
 /// The rule or order of that name, or nothing. Engines take an order they do not know as FCR.

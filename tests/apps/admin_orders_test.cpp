@@ -37,8 +37,10 @@ TEST_CASE("a migrate body that is not what it should be is told its path") {
      "num_requests: chooses among requests; it goes with `from`, not with `request`"},
     {R"({"request":"r","to":"b","policy":"SR"})",
      "policy: chooses among requests; it goes with `from`, not with `request`"},
-    {R"({"from":"a","to":"b","policy":"XX"})", "policy: is none of LCR, FCR, LR, SR, FCW, FCWSR"},
-    {R"({"from":"a","to":"b","policy":1})", "policy: is none of LCR, FCR, LR, SR, FCW, FCWSR"},
+    {R"({"from":"a","to":"b","policy":"XX"})",
+     "policy: is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR"},
+    {R"({"from":"a","to":"b","policy":1})",
+     "policy: is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR"},
   };
   for (const char* value :
        {"0", "-2", "1.5", "1e3", "\"1\"", "true", "null", "1000000001", "18446744073709551615",

@@ -136,7 +136,7 @@ TEST_CASE("a wrong command line is explained, with the nearest name") {
     {{"migrate", "x", "--from", "a", "--to", "b"},
      "give a request id or --from INSTANCE, not both"},
     {{"migrate", "--from", "a", "--to", "b", "--policy", "RS"},
-     "--policy: RS is none of SR, LR, LCR, FCR, FCW, FCWSR; did you mean SR?"},
+     "--policy: RS is none of SR, LR, LCR, FCR, FCW, FCWSR, LPSR; did you mean SR?"},
     {{"migrate", "--from", "a", "--to", "b", "--num-requests", "0"},
      "--num-requests: 0 is no whole number from 1 to 1000000000"},
     {{"migrate", "--from", "a", "--to", "b", "--num-requests", "1", "--kv-ratio", "1"},

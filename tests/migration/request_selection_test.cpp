@@ -150,7 +150,30 @@ TEST_CASE("rules and orders have the reference's names") {
         waiting_then_shortest})
     CHECK(parse_selection_order(to_string(order)) == order);
   CHECK(known_selection_rules() == "NUM_REQ, TOKEN, RATIO");
-  CHECK(known_selection_orders() == "LCR, FCR, LR, SR, FCW, FCWSR");
+  CHECK(known_selection_orders() == "LCR, FCR, LR, SR, FCW, FCWSR, LPSR");
   CHECK_FALSE(parse_selection_rule("num_req"));
   CHECK_FALSE(parse_selection_order(""));
+}
+
+TEST_CASE("where priority counts, high ones go last and of the others the shortest first") {
+  request_lists lists{
+    .running
+    = {{{.id = "hi", .tokens = 10, .output_tokens = 1, .high_priority = true}, {.id = "lo", .tokens = 20, .output_tokens = 1}, {.id = "hi2", .tokens = 5, .output_tokens = 1, .high_priority = true}, {.id = "lo2", .tokens = 15, .output_tokens = 1}, {.id = "new", .tokens = 1, .output_tokens = 0}}},
+    .waiting = {{{.id = "w", .tokens = 2}}}};
+  struct row {
+    request_selection wanted;
+    ids expected;
+  };
+  for (auto& [wanted, expected] : std::vector<row>{
+         {{requests, shortest_running, 2}, {"hi2", "hi"}}, // the reference sees no priority
+         {{requests, low_priority_shortest, 1}, {"lo2"}},
+         {{requests, low_priority_shortest, 9}, {"lo2", "lo", "hi2", "hi"}},
+         {{tokens, low_priority_shortest, 15}, {"lo2"}},
+         {{tokens, low_priority_shortest, 36}, {"lo2", "lo", "hi2"}}, // 40: it overshoots
+         {{tokens, low_priority_shortest, 14}, {"hi2", "hi"}}}) {     // 15 and 20 are too large
+    CAPTURE(wanted.value);
+    CHECK(chosen(wanted, lists) == expected);
+  }
+  CHECK(parse_selection_order("LPSR") == low_priority_shortest);
+  CHECK(to_string(low_priority_shortest) == "LPSR");
 }
