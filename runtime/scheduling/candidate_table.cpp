@@ -284,7 +284,8 @@ metric_input candidate_table::input(row at, const decision_share& share) const {
 
 float candidate_table::value_if(
   const load_metric& metric, row at, const instance_view& instead) const {
-  auto known = input(at, shares_[at]);
+  auto its = share(at);
+  auto known = input(at, its);
   return value_of(metric, {instead, known.inflight, known.share, known.profile, known.given});
 }
 
