@@ -55,7 +55,8 @@ void second_opinion::put(const instance_metadata& metadata, const node_life& lif
   if (x.life != life) {
     x.reported = false;
     x.status = {};
-    x.account.clear();
+    if (config_.full_mode) // else it is another who speaks for the same engine
+      x.account.clear();
     x.state = instance_state::ready;
   }
   if (x.state == instance_state::lost)
@@ -120,7 +121,8 @@ void second_opinion::lose(const node_life& life) {
   for (auto& [id, x] : records_)
     if (x.life.node == life.node && x.life.incarnation <= life.incarnation) {
       x.state = instance_state::lost;
-      x.account.clear();
+      if (config_.full_mode)
+        x.account.clear();
     }
 }
 

@@ -190,8 +190,8 @@ TEST_CASE_FIXTURE(two_gateways, "a scheduler that comes later counts what runs a
   from_side.reset();
   kill("side"); // what that had told of counts no more
   run_for(3s);
-  CHECK(open(*from_head, "d", 100).at() == engines[0]); // beside "c", and "a" is at the other
-  CHECK(open(*from_head, "e", 100).at() == engines[1]);
+  auto& d = open(*from_head, "d", 100); // "c" is at one, "a" at the other
+  CHECK(open(*from_head, "e", 100).at() != d.at());
 }
 
 TEST_CASE_FIXTURE(two_gateways, "an engine that one gateway cannot reach is left to that gateway") {
