@@ -83,7 +83,7 @@ class Spawned(ClusterTest):
 
             until(serving, 30, "the new head serves")
             until(lambda: len([i for i in cluster.instances().values() if i["state"] == "ready"]) == 2, 30, "instances")
-            self.assertTrue(keys(port_of(cluster.ready["redis"])) >= wanted_keys(2))
+            until(lambda: keys(port_of(cluster.ready["redis"])) >= wanted_keys(2), 10, "the records of both")
 
 
 class External(ClusterTest):
