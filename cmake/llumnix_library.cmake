@@ -5,12 +5,13 @@ if(NOT LLUMNIX_SANITIZE)
 endif()
 
 # Rooms whose own work takes time in tests. The others are not optimized where they are sanitized: that would take the
-# compiler nearly twice as long. Nor are they, and the tests, asked at every access whether it is aligned, and how large its object is
-# (which takes an optimizer to know): that would be a quarter of the compiler's time.
+# compiler nearly twice as long. Only the rooms of raw memory are asked at every access whether it is aligned and within its object: that
+# would be a quarter of the compiler's time for the others.
 set(LLUMNIX_BUSY_ROOMS config runtime transport actors sim)
-set(LLUMNIX_QUIET_ROOM "")
+set(LLUMNIX_RAW_ROOMS runtime transport)
+set(LLUMNIX_FEWER_CHECKS "")
 if(LLUMNIX_SANITIZE)
-  set(LLUMNIX_QUIET_ROOM -O0 -fno-sanitize=alignment,object-size)
+  set(LLUMNIX_FEWER_CHECKS -fno-sanitize=alignment,object-size)
 endif()
 
 # Compiles several files of a target at once, where LLUMNIX_TOGETHER is on. For rooms of CAF: most of what the compiler reads and makes
@@ -31,8 +32,11 @@ function(llumnix_library name)
   target_compile_features(llumnix_${name} PUBLIC cxx_std_20)
   target_compile_options(llumnix_${name} PRIVATE ${LLUMNIX_WARNINGS})
   target_link_libraries(llumnix_${name} PUBLIC ${arg_LINK})
-  if(NOT name IN_LIST LLUMNIX_BUSY_ROOMS)
-    target_compile_options(llumnix_${name} PRIVATE ${LLUMNIX_QUIET_ROOM})
+  if(NOT name IN_LIST LLUMNIX_RAW_ROOMS)
+    target_compile_options(llumnix_${name} PRIVATE ${LLUMNIX_FEWER_CHECKS})
+  endif()
+  if(LLUMNIX_SANITIZE AND NOT name IN_LIST LLUMNIX_BUSY_ROOMS)
+    target_compile_options(llumnix_${name} PRIVATE -O0)
   endif()
 endfunction()
 
@@ -46,7 +50,7 @@ function(llumnix_test name)
   endif()
   add_executable(${name} ${arg_MAIN} ${arg_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(${name} PRIVATE ${LLUMNIX_WARNINGS} -O0 ${LLUMNIX_QUIET_ROOM})
+  target_compile_options(${name} PRIVATE ${LLUMNIX_WARNINGS} -O0 ${LLUMNIX_FEWER_CHECKS})
   target_link_libraries(${name} PRIVATE ${arg_LINK})
   add_test(NAME ${name} COMMAND ${name})
   set(seconds 120)
@@ -58,13 +62,21 @@ function(llumnix_test name)
     set(arg_LABELS plain)
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+  if(NOT TARGET tests_${arg_LABELS}) # all of a ring, for --target
+    add_custom_target(tests_${arg_LABELS})
+  endif()
+  add_dependencies(tests_${arg_LABELS} ${name})
 endfunction()
 
-# A benchmark program; never part of ctest.
+# A benchmark program; never part of ctest. All of them: --target benches.
 function(llumnix_bench name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(${name} PRIVATE ${LLUMNIX_WARNINGS})
   target_link_libraries(${name} PRIVATE ${arg_LINK})
+  if(NOT TARGET benches)
+    add_custom_target(benches)
+  endif()
+  add_dependencies(benches ${name})
 endfunction()

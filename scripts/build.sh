@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing and builds build/release. A second run with nothing to do takes less than a second.
+# Installs what is missing and builds build/release/llumnix, or the targets of CMake that are named: `all` is everything. A second run
+# with nothing to do takes less than a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,4 +32,8 @@ fi
 if [[ ! -f build/release/build.ninja ]]; then
   cmake --preset release
 fi
-cmake --build build/release -j2
+targets=("$@")
+if ((${#targets[@]} == 0)); then
+  targets=(llumnix)
+fi
+cmake --build build/release -j "$(scripts/jobs.sh)" --target "${targets[@]}"

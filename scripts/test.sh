@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Every test of the release build, with the part for GPUs compiled, then the plain and virtual rings again with sanitizers.
+# Every test: the plain and virtual rings built with sanitizers, the integration ring against the release build, with the part for GPUs
+# compiled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/build.sh
+scripts/build.sh llumnix benches tests_integration
 scripts/test_cuda.sh
 
 # The integration tests speak to the gateway through OpenAI's own clients, and to llumlets by gRPC, in these pinned versions. Node.js is a Python
@@ -20,10 +21,10 @@ if [[ "$(cat .venv/installed 2>/dev/null || true)" != "$clients" ]]; then
   echo "$clients" >.venv/installed
 fi
 
-ctest --test-dir build/release --output-on-failure -j2
+ctest --test-dir build/release --output-on-failure -j2 -LE "plain|virtual"
 
 if [[ ! -f build/dev/build.ninja ]]; then
   cmake --preset dev
 fi
-cmake --build build/dev -j2
+cmake --build build/dev -j "$(scripts/jobs.sh)" --target tests_plain tests_virtual
 ctest --test-dir build/dev --output-on-failure -j2 -L "plain|virtual"

@@ -30,5 +30,5 @@ fi
 scripts/build.sh
 # What CMake found beside another nvcc does not stay.
 cmake build/release -DLLUMNIX_CUDA=ON -DLLUMNIX_NVCC="$nvcc" -ULLUMNIX_CUDA_INCLUDE -ULLUMNIX_CUDART
-cmake --build build/release -j2
+cmake --build build/release -j "$(scripts/jobs.sh)" --target tests_cuda benches
 ctest --test-dir build/release --no-tests=error -L '^cuda$' -V
