@@ -50,9 +50,9 @@ struct moving_rig : table_rig {
     return all;
   }
   void move(const instance_id& to, const instance_id& from = "e:1") {
-    table.move({port.placed.back().stream.stream, from, to, "drain"}, [this](relay_moved x) {
-      CHECK_FALSE(told);
-      told = std::move(x);
+    table.move({port.placed.back().stream.stream, from, to, "drain"}, [told = heard](relay_moved x) {
+      CHECK_FALSE(*told);
+      *told = std::move(x);
     });
   }
   static std::string text(const fake_exchange& client) {
@@ -64,7 +64,10 @@ struct moving_rig : table_rig {
     return all;
   }
 
-  std::optional<relay_moved> told;
+  /// What the end of the rig tells, too, is told to somebody.
+  std::shared_ptr<std::optional<relay_moved>> heard
+    = std::make_shared<std::optional<relay_moved>>();
+  std::optional<relay_moved>& told = *heard;
 };
 
 using names = std::vector<instance_id>;
