@@ -274,7 +274,9 @@ class Leaving(RelayTest):
                     status, _, text = whole.reply()
                     self.assertEqual((status, text_of(text)), (200, whole_of(body, path)))
                 with self.subTest(path=path, http="1.0"), Client(x.url) as old:
-                    old.send(request(body, path).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+                    long = request(make("half closed", 400, stream=False), path)
+                    old.send(long.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+                    until(lambda: x.engines[0].state()["running"] == 1, 5, "it runs")
                     old.socket.shutdown(socket.SHUT_WR)
                     self.assertEqual(old.socket.recv(1), b"")  # nobody can ask it whether it is there: it has left
                     until(lambda: x.engines[0].requests()[-1]["outcome"] == "disconnected", 5, "and its request is cancelled")
