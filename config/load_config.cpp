@@ -1,16 +1,14 @@
 #include "config/load_config.hpp"
 
+#include "config/json_text.hpp"
 #include "config/knob_value.hpp"
 #include "config/knobs.hpp"
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <functional>
-#include <set>
 
 namespace llumnix {
 
@@ -25,10 +23,7 @@ config_problem unknown(std::string path) {
 
 /// "line 3, column 7" of a byte that nlohmann counts from 1.
 std::string place_of(std::string_view text, std::size_t byte) {
-  auto before = text.substr(0, std::min(byte == 0 ? 0 : byte - 1, text.size()));
-  auto line = 1 + std::ranges::count(before, '\n');
-  auto start = before.rfind('\n');
-  auto column = before.size() - (start == before.npos ? 0 : start + 1) + 1;
+  auto [line, column] = place_of_byte(text, byte);
   return "line " + std::to_string(line) + ", column " + std::to_string(column);
 }
 
@@ -39,42 +34,6 @@ std::string reason_of(const nlohmann::json::parse_error& failure) {
     text.remove_prefix(colon + 2);
   return std::string{text};
 }
-
-/// Finds names that stand twice in one object while a document is read, which would quietly lose
-/// the first value.
-class twice_named {
-public:
-  /// As nlohmann calls it for each part of the document.
-  bool operator()(int, nlohmann::json::parse_event_t event, const nlohmann::json& part) {
-    if (event == nlohmann::json::parse_event_t::object_start)
-      open_.emplace_back();
-    else if (event == nlohmann::json::parse_event_t::object_end)
-      open_.pop_back();
-    else if (event == nlohmann::json::parse_event_t::key)
-      take(part.get_ref<const std::string&>());
-    return true;
-  }
-  const std::vector<config_problem>& problems() const { return problems_; }
-
-private:
-  struct object {
-    std::set<std::string> names;
-    std::string latest;
-  };
-
-  void take(const std::string& name) {
-    open_.back().latest = name;
-    if (open_.back().names.insert(name).second)
-      return;
-    std::string path;
-    for (auto& each : open_)
-      path += (path.empty() ? "" : ".") + each.latest;
-    problems_.push_back({std::move(path), "is given twice; keep one of them"});
-  }
-
-  std::vector<object> open_; ///< from the document itself to the object being read
-  std::vector<config_problem> problems_;
-};
 
 void walk(
   const nlohmann::json& object, const std::string& prefix, cluster_config& config,
@@ -98,15 +57,20 @@ void walk(
 
 std::vector<config_problem> load_json(std::string_view text, cluster_config& config) {
   nlohmann::json document;
-  twice_named twice;
+  std::vector<config_problem> problems;
+  name_watch names;
+  auto watch = [&](int, nlohmann::json::parse_event_t event, const nlohmann::json& part) {
+    if (auto twice = names.hear(event, part))
+      problems.push_back(std::move(*twice));
+    return true;
+  };
   try {
-    document = nlohmann::json::parse(text, std::ref(twice), true, true);
+    document = nlohmann::json::parse(text, watch, true, true);
   } catch (const nlohmann::json::parse_error& failure) {
     return {{place_of(text, failure.byte), reason_of(failure)}};
   }
   if (!document.is_object())
     return {{"line 1, column 1", "the configuration is one JSON object"}};
-  auto problems = twice.problems();
   walk(document, "", config, problems);
   return problems;
 }
