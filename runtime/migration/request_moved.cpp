@@ -1,5 +1,7 @@
 #include "runtime/migration/request_moved.hpp"
 
+#include "runtime/cluster/dispatch_ledger.hpp"
+
 #include <algorithm>
 #include <utility>
 
@@ -16,23 +18,25 @@ const listed_request* find_in(const list& requests, const std::string& id) {
   return found == requests->end() ? nullptr : &*found;
 }
 
-/// Adds the request `times` times: 1 or -1.
-void count(instance_view& into, const moved_request& moved, std::int32_t times) {
+/// Adds the request `times` times: 1 or -1. What a status says is anybody's number: sums stay at the
+/// limits of their type.
+void count(instance_view& into, const moved_request& moved, int times) {
   auto& status = into.status;
-  auto tokens = moved.request.tokens;
+  auto add = [times](std::int32_t& to, std::int64_t what) { to = saturated(to + times * what); };
+  auto tokens = std::int64_t{moved.request.tokens};
   if (!moved.running) {
-    status.num_waiting_requests += times;
-    status.scheduler_waiting_to_decode_requests_num += times;
-    status.scheduler_waiting_to_decode_tokens_num += times * tokens;
-    status.num_uncomputed_tokens_scheduler_waiting_prefills += times * tokens;
-    status.num_uncomputed_tokens_all_waiting_prefills += times * tokens;
+    add(status.num_waiting_requests, 1);
+    add(status.scheduler_waiting_to_decode_requests_num, 1);
+    add(status.scheduler_waiting_to_decode_tokens_num, tokens);
+    add(status.num_uncomputed_tokens_scheduler_waiting_prefills, tokens);
+    add(status.num_uncomputed_tokens_all_waiting_prefills, tokens);
     return;
   }
-  auto block = std::max<std::int32_t>(1, static_cast<std::int32_t>(into.metadata.block_size));
-  status.num_running_requests += times;
-  status.scheduler_running_to_decode_requests_num += times;
-  status.scheduler_running_to_decode_tokens_num += times * tokens;
-  status.num_used_gpu_tokens += times * ((tokens + block - 1) / block * block);
+  auto block = std::max<std::int64_t>(1, into.metadata.block_size);
+  add(status.num_running_requests, 1);
+  add(status.scheduler_running_to_decode_requests_num, 1);
+  add(status.scheduler_running_to_decode_tokens_num, tokens);
+  add(status.num_used_gpu_tokens, (tokens + block - 1) / block * block);
 }
 
 list& list_of(request_lists& lists, const moved_request& moved) {

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 using namespace llumnix;
 
 namespace {
@@ -72,4 +74,19 @@ TEST_CASE("a waiting request takes its place in the queue along, and no blocks")
   CHECK(left.status.num_waiting_requests == 0);
   CHECK(left.status.num_uncomputed_tokens_all_waiting_prefills == 0);
   CHECK(left.requests->waiting->empty());
+}
+
+TEST_CASE("numbers that are too large stay at the limit") {
+  constexpr auto most = std::numeric_limits<std::int32_t>::max();
+  auto view = told_one_by_one();
+  view.status.num_used_gpu_tokens = most - 1;
+  view.status.scheduler_running_to_decode_tokens_num = most;
+  auto more = with_request(view, {{.id = "x", .tokens = most, .output_tokens = 1}, true});
+  CHECK(more.status.num_used_gpu_tokens == most);
+  CHECK(more.status.scheduler_running_to_decode_tokens_num == most);
+  view.requests = nullptr;
+  view.status.num_waiting_requests = most;
+  auto waits = with_request(view, {{.id = "x", .tokens = most}, false});
+  CHECK(waits.status.num_waiting_requests == most);
+  CHECK(waits.status.scheduler_waiting_to_decode_tokens_num == most);
 }
