@@ -61,7 +61,6 @@ metric_limit any_decodes(const settings&) {
   return {find_load_metric("decode_batch_size"), 0.1f};
 }
 
-
 /// Remaining steps below which the first Llumnix moved requests away.
 metric_limit few_steps(const settings&) {
   return {find_load_metric("remaining_steps_defrag"), 3};

@@ -54,25 +54,6 @@ std::vector<row_pair> pairs_in_units(
 } // namespace
 
 std::vector<row_pair>
-balance_pairs(row_span sources, row_span destinations, const load_column& load) {
-  auto from = heaviest_first(sources, load);
-  auto to = lightest_first(destinations, load);
-  std::vector<row_pair> pairs;
-  for (std::size_t i = 0; i < std::min(from.size(), to.size()); ++i) {
-    if (!load.lighter(to[i], from[i]))
-      break;
-    pairs.push_back({from[i], to[i]});
-  }
-  return pairs;
-}
-
-std::vector<row_pair> balance_pairs_in_units(
-  row_span sources, row_span destinations, const load_column& load,
-  std::span<const candidate_table::location> locations) {
-  return pairs_in_units(sources, destinations, load, locations, balance_pairs);
-}
-
-std::vector<row_pair>
 defrag_pairs(row_span sources, row_span destinations, const load_column& load) {
   auto from = heaviest_first(sources, load);
   auto to = lightest_first(destinations, load);
@@ -81,6 +62,20 @@ defrag_pairs(row_span sources, row_span destinations, const load_column& load) {
     if (from[i] != to[i])
       pairs.push_back({from[i], to[i]});
   return pairs;
+}
+
+/// In this order no pair is behind one whose destination is not lighter.
+std::vector<row_pair>
+balance_pairs(row_span sources, row_span destinations, const load_column& load) {
+  auto pairs = defrag_pairs(sources, destinations, load);
+  std::erase_if(pairs, [&](const row_pair& x) { return !load.lighter(x.to, x.from); });
+  return pairs;
+}
+
+std::vector<row_pair> balance_pairs_in_units(
+  row_span sources, row_span destinations, const load_column& load,
+  std::span<const candidate_table::location> locations) {
+  return pairs_in_units(sources, destinations, load, locations, balance_pairs);
 }
 
 std::vector<row_pair> defrag_pairs_in_units(
