@@ -145,13 +145,9 @@ void candidate_table::take_shares(const decision_inputs& about) {
       ++from;
       hit_tokens_[at] = count_of(hit.tokens);
     }
-  progress_.clear();
-  if (!about.step)
-    return;
-  std::vector<std::int32_t> predicted(size());
-  for (row at = 0; at < size(); ++at)
-    predicted[at] = progress(at, about, share(at));
-  progress_ = std::move(predicted);
+  progress_.assign(about.step ? size() : 0, 0);
+  for (row at = 0; at < progress_.size(); ++at)
+    progress_[at] = progress(at, about, share(at));
 }
 
 decision_share candidate_table::share(row at) const {
