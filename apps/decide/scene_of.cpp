@@ -11,8 +11,6 @@ namespace llumnix {
 
 namespace {
 
-constexpr std::array roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
-
 /// Every knob of the scheduler, so that the defaults of flags do not come between; but none that
 /// names files or hosts, or is a secret.
 nlohmann::json settings_of(const scheduler_config& config) {
@@ -95,7 +93,7 @@ void add_wishes(const decision_snapshot& seen, scene_request& request) {
   request.session = wishes.session;
   request.priority = wishes.priority;
   request.adapter = wishes.adapter;
-  for (auto role : roles)
+  for (auto role : all_roles)
     if (auto& last = seen.session_last[static_cast<std::size_t>(role)]; has_candidate(seen, last))
       request.session_last[role] = last;
 }
@@ -132,7 +130,7 @@ scene scene_of(const decision_snapshot& decision) {
     if (is_candidate(known))
       written.instances.push_back(instance_of(known, decision));
   written.reservations_given = decision.reserved != reservations{};
-  for (auto role : roles)
+  for (auto role : all_roles)
     if (auto& last = decision.last[static_cast<std::size_t>(role)]; !last.empty())
       written.last[role] = last;
   written.request = request_of(decision);

@@ -327,7 +327,7 @@ void read_known(const json_part& at, const scene& whole, instance_id& into) {
 template <class Read>
 void read_roles(const json_part& at, Read read) {
   json_object from{at};
-  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+  for (auto role : all_roles)
     from.read_by(to_string(role), [&](const json_part& part) { read(role, part); });
   from.close();
 }

@@ -64,7 +64,7 @@ std::string_view to_string(infer_type role) {
 }
 
 std::optional<infer_type> parse_infer_type(std::string_view name) {
-  for (auto role : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+  for (auto role : all_roles)
     if (to_string(role) == name)
       return role;
   return std::nullopt;

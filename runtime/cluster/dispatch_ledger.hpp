@@ -26,6 +26,8 @@ enum class infer_type : std::uint8_t {
 };
 
 std::string_view to_string(infer_type role);
+/// By their numbers.
+inline constexpr std::array all_roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
 /// The role of that name (`instance_metadata::instance_type`), or nothing.
 std::optional<infer_type> parse_infer_type(std::string_view name);
 

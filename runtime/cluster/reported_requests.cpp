@@ -148,7 +148,7 @@ std::vector<std::pair<instance_id, dispatched_request>>
 reported_requests::places(const std::string& request) const {
   constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
   std::vector<std::pair<instance_id, dispatched_request>> all;
-  for (auto type : {infer_type::neutral, infer_type::prefill, infer_type::decode})
+  for (auto type : all_roles)
     if (auto at = of(type).find(request); at != of(type).end()) {
       auto tokens = static_cast<std::int32_t>(std::min(at->second.tokens, most));
       all.push_back({at->second.instance, {request, type, tokens, tokens}});

@@ -17,8 +17,6 @@ namespace llumnix {
 
 namespace {
 
-constexpr std::array all_roles{infer_type::neutral, infer_type::prefill, infer_type::decode};
-
 /// As candidates are judged (`state_filter`).
 bool can_reach(const instance_view& known, reach by) {
   return by == reach::llumlet ? !known.foreign() : has_http_endpoint(known.metadata);

@@ -6,9 +6,7 @@ namespace llumnix {
 
 std::span<const infer_type>
 roles_wanted(const placement_query& query, const roles_present& present) {
-  static constexpr std::array in_order{
-    infer_type::neutral, infer_type::prefill, infer_type::decode};
-  static constexpr std::span<const infer_type> all{in_order};
+  static constexpr std::span<const infer_type> all{all_roles};
   auto only = [](infer_type role) { return all.subspan(static_cast<std::size_t>(role), 1); };
   if (query.mode == serving_mode::neutral)
     return present[0] ? only(infer_type::neutral) : std::span<const infer_type>{};
