@@ -45,7 +45,7 @@ struct http_config {
   std::size_t max_body_bytes = 64 * 1024 * 1024;
   std::size_t max_bodies_bytes = 1024 * 1024 * 1024; ///< of all bodies held at a time; above it 503
   milliseconds header_timeout{10000};                ///< for a whole request head
-  milliseconds body_timeout{30000};                  ///< longest pause within a body
+  milliseconds body_timeout{30000};                  ///< a body ends in it, or grows by 64 KiB
   milliseconds idle_timeout{300000};                 ///< keep-alive connections without a request
   std::size_t max_connections = 10000;
   std::string key;       ///< bearer key clients must send; empty: none

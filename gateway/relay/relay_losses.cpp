@@ -93,7 +93,7 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
     why.context);
   // Without a connection it knows nothing of the request. What is silent was waited for, and what
   // refuses has been asked about already.
-  bool asked = phase_ >= phase::asking && why.code != errc::unreachable;
+  bool asked = owner_ && phase_ >= phase::asking && why.code != errc::unreachable;
   bool cut = why.code == errc::disconnected;
   bool early = asked && !stream_.begun();
   bool over_budget = early && (cut || why.code == errc::bad_message) && !may_retry();
