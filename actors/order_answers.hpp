@@ -1,6 +1,6 @@
 #pragma once
 
-#include "actors/protocol/console_messages.hpp"
+#include "actors/protocol/migration_messages.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
