@@ -270,7 +270,7 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return; // withdrawn, and its account is taken back when the stream closes
-  request->asked = false;
+  bool by_another = std::exchange(request->asked, false);
   if (!can_reach(
         choice.owner, request->admit)) { // chosen by a view that does not know yet what we know
     request->admit.exclude.push_back(choice.owner.instance);
@@ -278,12 +278,13 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
     view_changed = true; // tried again at the next tick
     return;
   }
-  count_here(*request, choice);
+  if (by_another)
+    count_here(*request, choice);
   send_to(take_out(waiting.find(stream)), choice);
 }
 
-/// Whoever chose: for the time without SCHEDULER, and for the next one. Where statuses tell what
-/// runs, they do it better; what our own view chose counts already.
+/// What SCHEDULER chose: for the time without one, and for the next. Where statuses tell what runs,
+/// they do it better; what our own view chose counts already.
 void gateway_state::count_here(const waiting_request& request, const placed_msg& choice) {
   if (config.scheduling.full_mode)
     return;

@@ -140,6 +140,7 @@ void relay_session::ask(const stream_owner& owner) {
   question.address = engine->address;
   bool as_completion = resume_.where == resumption::from::ids && !wanted().tokens;
   question.target = as_completion ? "/v1/completions" : request_.path;
+  question.headers.reserve(request_.headers.size() + 2);
   question.headers = request_.headers;
   question.headers.emplace_back("content-type", "application/json");
   question.headers.emplace_back(
@@ -382,6 +383,7 @@ void relay_session::fail(const error& why) {
 /// The engine's answer as it came, but for what concerns one connection only.
 void relay_session::answer_with(net::http_reply reply, std::string outcome, const error& failure) {
   net::http_reply passed{reply.status, {}, std::move(reply.body)};
+  passed.headers.reserve(3);
   if (auto type = header(reply, "content-type"); !type.empty())
     passed.headers.emplace_back("content-type", type);
   if (auto rest = header(reply, "retry-after"); !rest.empty())
