@@ -108,26 +108,28 @@ void prefix_watch::apply(const instance_id& instance, const kv_changes& changes)
   }
 }
 
-const std::vector<prefix_watch::place>& prefix_watch::places() {
-  if (!std::exchange(places_stale_, false))
-    return places_;
+void prefix_watch::find_places() {
+  std::vector<instance_id> who;
   places_.clear();
   for (const auto& [id, it] : sources_)
     if (it.number)
-      places_.push_back({*it.number, id});
-  return places_;
+      who.push_back(id), places_.push_back(*it.number);
+  who_ = std::make_shared<const std::vector<instance_id>>(std::move(who));
 }
 
 prefix_hits prefix_watch::find(std::span<const token_id> prompt) {
   constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
   prefix_hits hits{true, static_cast<std::uint32_t>(std::min(most, prompt.size())), {}};
   index_.match(prompt, 0, held_);
-  auto some = std::ranges::count_if(held_, [](auto tokens) { return tokens > 0; });
-  hits.instances.reserve(static_cast<std::size_t>(some));
-  if (some > 0)
-    for (const auto& [number, instance] : places())
-      if (number < held_.size() && held_[number] > 0)
-        hits.instances.emplace_back(instance, held_[number]);
+  if (std::ranges::none_of(held_, [](auto tokens) { return tokens > 0; }))
+    return hits;
+  if (std::exchange(places_stale_, false))
+    find_places();
+  std::vector<std::uint32_t> tokens(places_.size());
+  std::ranges::transform(places_, tokens.begin(), [this](std::uint32_t place) {
+    return place < held_.size() ? held_[place] : 0;
+  });
+  hits.instances = {who_, std::move(tokens)};
   return hits;
 }
 

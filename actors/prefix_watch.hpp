@@ -62,18 +62,15 @@ private:
     time_point asked_next{};             // not before
     std::optional<std::uint32_t> number; // its place in what `match` writes
   };
-  /// A source by its place in what `match` writes.
-  struct place {
-    std::uint32_t number = 0;
-    instance_id instance;
-  };
-  const std::vector<place>& places();
+  void find_places();
   void apply(const instance_id& instance, const kv_changes& changes);
   void forget(std::map<instance_id, source>::iterator at);
 
   prefix_index index_;
   std::map<instance_id, source> sources_;
-  std::vector<place> places_; // by id: of sources that have one, side by side, for `find`
+  // Sources that have a place in what `match` writes, by id, and which.
+  instance_hits::names who_;
+  std::vector<std::uint32_t> places_;
   bool places_stale_ = false;
   bool anyone_due_ = false; // may be
   std::uint64_t watches_ = 0;

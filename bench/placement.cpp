@@ -303,7 +303,7 @@ void print_decisions(double clock) {
         fleet.by->release(query.request_id);
       });
     };
-    LLUMNIX_ASSERT(fleet.watch.find(held_by_half).instances.size() == instances_max / 2);
+    LLUMNIX_ASSERT(fleet.watch.find(held_by_half).instances.list().size() == instances_max / 2);
     cached("cache-aware with the look-up: 128 blocks held by 500", "<= 20", held_by_half);
     cached("  held by 2", "<= 20", held_by_few);
     cached("  held by nobody", "<= 20", unknown);

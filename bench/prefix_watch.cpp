@@ -128,7 +128,7 @@ double find_us(std::size_t instances, std::size_t holders) {
   for (std::size_t i = 0; i < instances; ++i)
     x.watch.hear(x.word(i, i < holders ? 0 : 1 + i % 256));
   auto tokens = prompt(0);
-  LLUMNIX_ASSERT(x.watch.find(tokens).instances.size() == holders);
+  LLUMNIX_ASSERT(x.watch.find(tokens).instances.list().size() == holders);
   double best = 1e300;
   for (int run = 0; run < runs; ++run) {
     auto begin = cpu_us();

@@ -4,6 +4,7 @@
 #include "runtime/scheduling/decision.hpp"
 #include "runtime/scheduling/prefix_hits.hpp"
 
+#include <algorithm>
 #include <variant>
 #include <vector>
 
@@ -283,12 +284,24 @@ typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
     x.hit_tokens, ttft, tpot, x.cause, x.wishes, x.note);
 }
 template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, prefix_hits::hit& x) {
+typename Inspector::result_type inspect(Inspector& f, prefix_hit& x) {
   return f(caf::meta::type_name("prefix_hit"), x.instance, x.tokens);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, prefix_hits& x) {
-  return f(caf::meta::type_name("prefix_hits"), x.asked, x.prompt_tokens, x.instances);
+  std::vector<prefix_hit> hits;
+  if constexpr (Inspector::reads_state) {
+    hits = x.instances.list();
+    return f(caf::meta::type_name("prefix_hits"), x.asked, x.prompt_tokens, hits);
+  } else {
+    if (auto failure = f(x.asked, x.prompt_tokens, hits))
+      return failure;
+    auto unordered = [](const prefix_hit& a, const prefix_hit& b) { return a.instance >= b.instance; };
+    if (std::ranges::adjacent_find(hits, unordered) != hits.end())
+      return caf::error{caf::sec::invalid_argument};
+    x.instances = hits;
+    return caf::none;
+  }
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_question& x) {

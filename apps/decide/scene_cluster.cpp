@@ -127,11 +127,11 @@ std::optional<prefix_hits> scene_cluster::find_hits() const {
     return std::nullopt;
   auto prompt_tokens = request->prompt_tokens;
   if (request->hit_tokens) {
-    prefix_hits hits{.asked = true, .prompt_tokens = prompt_tokens, .instances = {}};
+    std::vector<prefix_hit> hits;
     for (auto& [id, tokens] : *request->hit_tokens)
       if (tokens > 0)
-        hits.instances.push_back({id, std::min(tokens, prompt_tokens)});
-    return hits;
+        hits.push_back({id, std::min(tokens, prompt_tokens)});
+    return prefix_hits{true, prompt_tokens, hits};
   }
   if (request->chunk_keys)
     return look_up(scene_, *request->chunk_keys, config, prompt_tokens);

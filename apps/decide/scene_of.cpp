@@ -111,7 +111,7 @@ scene_request request_of(const decision_snapshot& seen) {
       request.exclude.push_back(id);
   if (seen.hits && seen.hits->asked) {
     auto& hits = request.hit_tokens.emplace();
-    for (auto& hit : seen.hits->instances)
+    for (auto& hit : seen.hits->instances.list())
       if (has_candidate(seen, hit.instance))
         hits[hit.instance] = hit.tokens;
   }

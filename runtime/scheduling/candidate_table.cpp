@@ -133,18 +133,13 @@ void candidate_table::take_shares(const decision_inputs& about) {
     .priority = about.priority,
     .adapter = about.adapter};
   std::ranges::fill(hit_tokens_, 0);
-  row from = 0;
-  if (asked_)
-    for (auto& hit : about.hits->instances) {
-      auto at = find_from(from, hit.instance);
-      if (at == size())
-        break;
-      from = at;
-      if (ids_[at] != hit.instance)
-        continue;
-      ++from;
-      hit_tokens_[at] = count_of(hit.tokens);
-    }
+  if (asked_ && about.hits->instances.who()) {
+    find_seats(about.hits->instances.who());
+    auto& tokens = about.hits->instances.tokens();
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      if (seats_.rows[i] != nowhere)
+        hit_tokens_[seats_.rows[i]] = count_of(tokens[i]);
+  }
   progress_.assign(about.step ? size() : 0, 0);
   for (row at = 0; at < progress_.size(); ++at)
     progress_[at] = progress(at, about, share(at));
@@ -156,6 +151,18 @@ decision_share candidate_table::share(row at) const {
   share.miss_tokens = asked_ ? share.prompt_tokens - share.hit_tokens : 0;
   share.predicted_progress = progress_.empty() ? 0 : progress_[at];
   return share;
+}
+
+void candidate_table::find_seats(const instance_hits::names& who) {
+  if (seats_.of == who && seats_.layout == layout_)
+    return;
+  seats_.of = who;
+  seats_.layout = layout_;
+  seats_.rows.assign(who->size(), nowhere);
+  row from = 0;
+  for (std::size_t i = 0; i < who->size() && from < size(); ++i)
+    if (from = find_from(from, (*who)[i]); from < size() && ids_[from] == (*who)[i])
+      seats_.rows[i] = from++;
 }
 
 /// The first row from `from` on that is not below `id`. Where many have hits the next is near.

@@ -6,6 +6,7 @@
 #include "runtime/scheduling/step_model.hpp"
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -124,6 +125,13 @@ private:
   std::vector<std::int32_t> progress_; // predicted; empty if it is not
   decision_share common_;
   bool asked_ = false; // about prefixes
+  // Where those named with the last hits stand; found anew only when others are, or rows move.
+  static constexpr row nowhere = std::numeric_limits<row>::max();
+  struct {
+    instance_hits::names of;
+    std::uint64_t layout = 0;
+    std::vector<row> rows;
+  } seats_;
   std::uint64_t layout_ = 1;
 
   /// A column of the decision that follows from what is kept here, where no progress is predicted
@@ -136,6 +144,7 @@ private:
     std::vector<float> bases{};
   };
   void take_shares(const decision_inputs& about);
+  void find_seats(const instance_hits::names& who);
   void note_quick_column(std::size_t slot);
   void fill(const quick_column& column);
   std::vector<quick_column> quick_;

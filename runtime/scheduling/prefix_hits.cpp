@@ -1,5 +1,7 @@
 #include "runtime/scheduling/prefix_hits.hpp"
 
+#include "runtime/base/assert.hpp"
+
 #include <algorithm>
 
 namespace llumnix {
@@ -33,11 +35,36 @@ std::vector<prefix_holder> prefix_runs::holders() const {
   return made;
 }
 
-std::uint32_t prefix_hits::hit_tokens(const instance_id& id) const {
-  auto found = std::lower_bound(
-    instances.begin(), instances.end(), id,
-    [](const hit& each, const instance_id& wanted) { return each.instance < wanted; });
-  return found != instances.end() && found->instance == id ? found->tokens : 0;
+instance_hits::instance_hits(const std::vector<prefix_hit>& hits) {
+  std::vector<instance_id> who;
+  who.reserve(hits.size());
+  tokens_.reserve(hits.size());
+  for (auto& hit : hits)
+    who.push_back(hit.instance), tokens_.push_back(hit.tokens);
+  if (!who.empty())
+    who_ = std::make_shared<const std::vector<instance_id>>(std::move(who));
+}
+
+instance_hits::instance_hits(names who, std::vector<std::uint32_t> tokens)
+  : who_{std::move(who)}, tokens_{std::move(tokens)} {
+  LLUMNIX_ASSERT(tokens_.size() == (who_ ? who_->size() : 0));
+}
+
+std::uint32_t instance_hits::tokens_of(const instance_id& id) const {
+  if (!who_)
+    return 0;
+  auto found = std::ranges::lower_bound(*who_, id);
+  if (found == who_->end() || *found != id)
+    return 0;
+  return tokens_[static_cast<std::size_t>(found - who_->begin())];
+}
+
+std::vector<prefix_hit> instance_hits::list() const {
+  std::vector<prefix_hit> made;
+  for (std::size_t at = 0; at < tokens_.size(); ++at)
+    if (tokens_[at] > 0)
+      made.push_back({(*who_)[at], tokens_[at]});
+  return made;
 }
 
 float prefix_hits::hit_ratio(const instance_id& id) const {
@@ -53,10 +80,10 @@ std::uint32_t prefix_hits::miss_tokens(const instance_id& id) const {
 prefix_hits find_hits(
   const prefix_holders& holders, std::uint32_t prompt_tokens,
   const instances_by_address& addresses) {
-  prefix_hits made{true, prompt_tokens, {}};
+  std::vector<prefix_hit> list;
   auto credit = [&](const instance_id& id, std::uint32_t tokens) {
     if (tokens > 0)
-      made.instances.push_back({id, tokens});
+      list.push_back({id, tokens});
   };
   for (const auto& holder : holders.list) {
     auto tokens = std::min(holder.tokens, prompt_tokens);
@@ -66,27 +93,27 @@ prefix_hits find_hits(
       for (const auto& id : at->second)
         credit(id, tokens);
   }
-  auto& list = made.instances; // the longest hit of each id in front, and only that stays
+  // The longest hit of each id in front, and only that stays.
   std::sort(list.begin(), list.end(), [](auto& a, auto& b) {
     return a.instance != b.instance ? a.instance < b.instance : a.tokens > b.tokens;
   });
   auto same = [](auto& a, auto& b) { return a.instance == b.instance; };
   list.erase(std::unique(list.begin(), list.end(), same), list.end());
-  return made;
+  return {true, prompt_tokens, list};
 }
 
 prefix_hits
 find_hits(const prefix_holders& holders, std::uint32_t prompt_tokens, const cluster_view& view) {
-  prefix_hits made{true, prompt_tokens, {}};
+  std::vector<prefix_hit> list;
   for (const auto& [id, known] : view.instances()) { // in order
     const auto& name = holders.named_by == holder_naming::instance ? id : known.metadata.ip_kvs;
     auto found = std::ranges::lower_bound(holders.list, name, {}, &prefix_holder::name);
     if (found == holders.list.end() || found->name != name)
       continue;
     if (auto tokens = std::min(found->tokens, prompt_tokens); tokens > 0)
-      made.instances.push_back({id, tokens});
+      list.push_back({id, tokens});
   }
-  return made;
+  return {true, prompt_tokens, list};
 }
 
 } // namespace llumnix

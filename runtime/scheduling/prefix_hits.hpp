@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -40,20 +42,51 @@ private:
 /// Which instances live at an address that the KV store knows (`instance_metadata::ip_kvs`).
 using instances_by_address = std::map<std::string, std::vector<instance_id>, std::less<>>;
 
+/// An instance that holds the beginning of a prompt.
+struct prefix_hit {
+  instance_id instance;
+  std::uint32_t tokens = 0; ///< at most the prompt's
+  friend bool operator==(const prefix_hit&, const prefix_hit&) = default;
+};
+
+/// Which instances hold how much of a prompt. Their names are shared with what was found for other
+/// prompts: copying this copies numbers, and who has seen the names before need not look at them.
+class instance_hits {
+public:
+  using names = std::shared_ptr<const std::vector<instance_id>>; ///< ordered, each once
+
+  instance_hits() = default;
+  /// Those with any hit, ordered by id, ids once.
+  instance_hits(const std::vector<prefix_hit>& hits);
+  instance_hits(std::initializer_list<prefix_hit> hits) : instance_hits{std::vector(hits)} {}
+  /// `tokens` of each of `who`, 0 for none.
+  instance_hits(names who, std::vector<std::uint32_t> tokens);
+
+  /// Null where nobody is named.
+  const names& who() const { return who_; }
+  /// Of each of `who`, in that order.
+  const std::vector<std::uint32_t>& tokens() const { return tokens_; }
+  std::uint32_t tokens_of(const instance_id& id) const;
+  /// Those with any hit, ordered by id.
+  std::vector<prefix_hit> list() const;
+  friend bool operator==(const instance_hits& x, const instance_hits& y) {
+    return x.list() == y.list();
+  }
+
+private:
+  names who_;
+  std::vector<std::uint32_t> tokens_;
+};
+
 /// How much of a prompt is cached where. A plain value that a placement takes with it.
 struct prefix_hits {
-  struct hit {
-    instance_id instance;
-    std::uint32_t tokens = 0; ///< at most `prompt_tokens`
-    friend bool operator==(const hit&, const hit&) = default;
-  };
   /// An index has answered. Where none did (a short prompt, a failure), nobody has hits and nobody
   /// misses anything.
   bool asked = false;
   std::uint32_t prompt_tokens = 0;
-  std::vector<hit> instances; ///< those with any hit, ordered by id, ids once
+  instance_hits instances{};
 
-  std::uint32_t hit_tokens(const instance_id& id) const;
+  std::uint32_t hit_tokens(const instance_id& id) const { return instances.tokens_of(id); }
   /// Of the prompt, 0 to 1; 0 for an empty prompt.
   float hit_ratio(const instance_id& id) const;
   /// What the instance would have to compute; 0 for everybody if nobody was asked.

@@ -19,8 +19,8 @@ void prefix_probes::saw_choice(const prefix_hits& hits, std::uint32_t hit_tokens
   if (!hits.asked)
     return;
   std::uint32_t most = 0;
-  for (const auto& hit : hits.instances)
-    most = std::max(most, hit.tokens);
+  for (auto tokens : hits.instances.tokens())
+    most = std::max(most, tokens);
   best_percent.observe(percent_of(most, hits.prompt_tokens));
 }
 

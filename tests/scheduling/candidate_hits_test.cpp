@@ -21,11 +21,11 @@ struct hit_table {
       table.put(view, {});
   }
   /// Ids and tokens of rows that have hits.
-  std::vector<prefix_hits::hit> found(const prefix_hits& hits) {
+  std::vector<prefix_hit> found(const prefix_hits& hits) {
     decision_inputs about{.prompt_tokens = hits.prompt_tokens};
     about.hits = &hits;
     table.prepare(about);
-    std::vector<prefix_hits::hit> all;
+    std::vector<prefix_hit> all;
     for (candidate_table::row at = 0; at < table.size(); ++at) {
       auto share = table.share(at);
       CHECK(share.hit_tokens + share.miss_tokens == static_cast<std::int32_t>(hits.prompt_tokens));
@@ -54,29 +54,29 @@ TEST_CASE("hits find their rows, wherever those are, and those of others change 
     for (int round = 0; round < 20; ++round) {
       CAPTURE(held_of_100);
       auto lucky = [&] { return static_cast<int>(random() % 100) < held_of_100; };
-      prefix_hits hits{true, 1'000, {}};
-      std::vector<prefix_hits::hit> expected;
+      std::vector<prefix_hit> hits;
+      std::vector<prefix_hit> expected;
       for (auto id : there.table.ids()) { // by id, as hits are
         auto tokens = 1 + static_cast<std::uint32_t>(random() % 1'000);
         if (lucky())
-          expected.push_back({id, tokens}), hits.instances.push_back({id, tokens});
+          expected.push_back({id, tokens}), hits.push_back({id, tokens});
         if (lucky())
-          hits.instances.push_back({id + "-of-another-role", tokens});
+          hits.push_back({id + "-of-another-role", tokens});
       }
-      std::ranges::sort(hits.instances, {}, &prefix_hits::hit::instance);
-      CHECK(there.found(hits) == expected);
+      std::ranges::sort(hits, {}, &prefix_hit::instance);
+      CHECK(there.found({true, 1'000, hits}) == expected);
     }
 }
 
 TEST_CASE("hits follow instances that come and go") {
   hit_table there{{"a", "b", "d"}};
   prefix_hits hits{true, 10, {{"a", 1}, {"c", 3}, {"d", 4}}};
-  CHECK(there.found(hits) == std::vector<prefix_hits::hit>{{"a", 1}, {"d", 4}});
+  CHECK(there.found(hits) == std::vector<prefix_hit>{{"a", 1}, {"d", 4}});
   auto late = seen(neutral_instance("c"), idle_status("c"));
   there.table.put(late, {});
-  CHECK(there.found(hits) == hits.instances);
+  CHECK(there.found(hits) == hits.instances.list());
   there.table.erase("a");
-  CHECK(there.found(hits) == std::vector<prefix_hits::hit>{{"c", 3}, {"d", 4}});
+  CHECK(there.found(hits) == std::vector<prefix_hit>{{"c", 3}, {"d", 4}});
   there.table.erase("c");
   there.table.erase("d");
   CHECK(there.found(hits).empty());

@@ -9,7 +9,7 @@ namespace {
 
 using chunks = std::vector<std::vector<std::string>>; // who holds each
 using holders = std::vector<prefix_holder>;
-using hits = std::vector<prefix_hits::hit>;
+using hits = std::vector<prefix_hit>;
 
 holders runs_of(const chunks& held, std::uint32_t chunk, std::uint32_t prompt) {
   prefix_runs runs{chunk, prompt};
@@ -122,7 +122,7 @@ TEST_CASE("where nobody was asked nobody misses anything; an empty prompt has no
   CHECK(none.hit_tokens("a") == 0);
   CHECK(none.hit_ratio("a") == 0);
   auto empty = find_hits({holder_naming::instance, {{"a", 5}}}, 0, instances_by_address{});
-  CHECK(empty.instances.empty());
+  CHECK(empty.instances.list().empty());
   CHECK(empty.hit_ratio("a") == 0);
   CHECK(empty.miss_tokens("a") == 0);
 }

@@ -201,11 +201,11 @@ dispatcher know(const policy_row& policy, const std::vector<placed_instance>& in
 
 prefix_hits hits_of(std::vector<placed_instance> instances, std::uint32_t prompt_tokens) {
   std::ranges::sort(instances, {}, &placed_instance::id);
-  prefix_hits hits{true, prompt_tokens, {}};
+  std::vector<prefix_hit> hits;
   for (auto& each : instances)
     if (auto held = std::min(each.hit_tokens, prompt_tokens); held > 0)
-      hits.instances.push_back({each.id(), held});
-  return hits;
+      hits.push_back({each.id(), held});
+  return {true, prompt_tokens, hits};
 }
 
 struct told {

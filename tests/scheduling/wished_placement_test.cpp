@@ -22,7 +22,7 @@ scheduler_config lite(const char* policy = "load-balance") {
   return config;
 }
 
-prefix_hits held(std::uint32_t prompt, std::vector<prefix_hits::hit> by) {
+prefix_hits held(std::uint32_t prompt, std::vector<prefix_hit> by) {
   return {true, prompt, std::move(by)};
 }
 

@@ -9,7 +9,7 @@ namespace llumnix::testing {
 
 namespace {
 
-using hits = std::vector<prefix_hits::hit>;
+using hits = std::vector<prefix_hit>;
 
 /// A watch over two instances of blocks of 2 tokens, told by hand.
 struct watched : stage {
@@ -44,7 +44,7 @@ struct watched : stage {
     auto found = watch.find(prompt);
     CHECK(found.asked);
     CHECK(found.prompt_tokens == 20);
-    return found.instances;
+    return found.instances.list();
   }
 
   std::vector<kv_changes_msg> nothing;
