@@ -165,8 +165,8 @@ void gateway_state::hear(const stream_end& end) {
   records->end(end.text_id, {now_ms(), "finished", {}, 0, {}, std::move(note), note_times(end)});
 }
 
-/// What was measured of a request beside what was predicted. What moved on is not compared: it was
-/// computed elsewhere, in part.
+/// What was measured of a request beside what was predicted, of its tokens by whoever chose where it
+/// decodes. What moved on is not compared: it was computed elsewhere, in part.
 flight_times gateway_state::note_times(const stream_end& end) {
   flight_times times;
   if (end.times.placed)
@@ -175,7 +175,8 @@ flight_times gateway_state::note_times(const stream_end& end) {
   times.tpot_ms = end.times.tpot_ms(end.output_tokens);
   if (const auto* placed = records->placed(end.text_id); placed && end.placements == 1) {
     times.predicted_ttft_ms = placed->reasons.predicted_ttft_ms;
-    times.predicted_tpot_ms = placed->reasons.predicted_tpot_ms;
+    const auto* decode = records->last(end.text_id, "decode_placed");
+    times.predicted_tpot_ms = (decode ? decode : placed)->reasons.predicted_tpot_ms;
   }
   if (auto off = times.ttft_error_ms())
     config.counters->ttft_error.observe(*off);

@@ -65,10 +65,8 @@ instance_of(const decision_snapshot::instance& known, const decision_snapshot& s
     written.metrics["kv_cache_usage_ratio_projected"] = 0; // its capacity is not known yet
   }
   written.account = account_of(known.account);
-  if (known.predicted_ttft)
-    written.metrics["predicted_ttft"] = static_cast<double>(*known.predicted_ttft);
-  if (known.predicted_tpot)
-    written.metrics["predicted_tpot"] = static_cast<double>(*known.predicted_tpot);
+  for (auto& [name, ms] : known.predicted)
+    written.metrics[name] = static_cast<double>(ms);
   written.reserved = seen.reserved.of(id);
   return written;
 }

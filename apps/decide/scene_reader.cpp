@@ -198,6 +198,7 @@ void read_metrics(const json_part& at, scene_instance& into) {
   std::vector<std::string_view> known;
   for (auto& metric : load_metrics())
     known.push_back(metric.name);
+  known.push_back(backlog_ttft_name);
   read_members(at, [&](const std::string& name, const json_part& member) {
     if (std::ranges::find(known, name) == known.end())
       return member.fail("there is no such metric" + suggestion(name, known));

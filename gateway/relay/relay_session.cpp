@@ -97,7 +97,8 @@ void relay_session::place_again() {
 void relay_session::on_placed(std::uint32_t epoch, const stream_owner& owner) {
   if (phase_ != phase::placing || epoch != epoch_ || was_diverted(owner.instance))
     return;
-  placed_at_ = table_.now();
+  if (!first_token_)
+    placed_at_ = table_.now();
   ask(owner);
 }
 

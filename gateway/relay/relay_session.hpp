@@ -176,7 +176,7 @@ private:
   bool held_ = false;        ///< the engine is slowed down, for the client is slow
   time_point last_progress_; ///< of the engine: it said something
   time_point last_token_{};
-  time_point placed_at_{};
+  time_point placed_at_{}; ///< for the last time before its first token
   std::optional<time_point> first_token_;
 };
 

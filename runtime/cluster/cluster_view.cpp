@@ -1,5 +1,7 @@
 #include "runtime/cluster/cluster_view.hpp"
 
+#include <algorithm>
+
 namespace llumnix {
 
 namespace {
@@ -12,7 +14,17 @@ bool started_again(const instance_status& before, const instance_status& now) {
   return std::int64_t{before.update_id} - now.update_id >= restart_jump;
 }
 
+/// A newer body that says it is older.
+bool clock_set_back(const instance_status& before, const instance_status& now) {
+  return before.timestamp_ms - now.timestamp_ms >= clock_jump_ms
+         && (now.update_id > before.update_id || counts_no_versions(before, now));
+}
+
 } // namespace
+
+unix_ms written_at(const instance_status& status, unix_ms now) {
+  return std::min(status.timestamp_ms, now + clock_ahead_ms);
+}
 
 bool cluster_view::put(
   const instance_metadata& metadata, const node_life& life, std::string engine) {
@@ -39,7 +51,9 @@ status_effect cluster_view::update(const instance_status& status) {
   if (found == instances_.end())
     return status_effect::ignored;
   auto& known = found->second;
-  if (known.has_status && status.timestamp_ms <= known.status.timestamp_ms)
+  if (
+    known.has_status && status.timestamp_ms <= known.status.timestamp_ms
+    && !clock_set_back(known.status, status))
     return status_effect::ignored;
   ++version_;
   if (

@@ -30,6 +30,17 @@ struct instance_view {
 /// was shorter has passed its old version after as many updates (spec/cms.md, weakness 1).
 inline constexpr std::int32_t restart_jump = 16;
 
+/// How far back the time of a newer version jumps at least when its writer's clock was set back:
+/// until it caught up, every status of it would be ignored (spec/cms.md, weakness 9).
+inline constexpr unix_ms clock_jump_ms = 10'000;
+
+/// How far a writer's clock may be ahead. What says it was written later than that counts as written
+/// then: else its writer would seem alive for as long as its clock is ahead, and its next status, by
+/// a clock that was mended, would be ignored.
+inline constexpr unix_ms clock_ahead_ms = 1'000;
+/// When a status that is heard now was written, by this clock.
+unix_ms written_at(const instance_status& status, unix_ms now);
+
 /// What a status did to the view (spec/cms.md 2.2, gates 1 and 2).
 enum class status_effect : std::uint8_t {
   ignored,   ///< unknown instance, or not newer than what is stored
@@ -48,6 +59,7 @@ public:
   /// Takes a status over through the gates of spec/cms.md 2.2. A version that is `restart_jump` or
   /// more below the one known, written later, is that of a writer that has started again under the
   /// same name: its body replaces the other. So does that of a writer that counts no versions (0).
+  /// A newer version that says it is older by `clock_jump_ms` or more is taken, too.
   status_effect update(const instance_status& status);
   /// Marks the instance; unknown ids are ignored. Anything but `ready` keeps it from being chosen.
   void set_state(const instance_id& id, instance_state state);

@@ -161,7 +161,7 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
   if (known == accounts_.end() || known->second.entries.empty())
     return;
   auto& where = known->second;
-  where.round = ++round_;
+  ++round_;
   auto mark = [&](const std::vector<std::string>& engine_ids, std::uint64_t entry::*list) {
     for (auto& id : engine_ids)
       if (auto found = find(where, id); found != where.entries.end())
@@ -172,7 +172,7 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
   for (auto at = where.entries.begin(); at != where.entries.end();) {
     auto& what = at->second;
     bool waiting = what.waiting_round == round_;
-    if (!what.found && what.recent_round == round_) {
+    if (!what.found && (waiting || what.recent_round == round_)) {
       what.found = true;
       keep(what);
       take_back(where, what);
@@ -194,8 +194,6 @@ std::vector<instance_id> dispatch_ledger::expire(unix_ms now) {
     auto& what = *oldest_;
     auto& where = *what.where;
     keep(what);
-    if (where.round > 0 && what.waiting_round == where.round)
-      continue; // it is there; the status that has it no longer ends it
     take_back(where, what);
     unindex(*what.request, *where.instance);
     where.entries.erase(where.entries.find(*what.request));

@@ -158,7 +158,6 @@ private:
   using totals = std::array<std::int64_t, 9>;
   struct account {
     const instance_id* instance = nullptr; ///< its key
-    std::uint64_t round = 0;               ///< of its last reconcile
     totals load{};
     by_text<entry> entries;
     std::uint64_t lengths = 0; ///< a bit for each length, modulo 64, that an id here has had

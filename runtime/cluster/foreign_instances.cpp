@@ -84,7 +84,7 @@ void foreign_instances::refresh(
     return;
   auto* shown = view.find(now_known.instance_id);
   if (shown && shown->has_status && known.metadata.utc_create != now_known.utc_create)
-    known.of_earlier_life = version_of(shown->status);
+    known.of_earlier_life = known.last_read;
   known.metadata = std::move(now_known);
   if (shown && put(known, node_life{shown->life}, view))
     out.put.push_back(known.metadata.instance_id);
@@ -117,6 +117,19 @@ foreign_instances::take_statuses(stored_statuses found, cluster_view& view, unix
   return out;
 }
 
+namespace {
+
+status_effect update(cluster_view& view, const instance_status& status, unix_ms now) {
+  auto written = written_at(status, now);
+  if (written == status.timestamp_ms)
+    return view.update(status);
+  auto dated = status;
+  dated.timestamp_ms = written;
+  return view.update(dated);
+}
+
+} // namespace
+
 void foreign_instances::take_status(
   const instance_status& status, cluster_view& view, unix_ms now, pull_changes& out) {
   const auto& id = status.instance_id;
@@ -142,7 +155,8 @@ void foreign_instances::take_status(
     put(record, {"", born}, view);
     remember(out.put, id);
   }
-  if (view.update(status) != status_effect::ignored)
+  bool is_new = std::exchange(record.last_read, version_of(status)) != record.last_read;
+  if (is_new && update(view, status, now) != status_effect::ignored)
     out.statuses.push_back(id);
   auto state = state_of(record.metadata, known->has_status);
   if (known->state != state) {

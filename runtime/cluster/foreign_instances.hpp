@@ -48,8 +48,9 @@ private:
   struct record {
     instance_metadata metadata;
     bool status_missing = false;
-    /// Time and version of the last status of the life before: it may still be in the store.
-    std::optional<std::pair<std::int64_t, std::int32_t>> of_earlier_life;
+    using version = std::optional<std::pair<std::int64_t, std::int32_t>>; ///< a status: time, number
+    version last_read;
+    version of_earlier_life; ///< the last one of the life before: it may still be in the store
   };
   void refresh(record& known, instance_metadata now_known, cluster_view& view, pull_changes& out);
   void take_status(const instance_status& status, cluster_view& view, unix_ms now, pull_changes&);

@@ -4,6 +4,7 @@
 #include "runtime/cluster/instance.hpp"
 #include "runtime/scheduling/adaptive_pd.hpp"
 #include "runtime/scheduling/decision.hpp"
+#include "runtime/scheduling/load_metrics.hpp"
 #include "runtime/scheduling/prefix_hits.hpp"
 #include "runtime/scheduling/step_model.hpp"
 
@@ -27,8 +28,8 @@ struct decision_snapshot {
     instance_state state = instance_state::ready;
     bool reachable = true; ///< by whoever asks
     inflight_load account; ///< what was sent and no status shows
-    /// As predicted for the request, ms; nothing where the policy does not predict.
-    std::optional<float> predicted_ttft, predicted_tpot;
+    /// As predicted for the request, by name, ms; none where the policy does not predict.
+    given_metrics predicted;
   };
   scheduler_config config;
   unix_ms now = 0;

@@ -132,7 +132,12 @@ struct dispatcher::state {
   }
 
   /// The engine knows of the prefixes it holds itself, the account also of those in a KV store: it
-  /// says how much the waiting requests have to compute (spec/cms.md 4.4).
+  /// says how much the waiting requests have to compute (spec/cms.md 4.4). What waits to be decoded
+  /// has nothing to compute (weakness 16).
+  bool corrects_waiting_prefills(const instance_id& id) const {
+    return cache_aware() && config.full_mode && local_account()
+           && view.find(id)->metadata.instance_type != to_string(infer_type::decode);
+  }
   void correct_waiting_prefills(const instance_id& id) {
     auto& status = view.find(id)->status;
     if (auto tokens = ledger.waiting_prefills(status))
@@ -161,6 +166,33 @@ struct dispatcher::state {
       about.adapter = query->wishes.adapter.empty() ? nullptr : &query->wishes.adapter;
     }
     return about;
+  }
+
+  /// Of one instance alone.
+  candidate_table table_of(
+    const instance_view& known, std::vector<metric_column> columns, const decision_inputs& about) const {
+    auto& id = known.metadata.instance_id;
+    candidate_table table{std::move(columns), &profile};
+    if (auto laid_down = given.find(id); laid_down != given.end())
+      table.give(id, laid_down->second);
+    table.put(known, account(id));
+    table.prepare(about);
+    return table;
+  }
+
+  /// What the stages compare, each as it sees the instance: progress is predicted for prefills only.
+  given_metrics predictions(
+    const instance_view& known, const placement_query& query, const prefix_hits* hits,
+    unix_ms now) const {
+    static const auto& ttft = *find_load_metric("predicted_ttft");
+    static const auto& tpot = *find_load_metric("predicted_tpot");
+    auto value = [&](const load_metric& metric, infer_type stage) {
+      return table_of(known, {{&metric, true}}, inputs(&query, hits, stage, now)).values(0)[0];
+    };
+    return {
+      {std::string{ttft.name}, value(ttft, infer_type::prefill)},
+      {std::string{tpot.name}, value(tpot, infer_type::decode)},
+      {std::string{backlog_ttft_name}, value(backlog_ttft(), infer_type::decode)}};
   }
 
   stage_outcome choose(
@@ -270,7 +302,7 @@ void dispatcher::update(const instance_status& status, unix_ms now) {
     return;
   if (effect == status_effect::replaced) {
     state_->ledger.reconcile(status, now);
-    if (state_->cache_aware() && state_->config.full_mode && state_->local_account())
+    if (state_->corrects_waiting_prefills(id))
       state_->correct_waiting_prefills(id);
     if (sampled)
       state_->learn(status);
@@ -458,7 +490,6 @@ dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix
     .instances = {},
     .reserved = state_->reserved,
     .step_model = state_->step_model()};
-  static constexpr std::array<std::string_view, 2> predicted{"predicted_ttft", "predicted_tpot"};
   bool predicts = state_->config.policy == "slo";
   for (auto& [id, known] : state_->view.instances()) {
     auto& written = seen.instances.emplace_back();
@@ -469,8 +500,7 @@ dispatcher::snapshot(const placement_query& query, const prefix_hits* hits, unix
     written.reachable = can_reach(known, query.by);
     written.account = state_->account(id);
     if (predicts)
-      for (auto& [name, value] : metrics(id, &query, hits, now, predicted))
-        (name == predicted[0] ? written.predicted_ttft : written.predicted_tpot) = value;
+      written.predicted = state_->predictions(known, query, hits, now);
   }
   for (auto role : all_roles)
     if (auto& chooser = state_->of(role)) {
@@ -493,13 +523,9 @@ std::vector<std::pair<std::string, float>> dispatcher::metrics(
   for (auto& metric : load_metrics())
     if (metric.mode == mode && (only.empty() || std::ranges::count(only, metric.name) > 0))
       columns.push_back({&metric, true});
-  candidate_table table{std::move(columns), &state_->profile};
-  auto laid_down = state_->given.find(id);
-  if (laid_down != state_->given.end())
-    table.give(id, laid_down->second);
-  table.put(*known, state_->account(id));
   auto role = parse_infer_type(known->metadata.instance_type).value_or(infer_type::neutral);
-  table.prepare(state_->inputs(query, hits, role, now));
+  auto table
+    = state_->table_of(*known, std::move(columns), state_->inputs(query, hits, role, now));
   std::vector<std::pair<std::string, float>> values;
   for (std::size_t slot = 0; slot < table.metrics().size(); ++slot)
     values.emplace_back(table.metrics()[slot].metric->name, table.values(slot)[0]);

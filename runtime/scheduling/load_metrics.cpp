@@ -218,7 +218,7 @@ constexpr std::array metrics{
 };
 
 constexpr load_metric ttft_without_request{
-  "predicted_ttft", better::lower, backlog_ttft_metric, full, true};
+  "predicted_ttft", better::lower, backlog_ttft_metric, full, true, backlog_ttft_name};
 
 } // namespace
 
@@ -231,8 +231,9 @@ float to_float(double value) {
 
 float value_of(const load_metric& metric, const metric_input& of) {
   if (of.given)
-    if (auto found = of.given->find(metric.name); found != of.given->end())
-      return found->second;
+    for (auto name : {metric.given_first, metric.name})
+      if (auto found = of.given->find(name); found != of.given->end())
+        return found->second;
   return metric.compute(of);
 }
 

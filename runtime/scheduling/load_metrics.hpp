@@ -65,6 +65,7 @@ struct load_metric {
   float (*compute)(const metric_input&) = nullptr;
   scheduling_mode mode = scheduling_mode::full;
   bool of_decision = false; ///< changes with the request or with time: computed for each decision
+  std::string_view given_first{}; ///< what is given for this goes before what is given for `name`
 };
 
 /// The value of a metric: what is given for its name, else what it computes.
@@ -76,7 +77,9 @@ std::span<const load_metric> load_metrics();
 const load_metric*
 find_load_metric(std::string_view name, scheduling_mode mode = scheduling_mode::full);
 /// `predicted_ttft` as if there were no request: how long the prefills that are there will take.
+/// What is given for `predicted_ttft` counts for it, too, unless its own name is given.
 const load_metric& backlog_ttft();
+inline constexpr std::string_view backlog_ttft_name = "predicted_ttft_backlog";
 /// The names of all metrics of a mode, for messages: "a, b, c".
 std::string known_load_metrics(scheduling_mode mode = scheduling_mode::full);
 

@@ -22,16 +22,6 @@ load_limit load_limit_of(const filter& which, const candidate_table& table) {
   return {};
 }
 
-/// The survivors in the order in which a selector likes them, as far as it compares.
-best_metric ranking_of(const selector& which) {
-  best_metric ranking;
-  if (auto* best = std::get_if<best_metric>(&which))
-    ranking = *best;
-  else
-    ranking.slots = compared_by(which);
-  return ranking;
-}
-
 } // namespace
 
 survivors role_chooser::survivors_of(std::uint32_t pass) const {
@@ -126,20 +116,20 @@ void role_chooser::explain_drops(std::uint32_t pass, placement_reasons& into) co
 }
 
 void role_chooser::explain_ranking(const role_choice& made, placement_reasons& into) {
-  auto ranking = ranking_of(policy_.pick);
-  if (ranking.slots.empty() || !made.row)
+  auto slots = compared_by(policy_.pick);
+  if (slots.empty() || !made.row)
     return;
-  auto kept = std::min(ranking.slots.size(), into.ranked_by.size());
+  auto kept = std::min(slots.size(), into.ranked_by.size());
   into.ranked_by_count = static_cast<std::uint8_t>(kept);
   for (std::size_t i = 0; i < kept; ++i)
-    into.ranked_by[i] = metric_number(policy_.metrics[ranking.slots[i]].metric->name);
+    into.ranked_by[i] = metric_number(policy_.metrics[slots[i]].metric->name);
   auto rows
-    = best_of(ranking, survivors_of(made.pass), ranked_kept, memory_.ranking, memory_.first);
+    = ranking_of(policy_.pick, survivors_of(made.pass), ranked_kept, made.pass > 1, memory_);
   auto add = [&](candidate_table::row at) {
     auto& entry = into.ranking.emplace_back();
     entry.instance = candidates_.ids()[at];
     for (std::size_t i = 0; i < kept; ++i)
-      entry.values[i] = candidates_.values(ranking.slots[i])[at];
+      entry.values[i] = candidates_.values(slots[i])[at];
   };
   into.ranking.reserve(rows.size());
   for (auto at : rows)

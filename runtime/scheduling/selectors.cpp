@@ -212,35 +212,57 @@ std::optional<row> first_by(const survivors& among, Before before) {
   return best;
 }
 
-std::optional<row> choose_by(
-  const slo_prefill& which, const survivors& among, std::string_view, bool, selector_memory&) {
-  auto& ttft = among.table.values(which.ttft);
-  auto& reserved = among.table.reserved();
-  return first_by(among, [&](row x, row y) {
-    if (ttft[x] != ttft[y])
-      return ttft[x] < ttft[y];
-    return reserved[x] == infer_type::prefill && reserved[y] != infer_type::prefill;
-  });
+/// Whether a survivor goes before another.
+bool goes_before(
+  const slo_prefill& which, const candidate_table& table, bool, row x, row y) {
+  auto& ttft = table.values(which.ttft);
+  auto& reserved = table.reserved();
+  if (ttft[x] != ttft[y])
+    return ttft[x] < ttft[y];
+  return reserved[x] == infer_type::prefill && reserved[y] != infer_type::prefill;
 }
 
+bool goes_before(
+  const slo_decode& which, const candidate_table& table, bool fallback, row x, row y) {
+  auto& tpot = table.values(which.tpot);
+  auto& backlog = table.values(which.backlog);
+  auto& reserved = table.reserved();
+  auto comes_first = [&](row at) {
+    return fallback ? tpot[at] < which.limit : reserved[at] == infer_type::decode;
+  };
+  bool first = comes_first(x), second = comes_first(y);
+  if (first != second)
+    return first;
+  if (fallback && !first)
+    return tpot[x] < tpot[y];
+  if (tpot[x] != tpot[y])
+    return tpot[x] > tpot[y];
+  return fallback && backlog[x] < backlog[y];
+}
+
+template <class Slo>
 std::optional<row> choose_by(
-  const slo_decode& which, const survivors& among, std::string_view, bool fallback,
-  selector_memory&) {
-  auto& tpot = among.table.values(which.tpot);
-  auto& backlog = among.table.values(which.backlog);
-  if (!fallback)
-    return first_by(among, [&, &reserved = among.table.reserved()](row x, row y) {
-      bool first = reserved[x] == infer_type::decode, second = reserved[y] == infer_type::decode;
-      return first != second ? first : tpot[x] > tpot[y];
-    });
-  return first_by(among, [&](row x, row y) {
-    bool first = tpot[x] < which.limit, second = tpot[y] < which.limit;
-    if (first != second)
-      return first;
-    if (!first)
-      return tpot[x] < tpot[y];
-    return tpot[x] != tpot[y] ? tpot[x] > tpot[y] : backlog[x] < backlog[y];
+  const Slo& which, const survivors& among, std::string_view, bool fallback, selector_memory&)
+  requires std::is_same_v<Slo, slo_prefill> || std::is_same_v<Slo, slo_decode>
+{
+  return first_by(
+    among, [&](row x, row y) { return goes_before(which, among.table, fallback, x, y); });
+}
+
+template <class Slo>
+std::span<const row> first_few(
+  const Slo& which, const survivors& among, std::size_t count, std::vector<row>& into,
+  bool fallback) {
+  into.clear();
+  for (row at = 0; at < among.table.size(); ++at)
+    if (among.has(at))
+      into.push_back(at);
+  auto end = into.begin() + static_cast<std::ptrdiff_t>(std::min(count, into.size()));
+  std::partial_sort(into.begin(), end, into.end(), [&](row x, row y) {
+    bool before = goes_before(which, among.table, fallback, x, y);
+    return before || (x < y && !goes_before(which, among.table, fallback, y, x));
   });
+  return {into.begin(), end};
 }
 
 } // namespace
@@ -264,6 +286,18 @@ std::vector<std::size_t> compared_by(const selector& which) {
     return {prefill->ttft};
   if (auto* decode = std::get_if<slo_decode>(&which))
     return {decode->tpot};
+  return {};
+}
+
+std::span<const row> ranking_of(
+  const selector& which, const survivors& among, std::size_t count, bool fallback,
+  selector_memory& memory) {
+  if (auto* best = std::get_if<best_metric>(&which))
+    return best_of(*best, among, count, memory.ranking, memory.first);
+  if (auto* prefill = std::get_if<slo_prefill>(&which))
+    return first_few(*prefill, among, count, memory.ranking, fallback);
+  if (auto* decode = std::get_if<slo_decode>(&which))
+    return first_few(*decode, among, count, memory.ranking, fallback);
   return {};
 }
 

@@ -93,6 +93,12 @@ std::optional<candidate_table::row> choose(
 /// it does not compare.
 std::vector<std::size_t> compared_by(const selector& which);
 
+/// The survivors in the order in which the selector likes them after a choice with this memory, at
+/// most `count`; none where it does not compare. Good until the memory is used again.
+std::span<const candidate_table::row> ranking_of(
+  const selector& which, const survivors& among, std::size_t count, bool fallback,
+  selector_memory& memory);
+
 /// The best survivors, best first, at most `count`; ties in row order from `first` on, around the
 /// circle. Uses `into` as its memory.
 std::span<const candidate_table::row> best_of(

@@ -44,17 +44,29 @@ void flight_record::add(flight_event event) {
   if (events.empty())
     events.reserve(2); // most are placed and finish
   if (events.size() == max_events)
-    events.erase(events.begin() + max_events / 2);
+    leave_one_out();
   events.push_back(std::move(event));
 }
 
-const flight_event* flight_recorder::placed(const std::string& text_id) const {
+void flight_record::leave_one_out() {
+  auto middle = events.begin() + max_events / 2;
+  if (left_out == 0) {
+    *middle = {middle->at, "left_out", {}, middle->epoch, {}, {}};
+    ++left_out;
+  }
+  ++left_out;
+  middle->note = std::to_string(left_out) + " events are not kept";
+  events.erase(middle + 1);
+}
+
+const flight_event*
+flight_recorder::last(const std::string& text_id, std::string_view kind) const {
   auto running = running_.find(text_id);
   if (running == running_.end())
     return nullptr;
   auto& events = running->second.events;
   auto found = std::find_if(
-    events.rbegin(), events.rend(), [](const flight_event& x) { return x.kind == "placed"; });
+    events.rbegin(), events.rend(), [kind](const flight_event& x) { return x.kind == kind; });
   return found == events.rend() ? nullptr : &*found;
 }
 

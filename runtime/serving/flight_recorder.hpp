@@ -7,6 +7,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -41,10 +42,16 @@ struct flight_event {
 struct flight_record {
   std::string text_id;
   bool ended = false;
-  std::vector<flight_event> events; ///< oldest first; at most `max_events`, the middle is dropped
+  /// Oldest first; at most `max_events`: in place of more, one in the middle, `left_out`, says how
+  /// many.
+  std::vector<flight_event> events;
+  std::uint32_t left_out = 0;
   static constexpr std::size_t max_events = 64;
 
   void add(flight_event event);
+
+private:
+  void leave_one_out();
 };
 
 /// The last things that happened to requests, by text id: all that run, and a bounded number that
@@ -58,7 +65,9 @@ public:
   /// The same, of a request that may have ended meanwhile; nothing where none is known.
   void note_late(const std::string& text_id, flight_event event);
   /// The last `placed` event of a request that has not ended; null: there is none.
-  const flight_event* placed(const std::string& text_id) const;
+  const flight_event* placed(const std::string& text_id) const { return last(text_id, "placed"); }
+  /// The last event of that kind of a request that has not ended; null: there is none.
+  const flight_event* last(const std::string& text_id, std::string_view kind) const;
   /// The last event; from now on the record may be dropped to make room.
   void end(const std::string& text_id, flight_event event);
   /// The latest records of a request: its own and those of its further choices ("ID.1") and

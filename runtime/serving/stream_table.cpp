@@ -83,7 +83,8 @@ void stream_table::request_placement(
   stream.owner.reset();
   stream.news_from_owner = false;
   stream.last_news = now;
-  stream.times.placed = now - stream.opened;
+  if (!stream.times.first_token)
+    stream.times.placed = now - stream.opened;
   stream.granted = stream.options.bounded ? stream.consumed + config_.credit_window
                                           : inference_request::no_limit;
   stream.request.credit = stream.granted;
@@ -280,7 +281,7 @@ void stream_table::on_placed(
   auto& stream = *found->second;
   stream.owner = owner;
   stream.last_news = now;
-  if (!stream.news_from_owner)
+  if (!stream.news_from_owner && !stream.times.first_token)
     stream.times.placed = now - stream.opened;
   grant_more(stream);
 }

@@ -9,7 +9,7 @@ namespace llumnix {
 
 /// When things happened to a stream, since its request came.
 struct stream_times {
-  std::optional<nanoseconds> placed; ///< it was last sent to an instance
+  std::optional<nanoseconds> placed; ///< it was last sent to an instance before its first token
   std::optional<nanoseconds> first_token;
   std::optional<nanoseconds> last_token; ///< as far as each is a token of one output
 

@@ -153,6 +153,68 @@ TEST_CASE("a decision that was written down is made the same way again") {
   }
 }
 
+// What decodes is compared with another time than what prefills: as if there were no prompt.
+TEST_CASE("a decision of adaptive PD that was written down is made the same way again") {
+  latency_profile profile;
+  profile.ttft = interpolation_table{{{0, 0, 5}, {4'096, 0, 900}}};
+  profile.tpot
+    = interpolation_table{{{1, 8, 4}, {64, 8, 30}, {1, 4'096, 20}, {64, 4'096, 90}}};
+  for (bool predict_progress : {false, true}) {
+    CAPTURE(predict_progress);
+    scheduler_config config;
+    config.policy = "slo";
+    config.adaptive_pd = true;
+    config.predict_progress = predict_progress;
+    config.ttft_slo_ms = 700;
+    auto by = *dispatcher::make(config, profile);
+    by.set_step_model({2, 0.2, 0});
+    std::mt19937 chance{11};
+    auto pick = [&](std::uint32_t n) { return static_cast<std::int32_t>(chance() % n); };
+    auto now = noon;
+    for (int i = 0; i < 8; ++i) {
+      auto metadata = neutral_instance("i" + std::to_string(i));
+      metadata.instance_type = i < 4 ? "prefill" : "decode";
+      metadata.max_num_batched_tokens = 512;
+      by.put(metadata, life_of(metadata.instance_id));
+    }
+    int placed = 0, refused = 0, by_fallback = 0;
+    for (int i = 0; i < 400; ++i) {
+      now += pick(60);
+      auto status = idle_status("i" + std::to_string(pick(8)), now, i + 1);
+      status.num_total_gpu_tokens = 100'000;
+      status.num_uncomputed_tokens_all_waiting_prefills = 300 * pick(6);
+      status.scheduler_running_to_decode_requests_num = 9 * pick(7);
+      status.scheduler_running_to_decode_tokens_num
+        = 200 * status.scheduler_running_to_decode_requests_num;
+      by.update(status, now);
+      auto query = query_for("q" + std::to_string(i), 1'300);
+      query.mode = serving_mode::pd_batch;
+      auto text = write_scene(scene_of(by.snapshot(query, nullptr, now))).dump();
+      auto again = nlohmann::json::parse(write_answer(decide(text)).dump());
+      auto made = by.schedule(query, nullptr, now, explain::in_full);
+      CAPTURE(text);
+      CAPTURE(again.dump());
+      REQUIRE((again["outcome"] == "placed") == made.placed);
+      placed += made.placed;
+      refused += !made.placed;
+      REQUIRE(again["stages"].size() == made.stages.size());
+      for (std::size_t at = 0; at < made.stages.size(); ++at) {
+        auto& report = *made.stages[at].report;
+        REQUIRE(again["stages"][at]["fallback"] == report.fallback);
+        if (made.placed)
+          REQUIRE(again["placement"][at]["instance"] == made.stages[at].instance);
+        by_fallback += report.fallback;
+      }
+      if (pick(2))
+        by.release(query.request_id);
+    }
+    CHECK(placed > 100);
+    CHECK(by_fallback > 10);
+    CHECK(by_fallback < 700);
+    MESSAGE(placed << " placed, " << refused << " refused, " << by_fallback << " by a fallback");
+  }
+}
+
 TEST_CASE("what a request wished for decides in its scene, too") {
   struct row {
     void (*turn_on)(scheduler_config&);

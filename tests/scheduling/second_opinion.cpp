@@ -70,7 +70,11 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   if (found == records_.end())
     return;
   auto& x = found->second;
-  if (x.reported && status.timestamp_ms <= x.status.timestamp_ms) // gate 1
+  // Weakness 9 of spec/cms.md: whose clock was set back is heard.
+  bool set_back = x.status.timestamp_ms >= status.timestamp_ms + 10'000
+                  && (status.update_id > x.status.update_id
+                      || (x.status.update_id == 0 && status.update_id == 0));
+  if (x.reported && status.timestamp_ms <= x.status.timestamp_ms && !set_back) // gate 1
     return;
   // Weakness 1 of spec/cms.md: who starts again below, or never counts, is not frozen.
   bool restarted = x.status.update_id - std::int64_t{16} >= status.update_id
@@ -89,9 +93,10 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   auto waiting = dispatched_as(status.waiting_requests, x.account);
   std::set<std::string> gone;
   for (auto& [id, b] : x.account) {
-    if (!b.found && recent.count(id))
-      b.found = true;
+    // Beyond the spec: what waits is counted by the engine, whether or not it came lately.
     b.waits = waiting.count(id) > 0;
+    if (!b.found && (b.waits || recent.count(id)))
+      b.found = true;
     if (b.found && !b.waits)
       gone.insert(id);
   }

@@ -198,6 +198,28 @@ TEST_CASE("the ranking lists the best survivors first") {
   CHECK(rank(9) == ids{"d", "b", "a"});
 }
 
+TEST_CASE("the ranking of adaptive decode is in its own order, with the limits and without") {
+  scene s; // by `used` as the time per token; `running` as the backlog
+  s.add("a", 10, 3), s.add("b", 40, 2), s.add("c", 40, 1), s.add("d", 60, 0), s.add("e", 5, 0);
+  s.table.reserve("e", infer_type::decode);
+  selector packed = slo_decode{0, 1, 50};
+  auto ranked = [&](bool fallback, std::size_t count) {
+    ids names;
+    for (auto row : ranking_of(packed, s.among(), count, fallback, s.memory))
+      names.push_back(s.table.ids()[row]);
+    return names;
+  };
+  CHECK(ranked(false, 9) == ids{"e", "d", "b", "c", "a"}); // the reserved one, then the highest
+  CHECK(ranked(true, 9) == ids{"c", "b", "a", "e", "d"});  // below the limit, ties by backlog
+  CHECK(ranked(true, 2) == ids{"c", "b"});
+  for (bool fallback : {false, true})
+    CHECK(
+      s.table.ids()[*choose(packed, s.among(), "r", fallback, s.memory)] == ranked(fallback, 1)[0]);
+  s.reject("e");
+  CHECK(ranked(false, 1) == ids{"d"});
+  CHECK(ranking_of(fixed_preference{}, s.among(), 3, false, s.memory).empty());
+}
+
 TEST_CASE("a fixed preference stays with its choice while that survives") {
   scene s;
   s.add("b", 1, 1), s.add("c", 0, 0);

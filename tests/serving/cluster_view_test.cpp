@@ -69,6 +69,35 @@ TEST_CASE("a version far below is a new start of the writer, where the status is
   }
 }
 
+TEST_CASE("a newer version whose time was set back is taken, one that overtook another is not (cms "
+          "weakness 9)") {
+  struct row {
+    std::int64_t at;
+    std::int32_t update;
+    status_effect effect;
+  };
+  constexpr auto ignored = status_effect::ignored, replaced = status_effect::replaced;
+  for (auto [at, update, effect] :
+       {row{90'000, 51, replaced}, row{90'001, 51, ignored}, row{99'999, 51, ignored},
+        row{0, 51, replaced}, row{90'000, 50, ignored}, row{90'000, 49, ignored}}) {
+    CAPTURE(at);
+    CAPTURE(update);
+    cluster_view view;
+    view.put(metadata(), {"n", 1});
+    view.update(status(100'000, 50));
+    CHECK(view.update(status(at, update)) == effect);
+    CHECK(view.find("i")->status.timestamp_ms == (effect == replaced ? at : 100'000));
+  }
+}
+
+TEST_CASE("a status from the future was written when it was heard, more or less") {
+  CHECK(written_at(status(5'000, 1), 5'000) == 5'000);
+  CHECK(written_at(status(6'000, 1), 5'000) == 6'000); // clocks differ a little
+  CHECK(written_at(status(6'001, 1), 5'000) == 6'000);
+  CHECK(written_at(status(std::numeric_limits<std::int64_t>::max(), 1), 5'000) == 6'000);
+  CHECK(written_at(status(-7, 1), 5'000) == -7);
+}
+
 TEST_CASE("a new life takes its status over whatever its numbers, an old one is ignored") {
   cluster_view view;
   view.put(metadata(), {"n", 2});

@@ -123,6 +123,11 @@ TEST_CASE("a record of a restless request stays bounded and keeps its beginning 
   CHECK(events.size() == flight_record::max_events);
   CHECK(events.front().kind == "0");
   CHECK(events.back().kind == "999");
+  auto& middle = events[flight_record::max_events / 2];
+  CHECK(middle.kind == "left_out"); // and with it all but the 63 others
+  CHECK(middle.note == "937 events are not kept");
+  CHECK(events[flight_record::max_events / 2 - 1].kind == "31");
+  CHECK(events[flight_record::max_events / 2 + 1].kind == "969");
 }
 
 } // namespace llumnix

@@ -117,6 +117,23 @@ TEST_CASE("a status of a foreign instance passes the gates of time and version")
   }
 }
 
+TEST_CASE("a writer whose clock is ahead is heard, and seems alive no longer than it writes (cms "
+          "weakness 9)") {
+  reader x;
+  x.begin();
+  constexpr std::int64_t ahead = 3'600'000;
+  x.statuses({status("i", ahead, 51, 4)});
+  CHECK(x.changes.statuses == ids{"i"});
+  CHECK(x.shown().status.timestamp_ms == 6'000);
+  x.now = 20'000;
+  x.statuses({status("i", ahead, 51, 4)}); // read again, not written again
+  CHECK(x.changes.empty());
+  CHECK(x.shown().status.timestamp_ms == 6'000);
+  x.statuses({status("i", 20'000, 52, 5)}); // by a clock that was mended
+  CHECK(x.changes.statuses == ids{"i"});
+  CHECK(x.shown().status.num_running_requests == 5);
+}
+
 TEST_CASE("what changes in the metadata takes effect, but for its heartbeat") {
   struct row {
     const char* what;
