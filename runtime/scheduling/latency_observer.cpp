@@ -48,9 +48,12 @@ private:
   least_squares::columns weights_{};
 };
 
-/// From `low` to `high` by the powers of two between.
-std::vector<double> axis(double low, double high) {
-  std::vector<double> places{low};
+/// From `low` to `high` by the powers of two between, and before them `reach` where that is lower.
+std::vector<double> axis(double reach, double low, double high) {
+  std::vector<double> places;
+  if (reach < low)
+    places.push_back(reach);
+  places.push_back(low);
   for (auto power = std::exp2(std::floor(std::log2(std::max(low, 1.0))) + 1); power < high;
        power *= 2)
     places.push_back(power);
@@ -101,6 +104,14 @@ entry_of(profile_kind kind, const profile_point& place, std::vector<double> ms, 
   return entry;
 }
 
+/// The fewest tokens of a request that a decode step is looked up by (spec/scheduling.md 9.2).
+constexpr double fewest_tokens = 8;
+
+/// The least that a placement may ask for: a look-up below the grid finds nothing.
+profile_point least_asked(profile_kind kind) {
+  return {1, kind == profile_kind::ttft ? 0 : fewest_tokens, 0};
+}
+
 /// Samples put to the points of a grid.
 class sample_grid {
 public:
@@ -108,15 +119,15 @@ public:
     profile_kind kind, std::span<const profile_point> samples, const profile_point& least,
     const profile_point& most)
     : kind_{kind},
-      shortest_ms_{least.ms},
+      least_{least},
       trend_{kind, samples},
-      rows_{axis(least.row, most.row)},
-      columns_{axis(least.column, most.column)},
+      rows_{axis(least_asked(kind).row, least.row, most.row)},
+      columns_{axis(least_asked(kind).column, least.column, most.column)},
       times_(rows_.size() * columns_.size()) {
     for (auto& each : samples) {
       auto row = nearest(rows_, each.row), column = nearest(columns_, each.column);
       auto moved = each.ms + trend_.ms(place(row, column)) - trend_.ms(each);
-      times_[row * columns_.size() + column].push_back(std::max(moved, shortest_ms_));
+      times_[row * columns_.size() + column].push_back(std::max(moved, least_.ms));
     }
   }
 
@@ -128,7 +139,7 @@ public:
         auto times = times_[row * columns_.size() + column];
         auto seen = times.size();
         if (times.empty())
-          times.push_back(std::max(trend_.ms(where), shortest_ms_));
+          times.push_back(supposed_ms(where));
         entries.push_back(entry_of(kind_, where, std::move(times), seen));
       }
     return entries;
@@ -139,8 +150,14 @@ private:
     return {rows_[row], columns_[column], 0};
   }
 
+  /// By the trend. Less work than any that was seen takes no longer: a parabola may turn there.
+  double supposed_ms(const profile_point& place) const {
+    profile_point seen{std::max(place.row, least_.row), std::max(place.column, least_.column), 0};
+    return std::max(std::min(trend_.ms(place), trend_.ms(seen)), least_.ms);
+  }
+
   profile_kind kind_;
-  double shortest_ms_; // no step was faster, so none is said to be
+  profile_point least_; // no step was faster than its time, so none is said to be
   trend trend_;
   std::vector<double> rows_, columns_;
   std::vector<std::vector<double>> times_; // by row, then column
@@ -153,9 +170,9 @@ bool possible(double ms) {
 
 constexpr std::array both_kinds{profile_kind::ttft, profile_kind::tpot};
 
-/// Where a decode step stands, as it is looked up (spec/scheduling.md 9.2).
+/// Where a decode step stands, as it is looked up.
 profile_point decode_point(std::uint32_t batch, std::uint64_t tokens, double ms) {
-  auto each = std::max(8.0, static_cast<double>(tokens) / batch);
+  auto each = std::max(fewest_tokens, static_cast<double>(tokens) / batch);
   return {static_cast<double>(batch), each, ms};
 }
 
@@ -174,7 +191,8 @@ std::optional<profile_point> sample_of(profile_kind kind, const json& entry) {
   if (!entry.is_array() || entry.size() != 3)
     return std::nullopt;
   profile_point x{number(0), number(1), number(2)};
-  bool column = kind == profile_kind::ttft ? x.column == 0 : x.column >= 8 && x.column <= most;
+  bool column = kind == profile_kind::ttft ? x.column == 0
+                                           : x.column >= fewest_tokens && x.column <= most;
   if (!(x.row >= 1 && x.row <= most) || !column || !possible(x.ms))
     return std::nullopt;
   return x;

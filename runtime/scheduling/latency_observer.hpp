@@ -47,9 +47,11 @@ public:
 
   /// The text of a profiling file; empty if nothing of that kind was seen.
   ///
-  /// Its grid runs from the smallest to the largest seen, by the powers of two between. A sample
-  /// counts at the point nearest to it, moved there along the trend of all samples. Where a point
-  /// has none it gets what the trend says and `"samples": 0`, so the grid is always complete.
+  /// Its grid runs from the smallest to the largest seen, by the powers of two between; and down to
+  /// the least that a placement may ask for, which are 1 token, a batch of 1 and 8 tokens of each
+  /// request. A sample counts at the point nearest to it, moved there along the trend of all
+  /// samples. Where a point has none it gets what the trend says and `"samples": 0`, so the grid is
+  /// always complete; it says no time below the shortest that was seen.
   std::string text(profile_kind kind, const profile_metadata& about) const;
 
 private:

@@ -289,8 +289,9 @@ TEST_CASE("what an observer writes has the fields of a profiling file") {
       {"model", "modeled"},
       {"timestamp", "2024-05-01T00:00:00Z"},
       {"description", "seen while serving"}});
-  REQUIRE(file["results"].size() == 1);
-  auto& entry = file["results"][0];
+  REQUIRE(file["results"].size() == 2); // of one token, which nobody measured, and of 512
+  CHECK(file["results"][0]["samples"] == 0);
+  auto& entry = file["results"][1];
   CHECK(entry["tokens_num"] == 512);
   CHECK(entry["samples"] == 5);
   using row = std::pair<const char*, double>;
@@ -301,10 +302,10 @@ TEST_CASE("what an observer writes has the fields of a profiling file") {
     CHECK(entry[field].get<double>() == doctest::Approx(value));
   }
   auto decode = json::parse(observer.text(tpot, about))["results"];
-  REQUIRE(decode.size() == 1);
-  CHECK(decode[0]["batch_size"] == 4);
-  CHECK(decode[0]["tokens_per_request"] == 64);
-  CHECK(decode[0]["p50"] == 7.5);
+  REQUIRE(decode.size() == 4); // batches of 1 and 4, 8 and 64 tokens of each request
+  CHECK(decode[3]["batch_size"] == 4);
+  CHECK(decode[3]["tokens_per_request"] == 64);
+  CHECK(decode[3]["p50"] == 7.5);
   CHECK(observer.text(ttft, {"\xff", "", ""}).find("\xff") == std::string::npos);
 }
 
@@ -345,6 +346,63 @@ TEST_CASE("a profile that was observed predicts what was observed") {
         == doctest::Approx(decode_ms(batch, batch * each)).epsilon(0.02));
     }
   }
+}
+
+TEST_CASE("a profile predicts the load it was measured on, and any that is less") {
+  struct row {
+    const char* why;
+    std::uint32_t prompt, answer, together; ///< what was measured: tokens, and requests at once
+    std::uint32_t asked, busy;              ///< a prompt to place where so many decode
+    bool known;
+  };
+  auto prefill_ms = [](double x) { return 8 + x / 16; };
+  auto decode_ms = [](double batch, double held) { return 5 + batch / 32 + held / 8192; };
+  for (auto& [why, prompt, answer, together, asked, busy, known] : {
+         row{"the same, on an idle instance", 64, 32, 1, 64, 0, true},
+         row{"the same, beside others", 64, 32, 4, 64, 3, true},
+         row{"alone, where many were measured", 64, 32, 4, 64, 0, true},
+         row{"a shorter prompt", 64, 32, 4, 20, 0, true},
+         row{"a prompt of one token", 64, 32, 4, 1, 0, true},
+         row{"a longer prompt", 64, 32, 4, 200, 0, false},
+         row{"more at once", 64, 32, 4, 64, 4, false},
+       }) {
+    CAPTURE(why);
+    latency_observer observer;
+    REQUIRE(observer.saw_prefill(prompt, prefill_ms(prompt)));
+    for (auto each = prompt + 1; each < prompt + answer; ++each) { // no step is of the prompt alone
+      auto held = together * each;
+      REQUIRE(observer.saw_decode_step(together, held, decode_ms(together, held)));
+    }
+    auto profile = read_back(observer);
+    predicted_work work{
+      .decode_batch = static_cast<float>(busy),
+      .all_decodes_tokens = static_cast<float>(busy * (prompt + 1)),
+      .chunk = 2048,
+      .prompt_tokens = asked};
+    CHECK(std::isfinite(predicted_tpot(profile, work)) == known);
+    auto idle = work;
+    idle.decode_batch = idle.all_decodes_tokens = 0; // a prefill instance
+    CHECK(std::isfinite(predicted_ttft(profile, idle)) == (asked <= prompt));
+    if (!known)
+      continue;
+    CHECK(predicted_ttft(profile, idle) == doctest::Approx(prefill_ms(prompt)).epsilon(0.01));
+    auto least = decode_ms(together, together * (prompt + 1));
+    CHECK(predicted_tpot(profile, work) == doctest::Approx(least).epsilon(0.01));
+  }
+}
+
+TEST_CASE("less than was measured takes neither longer nor less than all that was") {
+  latency_observer observer;
+  using row = std::pair<std::uint32_t, double>; // a parabola that is steep and high at one token
+  for (auto [tokens, ms] : {row{900, 103}, row{1000, 100}, row{1100, 105}})
+    REQUIRE(observer.saw_prefill(tokens, ms));
+  for (auto [each, ms] : {row{500, 9}, row{600, 8}})
+    REQUIRE(observer.saw_decode_step(4, 4 * each, ms));
+  auto profile = read_back(observer);
+  CHECK(profile.piece_ms(1) == doctest::Approx(103));
+  CHECK(profile.piece_ms(900) == doctest::Approx(103));
+  CHECK(profile.decode_step_ms(1, 8) == doctest::Approx(9));
+  CHECK(profile.decode_step_ms(4, 4 * 500) == doctest::Approx(9));
 }
 
 TEST_CASE("an observer of a long noisy run stays small and true") {
