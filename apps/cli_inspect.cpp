@@ -5,9 +5,6 @@
 #include "apps/inspect_text.hpp"
 #include "apps/text_table.hpp"
 #include "config/near_name.hpp"
-#include "runtime/scheduling/profile_file.hpp"
-
-#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -75,83 +72,7 @@ int show_requests(const inspect_options& options) {
   return print(options, *document, requests_text);
 }
 
-/// The member of that name; null if there is none.
-const admin_document& member(const admin_document& from, const char* name) {
-  static const admin_document nothing;
-  auto found = from.is_object() ? from.find(name) : from.end();
-  return found == from.end() ? nothing : *found;
-}
-
-struct profile_options {
-  admin_options asked;
-  std::string role = "neutral";
-  std::string directory = ".";
-};
-
-/// Writes one profiling file and says what is in it. What is written can be read.
-result<std::string> save(
-  const profile_options& options, const admin_document& document, const char* name,
-  profile_kind kind) {
-  auto& file = member(document, name);
-  if (!file.is_object())
-    return {
-      errc::not_found, fmt::format(
-                         "no {} of a {} instance was seen; send requests first",
-                         kind == profile_kind::ttft ? "prefill" : "decode step", options.role)};
-  auto path = fmt::format("{}/{}_profile.json", options.directory, name);
-  auto text = file.dump(2) + "\n";
-  auto table = parse_profile(kind, text, path);
-  if (!table)
-    return std::move(table).error();
-  if (auto written = write_profile(path, text); !written)
-    return std::move(written).error();
-  return fmt::format(
-    "{}: {} points, of {} samples", path, table->table.size(),
-    member(member(document, "samples"), name).dump());
-}
-
-int write_profiles(const profile_options& options) {
-  auto document
-    = admin_get(options.asked.endpoint, "/admin/v1/profile?role=" + options.role, patience);
-  if (!document)
-    return explain(options.asked.endpoint, document.error());
-  if (options.asked.json)
-    return write_out(document->dump() + "\n");
-  for (auto [name, kind] : {std::pair{"ttft", profile_kind::ttft}, {"tpot", profile_kind::tpot}}) {
-    auto said = save(options, *document, name, kind);
-    if (!said) {
-      std::fprintf(stderr, "llumnix: %s\n", said.error().context.c_str());
-      return exit_code::failed;
-    }
-    if (auto code = write_out(*said + "\n"); code != exit_code::done)
-      return code;
-  }
-  return exit_code::done;
-}
-
 } // namespace
-
-void add_profile_command(CLI::App& app, command_action& chosen) {
-  auto options = std::make_shared<profile_options>();
-  auto* command = app.add_subcommand(
-    "profile", "write what prefills and decode steps took, as files that policy slo predicts by");
-  command
-    ->add_option(
-      "--out", options->directory, "directory of ttft_profile.json and tpot_profile.json")
-    ->type_name("DIR")
-    ->check(CLI::ExistingDirectory)
-    ->capture_default_str();
-  command->add_option("--role", options->role, "instances of this role")
-    ->check(CLI::IsMember{{"neutral", "prefill", "decode"}})
-    ->capture_default_str();
-  add_admin_options(*command, options->asked);
-  command->footer("After some load, and then with what was seen:\n"
-                  "  llumnix profile --out profiles\n"
-                  "  llumnix up --set scheduler.ttft_profile=profiles/ttft_profile.json \\\n"
-                  "    --set scheduler.tpot_profile=profiles/tpot_profile.json\n");
-  command->callback(
-    [options, &chosen] { chosen = [options] { return write_profiles(*options); }; });
-}
 
 void add_status_command(CLI::App& app, command_action& chosen) {
   auto options = std::make_shared<inspect_options>();

@@ -16,8 +16,9 @@ struct program {
     app.require_subcommand(1);
     for (auto add :
          {add_up_command, add_serve_command, add_gateway_command, add_status_command,
-          add_actors_command, add_requests_command, add_why_command, add_migrate_command,
-          add_drain_command, add_undrain_command, add_load_command, add_config_command})
+          add_actors_command, add_requests_command, add_why_command, add_profile_command,
+          add_migrate_command, add_drain_command, add_undrain_command, add_load_command,
+          add_config_command})
       add(app, chosen);
   }
 
@@ -61,6 +62,9 @@ TEST_CASE("a right command line chooses an action and does nothing yet") {
     {"status", "--admin", "http://127.0.0.1:8090"},
     {"status", "--admin", "http://[::1]:8090/behind/a/proxy/"},
     {"why", "chatcmpl-x"},
+    {"profile"},
+    {"profile", "--out", "a-new/directory", "--role", "decode"},
+    {"profile", "--out", ".", "--json"},
     {"migrate", "chatcmpl-x", "--to", "engine-1", "--json"},
     {"migrate", "--to", "engine-1", "x"},
     {"migrate", "--from", "a", "--to", "b"},
@@ -131,6 +135,10 @@ TEST_CASE("a wrong command line is explained, with the nearest name") {
      "--admin: 127.0.0.1:0 has port 0, which nobody can dial"},
     {{"status", "--admin"}, "--admin wants a value: --admin HOST:PORT"},
     {{"why", ""}, "give a request id"},
+    {{"profile", "--role", "prefil"},
+     "--role: prefil is none of neutral, prefill, decode; did you mean prefill?"},
+    {{"profile", "--out", "/dev/null"}, "--out: /dev/null is a file, no directory"},
+    {{"profile", "--out", ""}, "--out: is empty"},
     {{"migrate", "x"}, "say where to: --to INSTANCE"},
     {{"migrate", "--to", "b"}, "say what is to move: a request id, or --from INSTANCE"},
     {{"migrate", "x", "--from", "a", "--to", "b"},

@@ -17,7 +17,8 @@ PROMPTS = [16, 64, 200, 700, 1500]  # tokens, which are bytes to the modeled eng
 
 class Profile(ClusterTest):
     def setUp(self):
-        self.folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.scratch = self.enterContext(tempfile.TemporaryDirectory())
+        self.folder = os.path.join(self.scratch, "not", "there")  # until something is written
         self.sent = 0
 
     def path(self, kind):
@@ -59,12 +60,19 @@ class Profile(ClusterTest):
             code, _, wrong = cluster.command("profile", "--out", self.folder, "--role", "prefill")
             self.assertEqual(code, 1)
             self.assertIn("no prefill of a prefill instance was seen", wrong)
+            self.assertIn("no decode step of a prefill instance was seen", wrong)
+            for wrong_folder, wanted in ((self.path("ttft"), 2), (os.path.join(self.path("ttft"), "below"), 1)):
+                code, _, wrong = cluster.command("profile", "--out", wrong_folder)
+                self.assertEqual(code, wanted, wrong)
+                self.assertIn(wrong_folder, wrong)
 
     def test_files_that_were_written_predict(self):
         self.write()
         files = {kind: json.loads(pathlib.Path(self.path(kind)).read_text()) for kind in ("ttft", "tpot")}
-        sizes = [entry["tokens_num"] for entry in files["ttft"]["results"]]
+        sizes = [entry["tokens_num"] for entry in files["ttft"]["results"] if entry["samples"]]
         self.assertEqual(min(sizes), 16)
+        first = files["ttft"]["results"][0], files["tpot"]["results"][0]
+        self.assertEqual((first[0]["tokens_num"], first[1]["batch_size"], first[1]["tokens_per_request"]), (1, 1, 8))
         self.assertGreaterEqual(max(sizes), 1500)  # more, where several prompts shared a step
         self.assertTrue(files["ttft"]["metadata"]["model"].startswith("modeled "))
         self.assertGreater(len({entry["batch_size"] for entry in files["tpot"]["results"]}), 1)
@@ -111,16 +119,36 @@ class Profile(ClusterTest):
                 text = scheduler.say(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")[2]
                 self.assertRegex(text, r'selected_instance_predicted_ttft_count\{infer_type="prefill"\} 1\n')
                 self.assertRegex(text, r'selected_instance_predicted_tpot_count\{infer_type="decode"\} 1\n')
+                self.assertIsInstance(scheduler.place("short", 3, mode="pd_batch"), list)  # shorter than any measured
+
+    def test_where_prefills_and_decodes_are_apart_each_gives_a_file(self):
+        with Cluster("--prefill", "1", "--decode", "1", engine__speed=10) as cluster:
+            def decoded():
+                self.send(cluster, 64)
+                return cluster.admin_get("/admin/v1/profile?role=decode")["tpot"]
+
+            until(decoded, 20, "the decode instance takes requests over")
+            code, said, wrong = cluster.command("profile", "--out", self.folder)
+            self.assertEqual((code, wrong), (0, ""))
+            self.assertRegex(said, r"ttft_profile\.json: \d+ points, of \d+ samples of prefill instances\n")
+            self.assertRegex(said, r"tpot_profile\.json: \d+ points, of \d+ samples of decode instances\n")
+            half = os.path.join(self.scratch, "half")
+            code, _, wrong = cluster.command("profile", "--out", half, "--role", "decode")
+            self.assertEqual(code, 0, wrong)
+            self.assertIn("no prefill of a decode instance was seen", wrong)
+            self.assertEqual(os.listdir(half), ["tpot_profile.json"])
+            document = json.loads(cluster.command("profile", "--json")[1])
+            self.assertEqual((document["ttft"], document["tpot"], document["role"]), (None, None, "neutral"))
 
     def test_nothing_seen_is_no_file(self):
         with Cluster(engines=1) as cluster:
             code, _, wrong = cluster.command("profile", "--out", self.folder)
             self.assertEqual(code, 1)
-            self.assertIn("no prefill of a neutral instance was seen; send requests first", wrong)
-            self.assertEqual(os.listdir(self.folder), [])
+            self.assertIn("no prefill of a neutral or prefill instance was seen; send requests first", wrong)
+            self.assertIn("no decode step of a neutral or decode instance was seen; send requests first", wrong)
+            self.assertEqual(os.listdir(self.scratch), [])
             document = cluster.admin_get("/admin/v1/profile")
             self.assertEqual((document["ttft"], document["tpot"], document["role"]), (None, None, "neutral"))
-            self.assertEqual(cluster.command("profile", "--out", os.path.join(self.folder, "absent"))[0], 2)
             self.assertEqual(cluster.command("profile", "--role", "none")[0], 2)
 
 
