@@ -1,12 +1,24 @@
 #!/usr/bin/env bash
-# A demonstration: every engine of a local cluster is stopped and comes back, one after the other, while 200 streams run
-# and each token of theirs is verified. Usage: scripts/rolling_restart.sh (after scripts/build.sh)
+# A demonstration: every engine of a local cluster is stopped and comes back, one after the other, while streams run and
+# each token of theirs is verified. Usage: scripts/rolling_restart.sh [ENGINES [REQUESTS [CONCURRENCY]]] (after
+# scripts/build.sh); by itself 4 engines, 3000 requests, 200 at a time. LLUMNIX names another program than the built one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-program=build/release/llumnix
-engines=4
+program=${LLUMNIX:-build/release/llumnix}
+engines=${1:-4}
+requests=${2:-3000}
+concurrency=${3:-200}
 work=$(mktemp -d)
-trap 'kill "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; rm -rf "$work"' EXIT
+up=
+load=
+end() {
+  for pid in $load $up; do
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  rm -rf "$work"
+}
+trap end EXIT
 
 "$program" up --engines "$engines" --set engine.speed=4 --http 127.0.0.1:0 --admin 127.0.0.1:0 --json >"$work/events" 2>"$work/log" &
 up=$!
@@ -20,11 +32,13 @@ await() {
   done
 }
 await has '"event":"ready"'
-field() { sed -n "s/.*\"event\":\"ready\".*\"$1\":\"\([^\"]*\)\".*/\1/p" "$work/events" | head -1; }
+# field NAME: the cluster's own of `ready`; those of its nodes come after it.
+field() { grep -m1 '"event":"ready"' "$work/events" | grep -o "\"$1\":\"[^\"]*\"" | sed -n '1s/.*:"\(.*\)"/\1/p'; }
+http=$(field http)
 admin=$(field admin)
 is_ready() { "$program" status --admin "${admin#http://}" | grep -Eq "^$1 .* ready "; }
 
-"$program" load "$(field http)" --requests 3000 --concurrency 200 --max-tokens 60-160 --verify >"$work/load" 2>&1 &
+"$program" load "$http" --requests "$requests" --concurrency "$concurrency" --max-tokens 60-160 --verify >"$work/load" 2>&1 &
 load=$!
 sleep 1
 for ((i = 0; i < engines; ++i)); do
@@ -37,5 +51,6 @@ for ((i = 0; i < engines; ++i)); do
 done
 code=0
 wait "$load" || code=$?
+load=
 cat "$work/load"
 exit "$code"

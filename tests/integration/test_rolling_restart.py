@@ -12,7 +12,8 @@ import urllib.request
 import uuid
 
 import modeled
-from cluster import END_S, MARK, PROGRAM, START_S, Cluster, ClusterTest, Stream, chat_body, free_port, processes_marked, until
+from cluster import (
+    END_S, MARK, PROGRAM, ROOT, START_S, Cluster, ClusterTest, Stream, chat_body, free_port, processes_marked, until)
 
 
 class Traffic:
@@ -78,6 +79,47 @@ class EnginesOfUp(ClusterTest):
             metrics = urllib.request.urlopen(cluster.admin + "/metrics", timeout=5).read().decode()
             replays = next(line for line in metrics.splitlines() if line.startswith("llumnix_replays_total"))
             self.assertEqual(float(replays.split()[-1]), 0, "they moved, and none was replayed")
+
+
+class Demonstration(ClusterTest):
+    """scripts/rolling_restart.sh, with a small load."""
+
+    def setUp(self):
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [ROOT / "scripts" / "rolling_restart.sh", "3", "300", "50"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env={**os.environ, "LLUMNIX": PROGRAM, MARK: self.mark},
+            start_new_session=True)
+        self.addCleanup(self.end_all)
+
+    def end_all(self):
+        until(lambda: not self.kill_marked(), END_S, "it is gone")
+        self.process.wait()
+        self.process.stdout.close()
+
+    def kill_marked(self):
+        left = processes_marked(self.mark)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return left
+
+    def test_it_shows_that_no_stream_fails(self):
+        told, _ = self.process.communicate(timeout=60)
+        self.assertEqual(self.process.returncode, 0, told)
+        for engine in range(3):
+            self.assertRegex(told, rf"engine-{engine} \(pid \d+\): SIGTERM\nengine-{engine} is back\n")
+        self.assertRegex(told, r"\nrequests +300 ok, 0 failed; 0 streams broken\n")
+        self.assertRegex(told, r"\nverified .* of 300 requests; 0 requests answered wrongly\n")
+        self.assertEqual(processes_marked(self.mark), [])
+
+    def test_stopped_in_between_it_leaves_nothing_behind(self):
+        self.assertRegex(self.process.stdout.readline(), r"^engine-0 \(pid \d+\): SIGTERM\n$")
+        self.process.terminate()
+        self.process.wait(30)
+        until(lambda: not processes_marked(self.mark), 10, "all it started has ended")
 
 
 class Node:
