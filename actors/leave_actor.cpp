@@ -20,6 +20,11 @@ bool has_engines(const node_card& card) {
   return std::ranges::any_of(card.instances, [](const auto& each) { return !each.shared; });
 }
 
+/// Whether a node may take what runs here, or waits for it.
+bool is_concerned(const node_card& card) {
+  return has_engines(card) || !card.hubs.empty();
+}
+
 } // namespace
 
 leave_actor::behavior_type leave_state::make_behavior(pointer actor, leave_actor_config settings) {
@@ -48,18 +53,24 @@ void leave_state::on_peer_down(const peer_down_msg& msg) {
   nodes.erase(known);
   for (const auto& [instance, drain] : drains)
     self->send(drain, msg);
+  if (begun && !anybody_concerned())
+    finish();
+}
+
+/// Requests of our own gateway are waited for by whoever ends the node.
+bool leave_state::anybody_concerned() const {
+  return std::ranges::any_of(nodes, [this](const auto& entry) {
+    return entry.first != config.life.node && is_concerned(entry.second);
+  });
 }
 
 void leave_state::empty_all() {
-  bool anywhere = std::ranges::any_of(nodes, [this](const auto& entry) {
-    return entry.first != config.life.node && has_engines(entry.second);
-  });
-  if (anywhere)
+  if (anybody_concerned())
     for (const auto& instance : nodes.at(config.life.node).instances)
       if (!instance.shared)
         drain(instance.metadata.instance_id);
   if (under_way == 0)
-    config.done();
+    finish();
 }
 
 void leave_state::drain(const instance_id& instance) {
@@ -89,6 +100,11 @@ void leave_state::drain(const instance_id& instance) {
 
 void leave_state::on_drained() {
   if (--under_way == 0)
+    finish();
+}
+
+void leave_state::finish() {
+  if (!std::exchange(finished, true))
     config.done();
 }
 

@@ -19,9 +19,9 @@ struct leave_actor_config {
 };
 
 /// LEAVE: a node that stops, and has engines, wants them empty first (spec/migration.md 11): it
-/// starts a DRAIN for each instance of its own. Where no other node has an instance there is
-/// nowhere to go, and it is done at once. NODE has it among its roles from the moment the node is
-/// to end.
+/// starts a DRAIN for each instance of its own. Where no other node has an instance, what runs can
+/// only end by itself; where none has streams either nobody waits for it, and it is done at once.
+/// NODE has it among its roles from the moment the node is to end.
 using leave_actor = caf::typed_actor<
   caf::reacts_to<peer_up_msg>, caf::reacts_to<peer_down_msg>,
   caf::replies_to<stat_msg>::with<actor_stats_msg>>;
@@ -37,14 +37,17 @@ struct leave_state {
   void on_peer_down(const peer_down_msg& msg);
   actor_stats_msg on_stat();
 
+  bool anybody_concerned() const;
   void empty_all();
   void drain(const instance_id& instance);
   void on_drained();
+  void finish();
 
   pointer self = nullptr;
   leave_actor_config config;
   std::map<std::string, node_card> nodes; ///< by name
   bool begun = false;
+  bool finished = false;
   std::map<instance_id, drain_actor> drains;
   std::size_t under_way = 0; ///< drains that have not ended
 };

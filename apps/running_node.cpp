@@ -289,8 +289,8 @@ int running_node::wait_for_end() {
   return exit_code::done;
 }
 
-/// Requests on our engines go on elsewhere, if there is an elsewhere. What is left in the end is
-/// replayed by the owners of the streams.
+/// Requests on our engines go on elsewhere; where there is no elsewhere they end here. What is left
+/// in the end is replayed by the owners of the streams.
 void running_node::leave() {
   if (!has("llumlet") || options_.drain.count() == 0) {
     *left_ = true;

@@ -104,15 +104,37 @@ TEST_CASE("all engine nodes stop and come back, one after the other, and no stre
   there.expect_all_exact();
 }
 
-TEST_CASE("a node that has nobody to go to stops at once") {
+TEST_CASE("a node that has nobody to go to lets its requests end first") {
   leaving_scene there{3, 1};
-  there.send("r1", 200);
+  for (int i = 0; i < 3; ++i)
+    there.send("r" + std::to_string(i), 200);
   REQUIRE(there.all_run());
   auto before = there.now();
   there.stop("engine-0", 10s);
-  CHECK(there.now() - before < nanoseconds{100ms});
+  CHECK(there.now() - before < nanoseconds{5s}); // as soon as they have
+  there.expect_all_exact();
+}
+
+TEST_CASE("what does not end in time on the only node is replayed once the node is back") {
+  leaving_scene there{5, 1};
+  there.send("r1", 1500);
+  REQUIRE(there.all_run());
+  auto before = there.now();
+  there.stop("engine-0", 200ms);
+  CHECK(there.now() - before < nanoseconds{400ms});
   there.start("engine-0", scene::engine());
   there.expect_all_exact(1);
+}
+
+TEST_CASE("a node whose requests nobody waits for any more stops at once") {
+  leaving_scene there{6, 1};
+  there.send("r1", 1500);
+  REQUIRE(there.all_run());
+  there.kill("head");
+  there.run_for(100ms);
+  auto before = there.now();
+  there.stop("engine-0", 10s);
+  CHECK(there.now() - before < nanoseconds{100ms});
 }
 
 TEST_CASE("what does not move in time is replayed by its owner") {
