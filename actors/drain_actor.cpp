@@ -113,6 +113,7 @@ void drain_state::on_view_change(const view_change_msg& msg) {
 void drain_state::on_peer_up(const peer_up_msg& msg) {
   const auto& card = msg.card;
   nodes[card.self.life.node] = card;
+  away.erase(card.self.life.node);
   for (const auto& instance : card.instances)
     if (!seen && instance.metadata.instance_id == config.instance) {
       seen = true;
@@ -141,41 +142,74 @@ void drain_state::tell_newcomers() {
   asked = std::move(now_there);
 }
 
+/// One that did not stop may be back in the same life: its link broke, or it stood still.
 void drain_state::on_peer_down(const peer_down_msg& msg) {
   auto known = nodes.find(msg.life.node);
   if (known == nodes.end() || known->second.self.life != msg.life)
     return;
+  bool had_it = has_it(known->second);
   nodes.erase(known);
   subscribe();
+  if (!had_it)
+    return;
+  if (msg.stopped)
+    stopped = true;
+  else
+    away.insert(msg.life.node);
+  forget_unanswered();
   end_if_gone();
+}
+
+/// A LLUMLET that went with its link never answers.
+void drain_state::forget_unanswered() {
+  looking = false;
+  ++looks;
+  auto there = llumlets();
+  std::erase_if(moves, [&](const auto& entry) {
+    if (std::ranges::find(there, entry.second.from) != there.end())
+      return false;
+    plan.on_ended(entry.second.stream, false, self->clock().now());
+    return true;
+  });
 }
 
 void drain_state::end_if_gone() {
   if (!seen || still_there())
     return;
-  answer_all(unreachable(
-    config.instance + " was lost while it was drained; what it had is replayed elsewhere"));
+  if (!away.empty() && !waiters.empty())
+    return; // it may be back
+  answer_all(unreachable(how_gone()));
   self->quit();
 }
 
-/// Whether its life goes on, if only its LLUMLET is being started again.
-bool drain_state::still_there() const {
-  return std::ranges::any_of(nodes, [this](const auto& entry) {
-    const auto& card = entry.second;
-    bool has = std::ranges::find(card.starting, config.instance) != card.starting.end();
-    for (const auto& instance : card.instances)
-      has = has || instance.metadata.instance_id == config.instance;
-    return has && (!life || card.self.life == *life);
-  });
+std::string drain_state::how_gone() const {
+  auto now = life ? nodes.find(life->node) : nodes.end();
+  bool anew = now != nodes.end() && now->second.self.life != *life;
+  return config.instance + (anew ? " was started anew" : stopped ? " stopped" : " was lost")
+         + " while it was drained; what it had is replayed elsewhere";
 }
 
-/// Several nodes may speak for an engine behind HTTP.
+/// Also if only its LLUMLET is being started again.
+bool drain_state::has_it(const node_card& card) const {
+  bool has = std::ranges::find(card.starting, config.instance) != card.starting.end();
+  for (const auto& instance : card.instances)
+    has = has || instance.metadata.instance_id == config.instance;
+  return has && (!life || card.self.life == *life);
+}
+
+/// Whether its life goes on.
+bool drain_state::still_there() const {
+  return std::ranges::any_of(nodes, [this](const auto& entry) { return has_it(entry.second); });
+}
+
+/// Several nodes may speak for an engine behind HTTP. A later life is none of ours.
 std::vector<llumlet_actor> drain_state::llumlets() const {
   std::vector<llumlet_actor> all;
   for (const auto& [name, card] : nodes)
-    for (const auto& instance : card.instances)
-      if (instance.metadata.instance_id == config.instance && instance.llumlet)
-        all.push_back(instance.llumlet);
+    if (has_it(card))
+      for (const auto& instance : card.instances)
+        if (instance.metadata.instance_id == config.instance && instance.llumlet)
+          all.push_back(instance.llumlet);
   return all;
 }
 
@@ -223,8 +257,10 @@ void drain_state::on_tick() {
   ticking = false;
   answer_late();
   tell_newcomers();
-  if (waiters.empty())
+  if (waiters.empty()) {
+    end_if_gone();
     return;
+  }
   tick_after(look_every);
   if (!looking)
     look();
@@ -232,11 +268,14 @@ void drain_state::on_tick() {
 
 void drain_state::look() {
   looking = true;
+  auto number = ++looks;
   auto there = llumlets();
   auto asked_now = there.size();
   ask_all<draining_msg>(
     self, there, drain_msg{true}, 5 * answer_time,
-    [this, asked_now](std::vector<draining_msg> still) {
+    [this, number, asked_now](std::vector<draining_msg> still) {
+      if (number != looks)
+        return;
       if (still.size() < asked_now)
         still.clear(); // what one has that did not answer is not known
       std::vector<stream_hub_actor> hubs;
@@ -244,7 +283,9 @@ void drain_state::look() {
         hubs.insert(hubs.end(), card.hubs.begin(), card.hubs.end());
       ask_all<streams_msg>(
         self, hubs, inspect_msg{"requests", {}}, answer_time,
-        [this, still = std::move(still)](std::vector<streams_msg> answers) {
+        [this, number, still = std::move(still)](std::vector<streams_msg> answers) {
+          if (number != looks)
+            return;
           std::vector<stream_info> streams;
           for (auto& answer : answers)
             for (auto& stream : answer.streams)
@@ -300,16 +341,22 @@ void drain_state::send(const drain_move& move) {
     order.to = move.to;
   order.requests = {move.stream};
   order.policy = "drain";
+  auto number = ++moves_ever;
+  moves.emplace(number, sent_move{move.stream, from});
   self->request(from, move_limit, std::move(order))
     .then(
-      [this, stream = move.stream](const moves_msg& answer) { on_moved(stream, answer.moves); },
-      [this, stream = move.stream](const caf::error&) { on_moved(stream, {}); });
+      [this, number](const moves_msg& answer) { on_moved(number, answer.moves); },
+      [this, number](const caf::error&) { on_moved(number, {}); });
 }
 
-void drain_state::on_moved(const stream_ref& stream, const std::vector<move_result>& moves) {
+void drain_state::on_moved(std::uint64_t number, const std::vector<move_result>& results) {
+  auto sent = moves.extract(number);
+  if (!sent)
+    return;
+  const auto& stream = sent.mapped().stream;
   bool gone = false;
   bool stays = false;
-  for (const auto& each : moves) {
+  for (const auto& each : results) {
     moved += each.outcome == "moved";
     stays = stays || each.lasting;
     gone = gone || each.outcome == "moved" || each.outcome == "finished";
@@ -330,15 +377,23 @@ void drain_state::answer_late() {
   std::erase_if(waiters, [&](waiter& each) {
     if (each.deadline > now)
       return false;
-    if (left)
-      each.promise.deliver(outcome(
-        requests_text(*left) + " still there after " + format_duration(each.timeout) + "; "
-        + config.instance + " takes no new work until `llumnix undrain " + config.instance
-        + "`, and draining it again goes on"));
-    else
-      each.promise.deliver(unreachable(config.instance + " does not answer"));
+    each.promise.deliver(late(each));
     return true;
   });
+}
+
+ordered_msg drain_state::late(const waiter& each) const {
+  auto after = " after " + format_duration(each.timeout);
+  if (!away.empty() && !still_there())
+    return unreachable(
+      config.instance + " was lost while it was drained, and was not back" + after
+      + "; what it had is replayed elsewhere");
+  if (!left)
+    return unreachable(config.instance + " does not answer");
+  return outcome(
+    requests_text(*left) + " still there" + after + "; " + config.instance
+    + " takes no new work until `llumnix undrain " + config.instance
+    + "`, and draining it again goes on");
 }
 
 void drain_state::answer_all(const ordered_msg& answer) {

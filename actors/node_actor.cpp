@@ -366,7 +366,7 @@ void node_state::lose(const std::string& name, parting how) {
       x.left = how == parting::goodbye || how == parting::overtaken;
       x.missed_since = x.next = now;
     }
-  tell_children(caf::make_message(peer_down_msg{life}));
+  tell_children(caf::make_message(peer_down_msg{life, how == parting::goodbye}));
 }
 
 /// Nodes that serve the cluster are linked to every node, and so are those with engines: requests

@@ -123,10 +123,11 @@ typename Inspector::result_type inspect(Inspector& f, peer_up_msg& x) {
 
 struct peer_down_msg {
   node_life life;
+  bool stopped = false; ///< in order: this life does not come back
 };
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, peer_down_msg& x) {
-  return f(caf::meta::type_name("peer_down_msg"), x.life);
+  return f(caf::meta::type_name("peer_down_msg"), x.life, x.stopped);
 }
 
 struct dial_msg {

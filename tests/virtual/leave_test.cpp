@@ -148,3 +148,26 @@ TEST_CASE("what does not move in time is replayed by its owner") {
   there.stop("engine-0", 500ms);
   there.expect_all_exact(here);
 }
+
+TEST_CASE("a drain goes on once the broken link is back") {
+  leaving_scene there{7, 2};
+  for (int i = 0; i < 4; ++i)
+    there.send("r" + std::to_string(i), 1500);
+  REQUIRE(there.all_run());
+  auto here = there.at("engine-0");
+  REQUIRE(here > 0);
+  there.cut("engine-0", "engine-1", true); // offers are never answered
+  caf::anon_send(
+    there.card("head").console.front(), order_msg{order_msg::drain{"engine-0", 60s}});
+  there.run_for(100ms);
+  there.reset("head", "engine-0");
+  auto drained = [&] {
+    return std::ranges::any_of(there.list_of("events", "events", "0"), [](const auto& event) {
+      return event.at("kind") == "drained";
+    });
+  };
+  for (int i = 0; i < 300 && !drained(); ++i)
+    there.run_for(100ms);
+  CHECK(drained());
+  there.expect_all_exact(here);
+}

@@ -27,6 +27,7 @@ struct orders_stage : stage {
     bool shared = false;
     bool connected = true;
     bool silent = false;           ///< its LLUMLET answers nothing
+    bool keeps = false;            ///< its LLUMLET does not answer moves
     std::string takes = "moved";   ///< how what is to come here ends; stays: refused for good
     std::vector<migrate_msg> told; ///< to its LLUMLET
     std::vector<bool> drained;     ///< likewise
@@ -83,7 +84,7 @@ struct orders_stage : stage {
           auto promise = self->make_response_promise<moves_msg>();
           auto& x = instances.at(id);
           x.told.push_back(msg);
-          if (!x.silent)
+          if (!x.silent && !x.keeps)
             promise.deliver(move(x, msg));
           return promise;
         },
@@ -116,10 +117,18 @@ struct orders_stage : stage {
       {metadata, "modeled", caf::actor_cast<llumlet_actor>(x.llumlet), x.shared});
     return made;
   }
-  void lose(const instance_id& id) {
+  void lose(const instance_id& id, bool stopped = false) {
     instances.at(id).connected = false;
     instances.at(id).state = "lost";
-    tell(peer_down_msg{{id, 1}});
+    tell(peer_down_msg{{id, 1}, stopped});
+  }
+  void is_back(const instance_id& id, std::uint64_t incarnation) {
+    auto& x = instances.at(id);
+    x.connected = true;
+    x.state = "ready";
+    auto made = card(x);
+    made.self.life.incarnation = incarnation;
+    tell(peer_up_msg{made});
   }
 
   void begin(
@@ -574,25 +583,86 @@ TEST_CASE("an instance that was never drained is taken back all the same") {
   CHECK(there.instances.at("engine-0").drained == std::vector<bool>{false});
 }
 
+TEST_CASE("a drain waits for the same life of what was lost, and goes on") {
+  // Also if the LLUMLET was asked something that it did not answer before the link broke.
+  for (auto unanswered : {"nothing", "a move", "a look"}) {
+    CAPTURE(unanswered);
+    orders_stage there{{"engine-0", "engine-1"}};
+    auto& x = there.instances.at("engine-0");
+    x.keeps = unanswered == std::string{"a move"};
+    if (!x.keeps)
+      there.instances.at("engine-1").takes = "refused";
+    there.begin("sea", "engine-0");
+    auto told = there.drain("engine-0");
+    x.silent = unanswered == std::string{"a look"};
+    there.wait(100ms);
+    there.lose("engine-0");
+    there.wait(1500ms);
+    CHECK(!*told);
+    x.drained.clear();
+    x.silent = x.keeps = false;
+    there.instances.at("engine-1").takes = "moved";
+    there.is_back("engine-0", 1);
+    CHECK(x.drained == std::vector<bool>{true});
+    there.wait(1500ms); // as long as a refused move may pause
+    CHECK(
+      there.document(told)
+      == json{{"instance", "engine-0"}, {"moved", 1}, {"finished", 0}, {"left", 0}});
+    CHECK(there.place("sea") == "engine-1");
+  }
+}
+
 TEST_CASE("whoever waits hears of the loss of what is drained") {
   orders_stage there{{"engine-0"}};
   there.begin("sea", "engine-0");
   auto told = there.drain("engine-0");
   there.wait(100ms);
   there.lose("engine-0");
+  there.wait(1s);
+  CHECK(!*told);
+  there.instances.at("engine-0").drained.clear();
+  there.is_back("engine-0", 2);
   CHECK(there.status(told) == 503);
   CHECK(
     there.document(told)["error"]["message"]
-    == "engine-0 was lost while it was drained; what it had is replayed elsewhere");
-  auto again = there.drain("engine-0");
-  CHECK(there.status(again) == 503);
-  // It comes back under the same name.
-  there.instances.at("engine-0").state = "ready";
-  auto card = there.card(there.instances.at("engine-0"));
-  card.self.life.incarnation = 2;
-  there.tell(peer_up_msg{card});
+    == "engine-0 was started anew while it was drained; what it had is replayed elsewhere");
+  // The new life is not drained, but can be.
+  there.wait(2s);
+  CHECK(there.instances.at("engine-0").drained.empty());
   there.end("sea");
   CHECK(there.document(there.drain("engine-0"))["left"] == 0);
+}
+
+TEST_CASE("a drain does not wait for what stopped, nor longer than it has") {
+  struct row {
+    bool stopped;
+    const char* message;
+  };
+  for (const auto& [stopped, message] :
+       {row{true, "engine-0 stopped while it was drained; what it had is replayed elsewhere"},
+        row{
+          false, "engine-0 was lost while it was drained, and was not back after 2s; what it had is "
+                 "replayed elsewhere"}}) {
+    CAPTURE(stopped);
+    orders_stage there{{"engine-0"}};
+    there.begin("sea", "engine-0");
+    auto told = there.drain("engine-0", 2s);
+    there.wait(100ms);
+    there.lose("engine-0", stopped);
+    CHECK(told->has_value() == stopped);
+    auto joined = there.drain("engine-0", 2s); // which is lost already, or waits along
+    CHECK(joined->has_value() == stopped);
+    there.wait(2100ms);
+    CHECK(there.status(told) == 503);
+    CHECK(there.document(told)["error"]["message"] == message);
+    CHECK(there.status(joined) == 503);
+    // Nobody waits any more, and the drain has ended.
+    auto again = there.drain("engine-0");
+    CHECK(there.status(again) == 503);
+    CHECK(
+      there.document(again)["error"]["message"]
+      == "engine-0 cannot be reached; what it had is replayed elsewhere");
+  }
 }
 
 TEST_CASE("a LLUMLET that says nothing does not hold up who waits") {
