@@ -82,8 +82,8 @@ struct drain_state {
   std::map<std::string, node_card> nodes; ///< by name
   bool seen = false;                      ///< some card had the instance
   std::optional<node_life> life;          ///< the instance's; none: an engine behind HTTP
-  std::set<std::string> away; ///< nodes that had it and did not stop; we have no link to them now
-  bool stopped = false;       ///< a node that had it did
+  std::set<std::string> away;             ///< nodes that had it, and whose link is lost
+  bool stopped = false;                   ///< a node that had it stopped in order
   cms_actor cms;
   cluster_view view;
   drain_plan plan{{}};

@@ -434,6 +434,38 @@ class Drains(MigrationTest):
             stream = asyncio.run(Stream(cluster.url, chat_body("after", 8)).run(20))
             self.assert_exact(stream, modeled.chat("after", 8, ignore_eos=True))
 
+    def test_a_drain_outlives_an_engine_that_stands_still(self):
+        async def go(cluster):
+            def state(engine, *states):
+                return cluster.instances()[engine]["state"] in states
+
+            async def act(streams):
+                drain = asyncio.create_task(asyncio.to_thread(
+                    cluster.command, "drain", "engine-0", "--timeout", "50s", "--json"))
+                await until_async(lambda: state("engine-0", "draining"), 10, "it shows")
+                pid = cluster.pid("engine-0")
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    await until_async(lambda: state("engine-0", "lost"), 20, "it is missed")
+                    # What is replayed has somewhere to go now.
+                    code, _, err = await asyncio.to_thread(cluster.command, "undrain", "engine-1")
+                    self.assertEqual(code, 0, err)
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                code, out, err = await drain
+                self.assertEqual((code, err), (0, ""), out)
+                self.assertEqual(json.loads(out)["left"], 0)
+                self.assertTrue(state("engine-0", "draining"))
+                self.assertEqual(cluster.pid("engine-0"), pid)
+
+            code, _, err = await asyncio.to_thread(cluster.command, "drain", "engine-1")
+            self.assertEqual(code, 0, err)
+            await run_all(self, cluster, "still", 4, 600, act)
+
+        with Cluster(engines=2, engine__speed=3, gateway__wait_for_instance="30s") as cluster:
+            asyncio.run(go(cluster))
+            self.wait_quiet(cluster)
+
     def test_a_drained_instance_that_dies_comes_back_ready(self):
         async def go(cluster):
             async def act(streams):

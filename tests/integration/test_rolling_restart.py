@@ -13,7 +13,8 @@ import uuid
 
 import modeled
 from cluster import (
-    END_S, MARK, PROGRAM, ROOT, START_S, Cluster, ClusterTest, Stream, chat_body, free_port, processes_marked, until)
+    END_S, MARK, PROGRAM, ROOT, START_S, Cluster, ClusterTest, Stream, chat_body, free_port, processes_marked, until,
+    until_async)
 
 
 class Traffic:
@@ -79,6 +80,26 @@ class EnginesOfUp(ClusterTest):
             metrics = urllib.request.urlopen(cluster.admin + "/metrics", timeout=5).read().decode()
             replays = next(line for line in metrics.splitlines() if line.startswith("llumnix_replays_total"))
             self.assertEqual(float(replays.split()[-1]), 0, "they moved, and none was replayed")
+
+
+class OnlyEngine(ClusterTest):
+    def test_its_streams_end_before_it_does(self):
+        async def go(cluster):
+            stream = Stream(cluster.url, chat_body("last", 400), request_id="last")
+            run = asyncio.create_task(stream.run())
+            await until_async(lambda: stream.pieces > 5, 20, "it runs")
+            os.kill(cluster.pid("engine-0"), signal.SIGTERM)
+            await run
+            self.assert_exact(stream, modeled.chat("last", 400, ignore_eos=True))
+            kinds = [event["kind"] for event in (await asyncio.to_thread(cluster.why, "last"))["events"]]
+            self.assertNotIn("replayed", kinds)
+
+        with Cluster("--drain", "60s", engines=1, engine__speed=4) as cluster:
+            asyncio.run(go(cluster))
+            began = time.monotonic()
+            self.assertEqual(cluster.wait_event(30, event="node_down", node="engine-0")["reason"], "exit 0")
+            self.assertLess(time.monotonic() - began, 20, "it ends as soon as they have")
+            cluster.wait_event(START_S, event="node_restarted", node="engine-0")
 
 
 class Demonstration(ClusterTest):
