@@ -641,8 +641,8 @@ TEST_CASE("a drain does not wait for what stopped, nor longer than it has") {
   for (const auto& [stopped, message] :
        {row{true, "engine-0 stopped while it was drained; what it had is replayed elsewhere"},
         row{
-          false, "engine-0 was lost while it was drained, and was not back after 2s; what it had is "
-                 "replayed elsewhere"}}) {
+          false, "engine-0 was lost while it was drained, and was not back after 2s; what it had "
+                 "is replayed elsewhere"}}) {
     CAPTURE(stopped);
     orders_stage there{{"engine-0"}};
     there.begin("sea", "engine-0");
