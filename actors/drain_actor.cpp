@@ -24,6 +24,7 @@ using nlohmann::json;
 constexpr auto look_every = 50ms;
 constexpr std::chrono::seconds move_limit{60}; ///< hand-overs have limits of their own, far below
 constexpr auto progress_every = 1s;
+constexpr auto back_within = 15s; ///< whose link is lost for longer is gone
 
 ordered_msg unreachable(const std::string& message) {
   return refusal(503, "unreachable", message);
@@ -154,8 +155,8 @@ void drain_state::on_peer_down(const peer_down_msg& msg) {
     return;
   if (msg.stopped)
     stopped = true;
-  else
-    away.insert(msg.life.node);
+  else if (away.insert(msg.life.node); away.size() == 1)
+    lost_at = self->clock().now();
   forget_unanswered();
   end_if_gone();
 }
@@ -176,7 +177,7 @@ void drain_state::forget_unanswered() {
 void drain_state::end_if_gone() {
   if (!seen || still_there())
     return;
-  if (!away.empty() && !waiters.empty())
+  if (!away.empty() && !waiters.empty() && self->clock().now() < lost_at + back_within)
     return; // it may be back
   answer_all(unreachable(how_gone()));
   self->quit();
@@ -185,8 +186,11 @@ void drain_state::end_if_gone() {
 std::string drain_state::how_gone() const {
   auto now = life ? nodes.find(life->node) : nodes.end();
   bool anew = now != nodes.end() && now->second.self.life != *life;
+  auto late = !away.empty() && !waiters.empty();
   return config.instance + (anew ? " was started anew" : stopped ? " stopped" : " was lost")
-         + " while it was drained; what it had is replayed elsewhere";
+         + " while it was drained"
+         + (late ? ", and was not back after " + format_duration(back_within) : "")
+         + "; what it had is replayed elsewhere";
 }
 
 /// Also if only its LLUMLET is being started again.
@@ -257,10 +261,9 @@ void drain_state::on_tick() {
   ticking = false;
   answer_late();
   tell_newcomers();
-  if (waiters.empty()) {
-    end_if_gone();
+  end_if_gone();
+  if (waiters.empty())
     return;
-  }
   tick_after(look_every);
   if (!looking)
     look();

@@ -83,6 +83,7 @@ struct drain_state {
   bool seen = false;                      ///< some card had the instance
   std::optional<node_life> life;          ///< the instance's; none: an engine behind HTTP
   std::set<std::string> away;             ///< nodes that had it, and whose link is lost
+  time_point lost_at{};                   ///< the first of them
   bool stopped = false;                   ///< a node that had it stopped in order
   cms_actor cms;
   cluster_view view;

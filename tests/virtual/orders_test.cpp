@@ -665,6 +665,22 @@ TEST_CASE("a drain does not wait for what stopped, nor longer than it has") {
   }
 }
 
+TEST_CASE("what is lost for long is not waited for, however long the drain may take") {
+  orders_stage there{{"engine-0"}};
+  there.begin("sea", "engine-0");
+  auto told = there.drain("engine-0", 60s);
+  there.wait(100ms);
+  there.lose("engine-0");
+  there.wait(14s);
+  CHECK(!*told);
+  there.wait(2s);
+  REQUIRE(told->has_value());
+  CHECK(
+    there.document(told)["error"]["message"]
+    == "engine-0 was lost while it was drained, and was not back after 15s; what it had is "
+       "replayed elsewhere");
+}
+
 TEST_CASE("a LLUMLET that says nothing does not hold up who waits") {
   orders_stage there{{"engine-0"}};
   there.instances.at("engine-0").silent = true;
