@@ -284,8 +284,11 @@ void gateway_state::on_moved(const moved_msg& msg) {
   records->note_late(x.request, std::move(event));
   if (watched())
     tell(
-      moved ? "moved" : "move_failed",
-      {{"request", x.request}, {"from", x.from.instance}, {"to", x.to.instance}, {"path", x.path}});
+      moved ? "moved" : "move_failed", {{"request", x.request},
+                                        {"from", x.from.instance},
+                                        {"to", x.to.instance},
+                                        {"path", x.path},
+                                        {"reason", x.reason}});
 }
 
 void gateway_state::on_watch() {

@@ -72,7 +72,7 @@ struct llumlet_state {
   void on_due(std::uint64_t order);
   void give_up_order(std::uint64_t order, error why);
 
-  // llumlet_moves.cpp: requests that leave and arrive.
+  // llumlet_departures.cpp and llumlet_moves.cpp: requests that leave and arrive.
   /// A request on its way out, or waiting for a slot.
   struct departure {
     std::uint64_t order = 0; ///< of `orders`
@@ -82,6 +82,7 @@ struct llumlet_state {
     bool by_load = false;
     std::optional<std::uint32_t> moves{}; ///< by load, this one included; none: it never began
     move_path path = move_path::kv;
+    std::string no_kv{};   ///< why it goes by another path; empty: it goes by `kv`
     time_point due{};      ///< it has left the queue by then, or nobody waits for it any more
     departure_actor actor; ///< null while it waits
     bool accepted = false; ///< the destination made room for it
@@ -126,7 +127,8 @@ struct llumlet_state {
   void start(departure next);
   void on_departed(departed_msg& msg);
   // llumlet_decodes.cpp: requests that are prefilled here and decode elsewhere.
-  void hand_over(decode_wanted_msg wanted, const stream_owner& to, move_path path);
+  void hand_over(
+    decode_wanted_msg wanted, const stream_owner& to, move_path path, std::string no_kv);
   void on_prefilled(const prefilled_msg& msg);
   void on_handed_over(departure leaving, departed_msg& msg);
   void ask_decode(decode_wanted_msg wanted);
@@ -137,6 +139,8 @@ struct llumlet_state {
   void start_replay(departure next);
   void tell_relays() const;
   void count(const move_result& result);
+  std::string why_none_copied() const;
+  void tell_no_kv(const departed_msg& msg, const stream_owner& to);
   void settle(std::uint64_t order, move_result result, bool accepted = false);
   void on_offer(handover::offer& msg);
   arrival_facts facts_for(const handover::offer& offer) const;

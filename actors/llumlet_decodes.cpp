@@ -15,12 +15,14 @@ constexpr std::chrono::seconds choice_limit{2}; ///< for GATEWAY's answer; the r
 
 } // namespace
 
-void llumlet_state::hand_over(decode_wanted_msg wanted, const stream_owner& to, move_path path) {
+void llumlet_state::hand_over(
+  decode_wanted_msg wanted, const stream_owner& to, move_path path, std::string no_kv) {
   departure next;
   next.stream = wanted.stream;
   next.to = to;
   next.policy = "decode";
   next.path = path;
+  next.no_kv = std::move(no_kv);
   wanted.tried.push_back(to.instance);
   next.decode = std::move(wanted);
   start(std::move(next));
@@ -44,14 +46,18 @@ void llumlet_state::on_handed_over(departure leaving, departed_msg& msg) {
   wanted.epoch = std::max(wanted.epoch, msg.result.epoch); // it may have been taken back
   bool over = msg.result.outcome == "moved" || msg.result.outcome == "finished";
   auto path = over ? std::nullopt : next_decode_path(leaving.path, msg.why.code);
-  if (!over)
+  auto no_kv = path ? why_no_kv(msg.result.reason) : std::string{};
+  if (path)
+    tell_no_kv(msg, leaving.to);
+  else if (!over)
     log::llumlet.info(
       "not-handed-over", "{} to {}: {}", msg.result.request, leaving.to.instance,
       msg.result.reason);
+  msg.result.reason = told_reason(leaving.no_kv, std::move(msg.result.reason));
   settle(leaving.order, std::move(msg.result));
   if (path) {
     wanted.tried.pop_back(); // is asked once more
-    hand_over(std::move(wanted), leaving.to, *path);
+    hand_over(std::move(wanted), leaving.to, *path, std::move(no_kv));
   } else if (!over) {
     ask_decode(std::move(wanted));
   }
@@ -73,7 +79,8 @@ void llumlet_state::on_decode_at(decode_wanted_msg wanted, const stream_owner& t
   if (to.instance.empty() || to == own())
     decode_here(wanted);
   else
-    hand_over(std::move(wanted), to, kv ? move_path::kv : move_path::recompute);
+    hand_over(
+      std::move(wanted), to, kv ? move_path::kv : move_path::recompute, why_none_copied());
 }
 
 void llumlet_state::decode_here(const decode_wanted_msg& wanted) {

@@ -1,6 +1,7 @@
 #include "actors/departure_actor.hpp"
 #include "actors/llumlet_actor.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/migration/move_ladder.hpp"
 #include "runtime/migration/move_limits.hpp"
 
 #include <algorithm>
@@ -154,7 +155,8 @@ void llumlet_state::queue_departures(
       settle(order, refused_move(stream, own(), msg.to, msg.policy, "it is on its way already"));
     else
       queued.push_back(
-        {order, stream, msg.to, msg.policy, msg.by_load, std::nullopt, path, due, {}});
+        {order, stream, msg.to, msg.policy, msg.by_load, std::nullopt, path, why_none_copied(), due,
+         {}});
   start_departures();
 }
 
@@ -255,13 +257,13 @@ void llumlet_state::on_departed(departed_msg& msg) {
   if (leaving.decode)
     return on_handed_over(std::move(leaving), msg);
   if (auto path = next_path(leaving.path, msg.why.code)) {
-    log::llumlet.info(
-      "no-kv", "{} to {}: {}; its KV is computed there", msg.result.request, leaving.to.instance,
-      msg.result.reason);
+    tell_no_kv(msg, leaving.to);
     leaving.path = *path;
+    leaving.no_kv = why_no_kv(msg.result.reason);
     leaving.actor = nullptr;
     queued.push_front(std::move(leaving));
   } else {
+    msg.result.reason = told_reason(leaving.no_kv, std::move(msg.result.reason));
     if (msg.result.outcome == "moved" || msg.result.outcome == "finished")
       history.forget(leaving.stream);
     count(msg.result);
@@ -269,6 +271,24 @@ void llumlet_state::on_departed(departed_msg& msg) {
   }
   start_departures();
   slots_changed();
+}
+
+/// Why no move begins with `kv`; empty: all do. One behind HTTP has no choice of paths.
+std::string llumlet_state::why_none_copied() const {
+  return kv || !engine ? std::string{} : why_no_kv("this instance has no transport for it");
+}
+
+/// A move tries the next path. Wrong bytes are found by the transport, or by the engine where they
+/// landed after all: memory or a network that makes them is something people should know of.
+void llumlet_state::tell_no_kv(const departed_msg& msg, const stream_owner& to) {
+  static constexpr auto text = "{} to {}: {}; its KV is computed there";
+  const auto& result = msg.result;
+  if (msg.why.code != errc::bad_message) {
+    log::llumlet.info("no-kv", text, result.request, to.instance, result.reason);
+    return;
+  }
+  config.counters->moves_spoiled.fetch_add(1, std::memory_order_relaxed);
+  log::llumlet.warn("spoiled-kv", text, result.request, to.instance, result.reason);
 }
 
 void llumlet_state::count(const move_result& result) {

@@ -270,8 +270,8 @@ std::string moves_text(const admin_document& moves, bool colours) {
         plain(at(each, "to")), plain(at(each, "path")),
         counted(at(each, "rounds"), "round", "rounds"), size_text(at(each, "bytes")),
         span(at(each, "downtime_ms")));
-    else if (auto reason = plain(at(each, "reason")); reason != "-")
-      text += ": " + reason;
+    if (auto reason = plain(at(each, "reason")); reason != "-")
+      text += (outcome == "moved" ? "; " : ": ") + reason;
     text += "\n";
   }
   return all.empty() ? "Nothing moved: no request there fits; `llumnix requests` lists them\n"

@@ -138,6 +138,11 @@ void add_moves(const node_counters& x, exposition& out) {
     "llumnix_moves_failed_total", "Moves given up after a part was done; the request ran on.",
     x.moves_failed);
   out.counter(
+    "llumnix_moves_spoiled_total",
+    "Moves from here whose KV came wrong, as the transport or the engine there found; it was "
+    "computed there.",
+    x.moves_spoiled);
+  out.counter(
     "llumnix_stale_orders_total", "Orders refused: their rescheduler leads no more.",
     x.orders_stale);
   out.gauge("llumnix_rescheduler_leader", "1 while this node's rescheduler leads.", x.leads);

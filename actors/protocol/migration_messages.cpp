@@ -17,8 +17,9 @@ std::string describe(const move_result& result) {
       result.from.instance, result.policy, result.tail_tokens, ms,
       result.reason.empty() ? "" : "; ", result.reason);
   return fmt::format(
-    "from {} for {} by {}: {} rounds, {} KiB, {:.2f} ms down", result.from.instance, result.policy,
-    result.path, result.rounds, (result.bytes + 1023) / 1024, ms);
+    "from {} for {} by {}: {} rounds, {} KiB, {:.2f} ms down{}{}", result.from.instance,
+    result.policy, result.path, result.rounds, (result.bytes + 1023) / 1024, ms,
+    result.reason.empty() ? "" : "; ", result.reason);
 }
 
 decode_wanted_msg decode_wanted(const inference_request& request, const stream_owner& at) {

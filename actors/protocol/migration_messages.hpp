@@ -25,7 +25,7 @@ struct move_result {
   stream_owner from;
   stream_owner to;
   std::string outcome; ///< moved, finished (meanwhile), refused (nothing was tried), failed
-  std::string reason;  ///< unless moved
+  std::string reason;  ///< unless moved; of a move by `recompute`: why no KV was copied
   std::string policy;  ///< who wanted it: "by hand", "drain", "decode" (its prefill was here), or
                        ///< the rescheduler's policy
   std::string path;    ///< kv, recompute, replay (between engines behind HTTP)
@@ -43,7 +43,7 @@ typename Inspector::result_type inspect(Inspector& f, move_result& x) {
     x.policy, x.path, x.rounds, x.bytes, x.downtime, x.tail_tokens, x.epoch, x.lasting);
 }
 
-/// "from engine-0 by kv: 3 rounds, 1296 KiB, 0.41 ms down", or why not.
+/// "from engine-0 by kv: 3 rounds, 1296 KiB, 0.41 ms down", why by no better path, or why not.
 std::string describe(const move_result& result);
 
 /// Move requests to another instance (to the LLUMLET that has them). Answered with `moves_msg` once

@@ -56,6 +56,7 @@ struct node_counters {
   std::atomic<std::uint64_t> moves_in{0};      ///< that came
   std::atomic<std::uint64_t> moves_refused{0}; ///< that a destination did not take
   std::atomic<std::uint64_t> moves_failed{0};  ///< that did not move though it was tried
+  std::atomic<std::uint64_t> moves_spoiled{0}; ///< that left with KV and got there with another
   std::atomic<std::uint64_t> orders_stale{0};  ///< refused: of a RESCHEDULER that leads no more
   // RESCHEDULER.
   std::atomic<std::uint64_t> leads{0};       ///< gauge: 1 while ours leads

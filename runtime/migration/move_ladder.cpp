@@ -21,6 +21,16 @@ std::optional<move_path> next_decode_path(move_path tried, errc why) {
   return tried == move_path::kv && no_kv ? std::optional{move_path::recompute} : std::nullopt;
 }
 
+std::string why_no_kv(std::string_view why) {
+  return "no kv: " + std::string{why};
+}
+
+std::string told_reason(const std::string& no_kv, std::string reason) {
+  if (no_kv.empty() || reason.empty())
+    return no_kv + reason;
+  return no_kv + "; then: " + reason;
+}
+
 bool outlives_prefill(const inference_request& request) {
   return request.sampling.max_tokens > request.output.size() + 1;
 }

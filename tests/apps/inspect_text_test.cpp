@@ -160,6 +160,8 @@ TEST_CASE("each move is a sentence: where to, how, and what it cost; or why not"
         "rounds":2,"bytes":1258291,"downtime_ms":0.4,"epoch":1},
       {"request":"lake","from":"engine-0","to":"engine-1","outcome":"moved","path":"recompute",
         "rounds":1,"bytes":0,"downtime_ms":1500},
+      {"request":"fjord","from":"engine-0","to":"engine-1","outcome":"moved","path":"recompute",
+        "reason":"no kv: other blocks","rounds":1,"bytes":0,"downtime_ms":2},
       {"request":"brook","from":"a:1","to":"b:1","outcome":"moved","path":"replay","tail_tokens":412,
         "rounds":0,"bytes":0,"downtime_ms":38.2},
       {"request":"pond","outcome":"finished","reason":"it ended"},
@@ -170,6 +172,8 @@ TEST_CASE("each move is a sentence: where to, how, and what it cost; or why not"
     text
     == "sea moved from engine-0 to engine-1 by kv: 2 rounds, 1.2MiB, 0.4ms between two steps\n"
        "lake moved from engine-0 to engine-1 by recompute: 1 round, 0B, 1.5s between two steps\n"
+       "fjord moved from engine-0 to engine-1 by recompute: 1 round, 0B, 2ms between two steps; no "
+       "kv: other blocks\n"
        "brook moved from a:1 to b:1 by replay: 412 tokens computed anew, 38.2ms without one\n"
        "pond finished: it ended\n"
        "from engine-0 refused: engine-1 is draining\n"

@@ -66,6 +66,7 @@ TEST_CASE("moves are counted, and who leads shows") {
   counters.moves_in = 4;
   counters.moves_refused = 5;
   counters.moves_failed = 6;
+  counters.moves_spoiled = 8;
   counters.orders_stale = 7;
   counters.leads = 1;
   counters.leader_term = 1'764'200'000'123;
@@ -74,7 +75,8 @@ TEST_CASE("moves are counted, and who leads shows") {
   for (auto line :
        {"llumnix_moves_departing 2", "llumnix_moves_arriving 1", "llumnix_moves_out_total 3",
         "llumnix_moves_in_total 4", "llumnix_moves_refused_total 5", "llumnix_moves_failed_total 6",
-        "llumnix_stale_orders_total 7", "llumnix_rescheduler_leader 1",
+        "llumnix_moves_spoiled_total 8", "llumnix_stale_orders_total 7",
+        "llumnix_rescheduler_leader 1",
         "llumnix_rescheduler_term 1764200000123", "llumnix_rescheduler_orders_total 9"}) {
     CAPTURE(line);
     CHECK(has(text, line));

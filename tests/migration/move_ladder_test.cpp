@@ -28,6 +28,19 @@ TEST_CASE("what was prefilled is computed again only where its KV could go nowhe
     CHECK_FALSE(next_decode_path(move_path::recompute, why));
 }
 
+TEST_CASE("a move that did not go by KV says why, before all else") {
+  struct row {
+    std::string no_kv;
+    std::string reason;
+    std::string told;
+  };
+  for (const auto& [no_kv, reason, told] :
+       {row{"", "", ""}, row{"", "no slot", "no slot"},
+        row{why_no_kv("other blocks"), "", "no kv: other blocks"},
+        row{why_no_kv("other blocks"), "no slot", "no kv: other blocks; then: no slot"}})
+    CHECK(told_reason(no_kv, reason) == told);
+}
+
 TEST_CASE("a request outlives its prefill when it may have more than one token more") {
   struct row {
     std::uint32_t max_tokens;

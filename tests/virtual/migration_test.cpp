@@ -35,16 +35,28 @@ TEST_CASE("without a KV transport the destination computes ahead") {
   there.start("engine-1", options);
   REQUIRE(there.settle(2));
   there.run_for(1s);
-  auto& client = there.running("r1", 200);
-  auto from = there.place_of("r1");
-  auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
-  REQUIRE(moves);
-  const auto& move = moves->moves.front();
-  CAPTURE(move.reason);
-  CHECK(move.outcome == "moved");
-  CHECK(move.path == "recompute");
-  CHECK(move.bytes == 0);
-  there.expect_exact("r1", client, 200);
+  auto& client = there.running("r1", 400);
+  std::string told;
+  for (int i = 0; i < 2; ++i) { // to the one without, and from it
+    auto from = there.place_of("r1");
+    auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
+    REQUIRE(moves);
+    const auto& move = moves->moves.front();
+    CAPTURE(move.reason);
+    CHECK(move.outcome == "moved");
+    CHECK(move.path == "recompute");
+    CHECK(move.bytes == 0);
+    CHECK(
+      move.reason
+      == (from == "engine-1" ? "no kv: this instance has no transport for it"
+                             : "no kv: no KV can be copied there"));
+    CHECK(there.counters(from).moves_spoiled.load() == 0);
+    told += " ms down; " + move.reason + "\n";
+  }
+  there.expect_exact("r1", client, 400);
+  auto notes = there.notes_of("r1", "moved");
+  for (auto line : {told.substr(0, told.find('\n') + 1), told.substr(told.find('\n') + 1)})
+    CHECK(notes.find(line) != std::string::npos);
 }
 
 TEST_CASE("KV that lands wrong is found out, and computed at the destination instead") {
@@ -62,7 +74,11 @@ TEST_CASE("KV that lands wrong is found out, and computed at the destination ins
   CAPTURE(move.reason);
   CHECK(move.outcome == "moved");
   CHECK(move.path == "recompute");
+  CHECK(move.reason.starts_with("no kv: what landed in block "));
+  CHECK(there.counters(from).moves_spoiled.load() == 1);
+  CHECK(there.counters(there.other(from)).moves_spoiled.load() == 0);
   there.expect_exact("r1", client, 200);
+  CHECK(there.notes_of("r1", "moved").ends_with(" ms down; " + move.reason + "\n"));
 }
 
 TEST_CASE("a destination without a free slot is not asked a second time") {

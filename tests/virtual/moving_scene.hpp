@@ -27,6 +27,14 @@ struct moving_scene : scene {
         return request.at("instance");
     return {};
   }
+  /// What the records of a request say of that kind, one a line.
+  std::string notes_of(const std::string& text_id, const std::string& kind) {
+    std::string notes;
+    for (const auto& event : list_of("events", "why", text_id))
+      if (event.at("kind") == kind)
+        notes += event.at("note").get<std::string>() + "\n";
+    return notes;
+  }
   stream_ref stream_of(const virtual_client& client) {
     return {"head", card("head").self.life.incarnation, 0, client.stream};
   }

@@ -169,6 +169,7 @@ TEST_CASE("without a KV transport the decode instance computes the prompt again"
   REQUIRE(moved.size() == 1);
   CHECK(
     moved[0].at("note").get<std::string>().starts_with("from prefill-0 for decode by recompute"));
+  CHECK(moved[0].at("note").get<std::string>().find(" ms down; no kv: ") != std::string::npos);
   CHECK(there.nothing_left());
 }
 
