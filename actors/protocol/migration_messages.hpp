@@ -318,7 +318,7 @@ typename Inspector::result_type inspect(Inspector& f, reclaim& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, claim_answer& x) {
-  return f(caf::meta::type_name("claim_answer"), x.of, x.reclaimed, x.verdict, x.credit);
+  return f(caf::meta::type_name("claim_answer"), x.of, x.reclaimed, x.verdict, x.credit, x.owner);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, cancel& x) {

@@ -161,6 +161,9 @@ struct claim_answer {
   bool reclaimed = false; ///< answers a RECLAIM
   claim_verdict verdict = claim_verdict::superseded;
   std::uint32_t credit = 0; ///< with granted: the credit of the new owner
+  /// Of a RECLAIM, with superseded: who got the stream by this hand-over and has it still; no
+  /// instance: nobody.
+  stream_owner owner{};
 };
 
 /// S to D or D to S: this hand-over is over.

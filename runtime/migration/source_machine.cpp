@@ -372,6 +372,10 @@ void source_machine::send_reclaim() {
 void source_machine::hear(const handover::claim_answer& message) {
   if (state_ != state::deciding || !message.reclaimed || !first_reclaim_)
     return;
+  if (message.verdict != handover::claim_verdict::granted && message.owner == plan_.destination) {
+    hear(handover::committed{message.of}); // the news itself was lost, or is slow
+    return shut();
+  }
   // One CANCEL, beyond the spec: a destination that never saw the FREEZE-COMMIT lets go at once
   // instead of when its lease ends; every other one ignores it.
   if (message.verdict == handover::claim_verdict::granted) {

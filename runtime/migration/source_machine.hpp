@@ -56,7 +56,7 @@ struct source_plan {
 
 /// How a hand-over ended, seen from its source.
 enum class source_outcome : std::uint8_t {
-  moved,  ///< the destination said that it has it
+  moved,  ///< the destination said that it has it, or the stream's owner did
   kept,   ///< it runs on here, under the epoch given
   gone,   ///< it ended or was aborted meanwhile
   let_go, ///< dropped here: the stream belongs to somebody else, or cannot be reached

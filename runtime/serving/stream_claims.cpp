@@ -132,6 +132,8 @@ stream_claims::on_reclaim(const handover::reclaim& claim, std::uint32_t epoch, b
       grant(of.id, claim.claimant, true, epoch, claim.start);
     } else {
       winner_->reclaim_answered = true;
+      if (!winner_->gave_up)
+        result.answer.owner = winner_->who;
     }
   } else if (of.epoch > epoch) {
     bar(of.id, claim.claimant);

@@ -77,6 +77,7 @@ public:
   /// rule that spec/migration.md 12.2 lacks; the model found it.)
   claim_result
   on_claim(const handover::claim& claim, std::uint32_t epoch, bool claimant_lost = false);
+  /// Refused, it says whether the hand-over came about: the source may not have heard of it.
   claim_result
   on_reclaim(const handover::reclaim& claim, std::uint32_t epoch, bool claimant_lost = false);
   /// Always answered with `abandoned`. True: replay at once.

@@ -120,6 +120,7 @@ struct letter_reader {
     head(x.of);
     into.add_flags({x.reclaimed});
     into.add(static_cast<std::uint64_t>(x.verdict));
+    into.add(x.owner);
   }
   void operator()(const handover::abandon& x) const {
     head(x.of);

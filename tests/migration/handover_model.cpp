@@ -387,6 +387,11 @@ void world::carry_out(int at, std::size_t index, const source_effect& effect) {
         here.ended.remember({of, false}, time_point{});
         here.engine.stands = false; // it decodes here, or is gone
         moved_ = moved_ || what.outcome == source_outcome::moved;
+        auto winner = owner_.speakers.find(of.epoch + 1);
+        if (
+          what.outcome == source_outcome::moved
+          && (winner == owner_.speakers.end() || winner->second != one.source->plan().destination))
+          fail("moved, but its destination never owned the stream");
         if (what.outcome == source_outcome::kept && mine && here.engine.frozen)
           fail("kept, but frozen for ever");
       } else if constexpr (std::is_same_v<type, handover::reclaim>) {

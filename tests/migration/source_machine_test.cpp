@@ -106,8 +106,9 @@ struct source_rig {
   handover::commit_failed failed(handover::commit_failure why) const {
     return {head(), why, {errc::stale, ""}};
   }
-  handover::claim_answer answer(handover::claim_verdict verdict) const {
-    return {head(), true, verdict, 77};
+  handover::claim_answer
+  answer(handover::claim_verdict verdict, const stream_owner& owner = {}) const {
+    return {head(), true, verdict, 77, owner};
   }
   handover::cancel cancel() const { return {head(), {errc::timeout, ""}}; }
 
@@ -348,6 +349,24 @@ TEST_CASE("every line of the source's state machine") {
        return x.on(x.answer(verdict::superseded));
      },
      "drop, cancel, close", state::cancelling},
+    {"DECIDING, RECLAIM SUPERSEDED, another one has it", state::deciding,
+     [](rig& x) {
+       x.on(source_side::tick{}, 500ms);
+       return x.on(x.answer(verdict::superseded, {{"d", 2}, "engine-d"}));
+     },
+     "drop, cancel, close", state::cancelling},
+    {"DECIDING, RECLAIM SUPERSEDED, D has it", state::deciding,
+     [](rig& x) {
+       x.on(source_side::tick{}, 500ms);
+       return joined(
+         {x.on(x.answer(verdict::superseded, x.plan.destination)),
+          x.on(handover::committed{x.head()}), x.on(handover::release{x.head()}),
+          x.on(source_side::window_closed{})});
+     },
+     "drop, close |  |  | unpin, ended moved", state::done},
+    {"DECIDING, D has it, but nothing was asked", state::deciding,
+     [](rig& x) { return x.on(x.answer(verdict::superseded, x.plan.destination)); }, "",
+     state::deciding},
     {"DECIDING, RECLAIM unreachable", state::deciding,
      [](rig& x) {
        x.on(source_side::tick{}, 500ms);
@@ -524,6 +543,30 @@ TEST_CASE_FIXTURE(source_rig, "HOLDS is answered for what is frozen here") {
   on(answer(handover::claim_verdict::superseded));
   CHECK_FALSE(machine->holds(3));
   CHECK_FALSE(machine->holds(4));
+}
+
+TEST_CASE_FIXTURE(source_rig, "what the owner of a stream says of a lost commit is the end") {
+  struct row {
+    stream_owner owner;
+    std::string_view word;
+    errc why;
+  };
+  for (const auto& [owner, word, why] :
+       {row{plan.destination, "moved", errc::ok}, row{{}, "failed", errc::stale},
+        row{plan.source, "failed", errc::stale},
+        row{{{"d", 2}, "engine-d"}, "failed", errc::stale}, // its next life
+        row{{{"e", 1}, "engine-e"}, "failed", errc::stale}}) {
+    CAPTURE(owner.instance);
+    reach(state::deciding);
+    on(source_side::tick{}, 500ms);
+    on(answer(handover::claim_verdict::superseded, owner));
+    auto last = machine->on(source_side::window_closed{}, now);
+    REQUIRE(!last.empty());
+    const auto* end = std::get_if<source_side::ended>(&last.back());
+    REQUIRE(end != nullptr);
+    CHECK(outcome_word(*end) == word);
+    CHECK(end->why.code == why);
+  }
 }
 
 TEST_CASE("an end has one word for people") {

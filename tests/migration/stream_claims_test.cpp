@@ -82,6 +82,40 @@ TEST_CASE_FIXTURE(claims_rig, "the first claim for the next epoch wins, and answ
   CHECK(owner == e);
 }
 
+TEST_CASE_FIXTURE(claims_rig, "a RECLAIM that is refused hears whether its hand-over came about") {
+  auto told = [&](std::uint64_t id) {
+    return claims.on_reclaim({head(id), s, 12}, epoch).answer.owner;
+  };
+  claim(1, d);
+  CHECK(told(2) == stream_owner{}); // that of another one did
+  CHECK(told(1) == d);
+  CHECK(told(1) == d);
+  SUBCASE("it gave up") {
+    abandon(1, d);
+    CHECK(told(1) == stream_owner{});
+    raise();
+    CHECK(told(1) == stream_owner{});
+  }
+  SUBCASE("it went on, and came back") {
+    claim(2, e, 4);
+    CHECK(told(1) == stream_owner{});
+    claim(3, d, 5);
+    CHECK(told(1) == stream_owner{});
+  }
+  SUBCASE("it was placed anew") {
+    raise();
+    CHECK(told(1) == stream_owner{});
+  }
+}
+
+TEST_CASE_FIXTURE(claims_rig, "only a RECLAIM that is refused hears of an owner") {
+  CHECK(claims.on_reclaim({head(1), s, 12}, epoch).answer.owner == stream_owner{});
+  epoch = 4;
+  CHECK(claims.on_claim({head(1), d, 12}, epoch).answer.owner == stream_owner{});
+  CHECK(claims.on_reclaim({head(1), s, 12}, epoch).answer.owner == stream_owner{});
+  CHECK(answer_when_gone(handover::reclaim{head(1), s, 12}).owner == stream_owner{});
+}
+
 TEST_CASE_FIXTURE(claims_rig, "a RECLAIM may be the first") {
   CHECK(reclaim(1) == verdict::granted);
   CHECK(epoch == 4);

@@ -132,6 +132,42 @@ TEST_CASE("whatever becomes of a word of a hand-over, the stream is exact and no
   MESSAGE(seed, " cases, ", moved, " moved; all was free after ", longest.count() / 1000000, " ms");
 }
 
+TEST_CASE("a move that came about is told as such, though the source heard nothing of it") {
+  struct row {
+    std::vector<std::string> lost;
+    bool moves;
+  };
+  const row rows[] = {
+    {{}, true},
+    {{"committed"}, true}, // RELEASE says it too
+    {{"committed", "release"}, true},
+    {{"claim"}, false},
+  };
+  for (const auto& [lost, moved] : rows) {
+    auto config = small_engines();
+    config.migration.decide_timeout = 50ms;
+    moving_scene there{17, 2, config};
+    auto& client = there.running("r1", 400);
+    auto from = there.place_of("r1");
+    there.on_message(loses(lost, 100));
+    auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
+    REQUIRE(moves);
+    REQUIRE(moves->moves.size() == 1);
+    CAPTURE(lost.size());
+    const auto& move = moves->moves.front();
+    CAPTURE(move.reason);
+    CHECK((move.outcome == "moved") == moved);
+    CHECK(move.reason.ends_with(moved ? "" : "the destination did not commit"));
+    CHECK((!moved || move.reason.empty()));
+    CHECK((!moved || move.epoch == 1));
+    CHECK(there.place_of("r1") == (moved ? there.other(from) : from));
+    there.on_message({});
+    there.expect_exact("r1", client, 400);
+    CHECK(there.notes_of("r1", "moved").empty() != moved);
+    CHECK(there.notes_of("r1", "move_failed").empty() == moved);
+  }
+}
+
 namespace {
 
 /// Something that happens the moment a word is said.
