@@ -152,7 +152,8 @@ void llumlet_state::on_submit(submit_msg& msg) {
     auto decode = msg.to_decode ? msg.decode : stream_owner{};
     self->send(engine, std::move(msg));
     if (!decode.instance.empty())
-      hand_over(std::move(wanted), decode, kv ? move_path::kv : move_path::recompute);
+      hand_over(
+        std::move(wanted), decode, kv ? move_path::kv : move_path::recompute, why_none_copied());
   } else
     log::llumlet.error(
       "no-engine", "{} was sent to {}, whose engine is behind HTTP: dropped", msg.request.text_id,

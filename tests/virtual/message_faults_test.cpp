@@ -157,7 +157,8 @@ TEST_CASE("a move that came about is told as such, though the source heard nothi
     const auto& move = moves->moves.front();
     CAPTURE(move.reason);
     CHECK((move.outcome == "moved") == moved);
-    CHECK(move.reason.ends_with(moved ? "" : "the destination did not commit"));
+    bool taken_back = move.reason.find("the destination did not commit") != std::string::npos;
+    CHECK(taken_back != moved);
     CHECK((!moved || move.reason.empty()));
     CHECK((!moved || move.epoch == 1));
     CHECK(there.place_of("r1") == (moved ? there.other(from) : from));

@@ -76,6 +76,9 @@ TEST_CASE("what leaders say survives the wire") {
   offer.request = some_request();
   offer.moves = 4;
   CHECK(over_the_wire(system, offer).moves == 4);
+  handover::claim_answer refused;
+  refused.owner = order.to;
+  CHECK(over_the_wire(system, refused).owner == order.to);
 }
 
 TEST_CASE("every message survives the wire") {
