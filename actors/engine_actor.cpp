@@ -62,7 +62,7 @@ void engine_state::on_submit(submit_msg& msg) {
     self->send(hub, refused_msg{stream, epoch, config.instance, std::move(taken).error()});
     return;
   }
-  end_prefill(stream); // of an earlier epoch
+  note_left(stream); // of an earlier epoch
   streams[stream] = epoch;
   auto* moving = engine->moving();
   bool decodes_elsewhere = msg.to_decode && moving && moving->decode_elsewhere(stream, epoch);
@@ -83,6 +83,12 @@ void engine_state::on_abort(const abort_msg& msg) {
   begin_step();
 }
 
+/// Hand-overs that had to do with a stream that is not here any more, or under another epoch.
+void engine_state::note_left(const stream_ref& stream) {
+  end_prefill(stream);
+  end_arrival(stream);
+}
+
 /// Whether there was something to forget.
 bool engine_state::forget(const stream_ref& stream, std::uint32_t epoch) {
   auto found = streams.find(stream);
@@ -90,7 +96,7 @@ bool engine_state::forget(const stream_ref& stream, std::uint32_t epoch) {
     return false;
   streams.erase(found);
   engine->abort(stream, epoch);
-  end_prefill(stream);
+  note_left(stream);
   return true;
 }
 
@@ -242,7 +248,7 @@ void engine_state::deliver() {
     tokens += output.delta.tokens.size();
     if (output.delta.finish != finish_reason::none) {
       streams.erase(found);
-      end_prefill(output.stream);
+      note_left(output.stream);
     }
   }
   for (auto& [any, batch] : destinations)
@@ -293,7 +299,7 @@ void engine_state::on_peer_down(const peer_down_msg& msg) {
   while (first != streams.end() && first->first.node == msg.life.node
          && first->first.incarnation <= msg.life.incarnation) {
     engine->abort(first->first, first->second);
-    end_prefill(first->first);
+    note_left(first->first);
     first = streams.erase(first);
   }
   tell_news();

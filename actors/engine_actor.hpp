@@ -57,8 +57,10 @@ struct engine_state {
   void on_prefills_begun();
   void on_prefills_ended();
   void end_prefill(const stream_ref& stream);
+  void end_arrival(const stream_ref& stream);
   void tell_computed();
 
+  void note_left(const stream_ref& stream);
   bool forget(const stream_ref& stream, std::uint32_t epoch);
   void begin_step();
   void deliver();
@@ -89,6 +91,7 @@ struct engine_state {
   llumlet_actor llumlet;
   std::map<node_life, std::vector<stream_hub_actor>> hubs;
   std::map<stream_ref, std::uint32_t> streams; ///< what runs here, with its epoch
+  std::map<stream_ref, arrival_actor> came;    ///< of those, the ones that a hand-over brought
   std::vector<submit_msg> early;               ///< requests of gateways not known here yet
   static constexpr std::size_t early_max = 1024;
   std::vector<kv_watcher> kv_watchers;

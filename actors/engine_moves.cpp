@@ -91,6 +91,7 @@ void engine_state::carry_out(departure_order_msg& msg) {
         if (at != streams.end() && !engine->holds(stream, at->second)) {
           streams.erase(at);
           prefills.erase(stream);
+          end_arrival(stream);
         }
       },
       [&](const source_side::unpin&) {
@@ -169,6 +170,12 @@ void engine_state::on_prefills_ended() {
   running.prefills.clear();
 }
 
+/// Whoever brought the stream here need not answer for it any longer.
+void engine_state::end_arrival(const stream_ref& stream) {
+  if (auto found = came.extract(stream))
+    self->send(found.mapped(), arrival_event_msg{destination_side::request_ended{}});
+}
+
 /// The request has ended here: whoever waits for its prefill waits no longer.
 void engine_state::end_prefill(const stream_ref& stream) {
   auto found = prefills.find(stream);
@@ -223,8 +230,11 @@ void engine_state::carry_out(arrival_order_msg& msg) {
         auto stream = what.request.stream;
         auto epoch = what.request.epoch;
         auto done = moving->adopt(id, std::move(what.request), what.sent, self->clock().now());
-        if (done)
+        if (done) {
           streams[stream] = epoch;
+          end_arrival(stream);
+          came.emplace(stream, msg.from);
+        }
         being_computed.erase(id);
         self->send(msg.from, arrival_event_msg{destination_side::adopted{outcome_of(done)}});
       },

@@ -95,8 +95,15 @@ TEST_CASE("a destination without a free slot is not asked a second time") {
   there.expect_exact("r1", client, 100);
 }
 
-TEST_CASE("a request moves back and forth") {
+TEST_CASE("a request moves back and forth, and of each hand-over no more is left than its id") {
   moving_scene there{3};
+  auto kept = [&] {
+    std::int64_t all = 0;
+    for (const auto& actor : there.list_of("actors", "actors"))
+      if (actor.at("role") == "llumlet")
+        all += actor.at("state").at("handovers_kept").get<std::int64_t>();
+    return all;
+  };
   auto& client = there.running("r1", 600);
   for (int i = 0; i < 12; ++i) {
     auto from = there.place_of("r1");
@@ -104,8 +111,10 @@ TEST_CASE("a request moves back and forth") {
     REQUIRE(moves);
     CAPTURE(moves->moves.front().reason);
     CHECK(moves->moves.front().outcome == "moved");
+    CHECK(there.run_until([&] { return kept() == 1; }, 100ms)); // the one that brought it
   }
   there.expect_exact("r1", client, 600);
+  CHECK(there.run_until([&] { return kept() == 0; }, 100ms));
 }
 
 TEST_CASE("what cannot move says why, and runs on") {
