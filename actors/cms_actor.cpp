@@ -58,7 +58,7 @@ void cms_state::on_status(status_msg& msg) {
   if (!msg.engine.empty())
     known->engine = std::move(msg.engine);
   note_draining(msg);
-  msg.status.timestamp_ms = written_at(msg.status, now_ms());
+  msg.status.timestamp_ms = view.written_at(msg.status, now_ms());
   if (view.update(msg.status) == status_effect::ignored)
     return;
   config.counters->statuses.fetch_add(1, std::memory_order_relaxed);

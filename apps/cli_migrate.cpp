@@ -198,7 +198,7 @@ void add_migrate_command(CLI::App& app, command_action& chosen) {
      {"LPSR", "LPSR"}});
   add_num_requests(*command, *options);
   add_count_option(
-    *command, "--num-tokens", options->num_tokens, "requests of so many tokens, prompt and output",
+    *command, "--num-tokens", options->num_tokens, "requests of at most so many tokens, prompt and output",
     1, count_max);
   add_number_option(
     *command, "--kv-ratio", options->kv_ratio,

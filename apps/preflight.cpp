@@ -4,6 +4,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/engine/kv_pool.hpp"
 #include "runtime/engine/modeled_setup.hpp"
+#include "runtime/migration/move_policies.hpp"
 #include "runtime/scheduling/policy_registry.hpp"
 #include "runtime/scheduling/profile_file.hpp"
 
@@ -53,6 +54,9 @@ void check_address(
 void check_parts(const cluster_config& config, std::vector<config_problem>& problems) {
   if (auto policy = make_policy(config.scheduler); !policy)
     add_each(policy.error().context, problems);
+  if (config.scheduler.full_mode) // else nothing is moved by plan
+    if (auto moves = make_move_policies(config.rescheduler, config.scheduler); !moves)
+      add(moves.error().context, problems);
   if (auto profiles = read_profiles(config.scheduler); !profiles)
     add_each(profiles.error().context, problems);
   if (auto engine = make_modeled_setup(config.engine); !engine)

@@ -22,10 +22,6 @@ bool clock_set_back(const instance_status& before, const instance_status& now) {
 
 } // namespace
 
-unix_ms written_at(const instance_status& status, unix_ms now) {
-  return std::min(status.timestamp_ms, now + clock_ahead_ms);
-}
-
 bool cluster_view::put(
   const instance_metadata& metadata, const node_life& life, std::string engine) {
   auto& known = instances_[metadata.instance_id];
@@ -66,6 +62,13 @@ status_effect cluster_view::update(const instance_status& status) {
   known.status = status;
   known.has_status = true;
   return status_effect::replaced;
+}
+
+unix_ms cluster_view::written_at(const instance_status& status, unix_ms now) const {
+  auto latest = now + clock_ahead_ms;
+  if (auto* known = find(status.instance_id); known && known->has_status)
+    latest = std::max(latest, known->status.timestamp_ms + 1);
+  return std::min(status.timestamp_ms, latest);
 }
 
 void cluster_view::set_state(const instance_id& id, instance_state state) {

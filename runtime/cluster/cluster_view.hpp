@@ -38,8 +38,6 @@ inline constexpr unix_ms clock_jump_ms = 10'000;
 /// then: else its writer would seem alive for as long as its clock is ahead, and its next status, by
 /// a clock that was mended, would be ignored.
 inline constexpr unix_ms clock_ahead_ms = 1'000;
-/// When a status that is heard now was written, by this clock.
-unix_ms written_at(const instance_status& status, unix_ms now);
 
 /// What a status did to the view (spec/cms.md 2.2, gates 1 and 2).
 enum class status_effect : std::uint8_t {
@@ -61,6 +59,9 @@ public:
   /// same name: its body replaces the other. So does that of a writer that counts no versions (0).
   /// A newer version that says it is older by `clock_jump_ms` or more is taken, too.
   status_effect update(const instance_status& status);
+  /// When a status that is heard now was written, by this clock: after the one before it, where its
+  /// writer says so.
+  unix_ms written_at(const instance_status& status, unix_ms now) const;
   /// Marks the instance; unknown ids are ignored. Anything but `ready` keeps it from being chosen.
   void set_state(const instance_id& id, instance_state state);
   /// Marks every instance of this node life (and of earlier lives) `lost`.

@@ -120,7 +120,7 @@ foreign_instances::take_statuses(stored_statuses found, cluster_view& view, unix
 namespace {
 
 status_effect update(cluster_view& view, const instance_status& status, unix_ms now) {
-  auto written = written_at(status, now);
+  auto written = view.written_at(status, now);
   if (written == status.timestamp_ms)
     return view.update(status);
   auto dated = status;

@@ -26,7 +26,8 @@ std::vector<planned_move> moves_to_order(
   double tokens_min = 64);
 
 /// Lets those stay with which the requests chosen are more tokens than `budget`, from the last on:
-/// a move by load is not to make the destination the fuller one (spec/migration.md 3.3).
+/// what is asked for is not exceeded, and a move by load does not make the destination the fuller
+/// one (spec/migration.md 3.3).
 void keep_within(double budget, std::vector<std::string>& chosen, const request_lists& chosen_from);
 
 } // namespace llumnix
