@@ -14,8 +14,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
-constexpr double behind = 0.7;    // of a processor wanted: above it the pause grows
-constexpr double at_ease = 0.5;   // below it the pause shrinks
+constexpr double behind = 0.55;   // of a processor wanted: above it the pause grows
+constexpr double at_ease = 0.4;   // below it the pause shrinks
 constexpr milliseconds first{10}; // pauses below are not worth a timer
 
 nanoseconds time_run() {

@@ -52,7 +52,7 @@ struct upstream_options {
   std::size_t idle_max = 256;                   ///< kept connections, all addresses together
   std::size_t max_header_bytes = 64 * 1024;
   /// While the loop is behind, streams are read only so often (`read_pace`); 0: always at once.
-  std::chrono::milliseconds longest_pause{40};
+  std::chrono::milliseconds longest_pause{60};
   /// How much processor time the loop has wanted so far; what the system says unless it is given.
   std::function<std::chrono::nanoseconds()> demand{};
 };

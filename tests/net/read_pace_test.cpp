@@ -21,8 +21,8 @@ TEST_CASE("pauses grow while a loop is behind, and go when it is at ease") {
   nanoseconds now{0}, demand{0};
   pace.update(now, demand);
   for (auto [share, pause] :
-       {row{0.2, 0}, row{0.69, 0}, row{0.9, 10}, row{1.0, 15}, row{3.0, 22}, row{1.0, 33},
-        row{1.0, 40}, row{1.0, 40}, row{0.6, 40}, row{0.4, 26}, row{0.4, 17}, row{0.71, 25},
+       {row{0.2, 0}, row{0.54, 0}, row{0.9, 10}, row{1.0, 15}, row{3.0, 22}, row{1.0, 33},
+        row{1.0, 40}, row{1.0, 40}, row{0.5, 40}, row{0.3, 26}, row{0.3, 17}, row{0.56, 25},
         row{0.1, 16}, row{0.1, 10}, row{0.1, 0}, row{0.1, 0}}) {
     now += milliseconds{100};
     demand += nanoseconds{static_cast<std::int64_t>(share * 1e8)};
