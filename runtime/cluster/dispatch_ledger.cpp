@@ -172,7 +172,9 @@ void dispatch_ledger::reconcile(const instance_status& status, unix_ms now) {
   for (auto at = where.entries.begin(); at != where.entries.end();) {
     auto& what = at->second;
     bool waiting = what.waiting_round == round_;
-    if (!what.found && (waiting || what.recent_round == round_)) {
+    if (!waiting)
+      what.waiting_round = 0;
+    if (!what.found && what.recent_round == round_) {
       what.found = true;
       keep(what);
       take_back(where, what);
@@ -194,6 +196,8 @@ std::vector<instance_id> dispatch_ledger::expire(unix_ms now) {
     auto& what = *oldest_;
     auto& where = *what.where;
     keep(what);
+    if (what.waiting_round > 0)
+      continue; // it is there; the status that has it no longer ends it
     take_back(where, what);
     unindex(*what.request, *where.instance);
     where.entries.erase(where.entries.find(*what.request));

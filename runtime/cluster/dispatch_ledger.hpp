@@ -152,7 +152,7 @@ private:
     bool found = false;              ///< a status has shown it
     inflight_load counted;           ///< its share of the account's counters now
     std::uint64_t recent_round = 0;  ///< last reconcile whose recent list had it
-    std::uint64_t waiting_round = 0; ///< last reconcile whose waiting list had it
+    std::uint64_t waiting_round = 0; ///< the last reconcile, if its waiting list had it; else 0
   };
   /// The counters of `inflight_load` in their order, as large as they come.
   using totals = std::array<std::int64_t, 9>;

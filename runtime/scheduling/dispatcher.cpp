@@ -132,12 +132,7 @@ struct dispatcher::state {
   }
 
   /// The engine knows of the prefixes it holds itself, the account also of those in a KV store: it
-  /// says how much the waiting requests have to compute (spec/cms.md 4.4). What waits to be decoded
-  /// has nothing to compute (weakness 16).
-  bool corrects_waiting_prefills(const instance_id& id) const {
-    return cache_aware() && config.full_mode && local_account()
-           && view.find(id)->metadata.instance_type != to_string(infer_type::decode);
-  }
+  /// says how much the waiting requests have to compute (spec/cms.md 4.4).
   void correct_waiting_prefills(const instance_id& id) {
     auto& status = view.find(id)->status;
     if (auto tokens = ledger.waiting_prefills(status))
@@ -302,7 +297,7 @@ void dispatcher::update(const instance_status& status, unix_ms now) {
     return;
   if (effect == status_effect::replaced) {
     state_->ledger.reconcile(status, now);
-    if (state_->corrects_waiting_prefills(id))
+    if (state_->cache_aware() && state_->config.full_mode && state_->local_account())
       state_->correct_waiting_prefills(id);
     if (sampled)
       state_->learn(status);

@@ -81,7 +81,7 @@ TEST_CASE("the records of the reference's llumlets are read into the view") {
     foreign.take_metadata(std::move(*all), view);
     auto statuses = read_statuses(*store, foreign.ids(view));
     REQUIRE(statuses);
-    return foreign.take_statuses(std::move(*statuses), view, 1700000000200);
+    return foreign.take_statuses(std::move(*statuses), view, 1700000060000);
   };
   std::map<std::string, nlohmann::json> expected;
   auto set = [&](const recorded& one) {

@@ -93,10 +93,9 @@ void second_opinion::update(const instance_status& status, unix_ms now) {
   auto waiting = dispatched_as(status.waiting_requests, x.account);
   std::set<std::string> gone;
   for (auto& [id, b] : x.account) {
-    // Beyond the spec: what waits is counted by the engine, whether or not it came lately.
-    b.waits = waiting.count(id) > 0;
-    if (!b.found && (b.waits || recent.count(id)))
+    if (!b.found && recent.count(id))
       b.found = true;
+    b.waits = waiting.count(id) > 0;
     if (b.found && !b.waits)
       gone.insert(id);
   }
