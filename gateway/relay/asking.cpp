@@ -36,6 +36,9 @@ std::string_view
 cannot_go_on(const relay_request& request, const resumption& from, const engine_endpoint& engine) {
   bool chat = request.kind == openai::endpoint::chat;
   bool open_end = request.kind != openai::endpoint::completions && !request.max_tokens;
+  bool tokens = request.kind == openai::endpoint::tokens;
+  if (from.where == resumption::from::ids && !tokens && !engine.token_ids)
+    return "it tells no token ids";
   if (from.where == resumption::from::ids && open_end && engine.context_tokens == 0)
     return "it is not known how long its outputs may be";
   if (from.where == resumption::from::text && chat && !engine.continues_text)

@@ -96,10 +96,22 @@ void relay_session::leave_by_plan() {
   place();
 }
 
+/// Who has failed it and, where it goes on from token ids, who tells none: by its text it may go on
+/// otherwise, so that is for when nobody else is left.
+std::vector<instance_id> relay_session::failed_or_telling_less() const {
+  if (resume_.where != resumption::from::ids || wanted().tokens)
+    return failed_;
+  auto all = failed_;
+  auto less = table_.services().engines.such(
+    [](const instance_id&, const engine_endpoint& engine) { return !engine.token_ids; });
+  all.insert(all.end(), less.begin(), less.end());
+  return table_.services().engines.any_beside(all, wanted()) ? all : failed_;
+}
+
 std::vector<instance_id> relay_session::excluded() {
   auto& engines = table_.services().engines;
   if (!on_trial())
-    return engines.unsuited(wanted(), failed_, asked_at_);
+    return engines.unsuited(wanted(), failed_or_telling_less(), asked_at_);
   const auto& plan = move_->wanted;
   auto left = engines.such([&](const instance_id& id, const engine_endpoint& engine) {
     return plan.to.empty() ? id == plan.from || !why_not_at(engine).empty() : id != plan.to;

@@ -125,6 +125,9 @@ void relay_session::ask(const stream_owner& owner) {
       {errc::no_instance, "no engine that serves '" + request_.wish.model + "' "
                             + (wanted().tokens ? "and /inference/v1/generate " : "")
                             + "takes work"});
+  if (resume_.where == resumption::from::ids && !engine->token_ids && !wanted().tokens)
+    if (auto by_text = stream_.resume_by_text())
+      resume_ = std::move(*by_text);
   if (auto obstacle = cannot_go_on(request_.wish, resume_, *engine); !obstacle.empty())
     return lose_engine(
       {errc::unsupported, owner.instance + " cannot go on: " + std::string{obstacle}});

@@ -120,6 +120,7 @@ private:
   void note_arrival();
   void settle_move(std::string outcome, std::string reason);
   std::vector<instance_id> excluded();
+  std::vector<instance_id> failed_or_telling_less() const;
 
   void place();
   void ask(const stream_owner& owner);

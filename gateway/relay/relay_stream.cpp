@@ -277,6 +277,13 @@ result<resumption> relay_stream::resume() {
   return next;
 }
 
+result<resumption> relay_stream::resume_by_text() {
+  if (auto obstacle = no_text_because(); !obstacle.empty())
+    return error{errc::unsupported, std::string{obstacle}};
+  ids_known_ = false;
+  return resume();
+}
+
 /// Why no engine can go on with what was delivered; empty where one can.
 std::string relay_stream::why_no_other() const {
   if (!request_->single_use.empty())

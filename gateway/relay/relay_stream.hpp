@@ -65,6 +65,9 @@ public:
 
   /// The engine is lost. Where the next one goes on; `unsupported` says why none can.
   result<resumption> resume();
+  /// After `resume` said from ids: the next engine tells none, so from the text instead, now and for
+  /// whoever follows; `unsupported` says why not, and then what `resume` said holds.
+  result<resumption> resume_by_text();
   /// What a request holds that has its prompt as token ids, to be called before `resume` and
   /// `why_stays` where engines are not asked to tell it.
   void set_prompt(std::vector<token_id> ids) { prompt_ids_ = std::move(ids); }

@@ -117,8 +117,11 @@ TEST_CASE("why an engine cannot go on from there") {
     CAPTURE(context);
     auto kind = chat ? openai::endpoint::chat : openai::endpoint::completions;
     auto request = read(kind, "{" + std::string{limit} + R"("stream":true})");
-    auto why = cannot_go_on(request, {where, {}, {}, 0}, engine(false, text, context));
-    CHECK(why.empty() == can);
+    const resumption next{where, {}, {}, 0};
+    bool by_ids = where == from::ids;
+    CHECK(cannot_go_on(request, next, engine(by_ids, text, context)).empty() == can);
+    if (by_ids)
+      CHECK(cannot_go_on(request, next, engine(false, text, context)) == "it tells no token ids");
   }
 }
 

@@ -400,65 +400,75 @@ TEST_CASE("a stream cut anywhere and gone on with elsewhere is the unbroken one"
 }
 
 TEST_CASE(
-  "a stream without token ids cut anywhere and gone on with by its text is the unbroken one") {
+  "a stream cut anywhere and gone on with by its text is the unbroken one, told ids or not") {
   chunk_reader reader;
-  for (bool chat : {false, true})
-    for (bool include_usage : {false, true})
-      for (std::uint32_t ends_after : {1000u, 33u}) {
-        toy_engine engine;
-        engine.chat = chat;
-        engine.ends_after = ends_after;
-        engine.tell_ids = false;
-        engine.count = engine.usage_at_end = true; // we asked for both
-        engine.prompt = {24, 2};                   // of this come blanks
-        constexpr std::uint32_t max_tokens = 60;
-        auto request = request_of(engine, max_tokens, false);
-        request.include_usage = include_usage;
-        auto run = [&](const std::vector<token_id>& ids, std::uint32_t kept, const char* id) {
-          return engine.run(ids, kept, max_tokens - kept, id, !chat);
-        };
-        auto whole = run(engine.prompt, 0, "r");
-        client_view expected;
-        {
-          relay_stream stream{request};
-          stream.hide_usage(true);
-          std::string out;
-          REQUIRE(feed(stream, reader, whole, whole.size(), out) == verdict::complete);
-          expected.take(out);
-          REQUIRE(expected.text.find(' ') != std::string::npos);
-          REQUIRE(expected.usage.is_null() == !include_usage);
-        }
-        for (std::size_t cut = 0; cut < whole.size(); ++cut)
-          for (std::size_t second : {std::size_t{1000}, std::size_t{0}, std::size_t{7}}) {
+  for (bool first_tells : {false, true}) // and nobody who follows does
+    for (bool chat : {false, true})
+      for (bool include_usage : {false, true})
+        for (std::uint32_t ends_after : {1000u, 33u}) {
+          toy_engine engine;
+          engine.chat = chat;
+          engine.ends_after = ends_after;
+          engine.tell_ids = false;
+          engine.count = engine.usage_at_end = true; // we asked for both
+          engine.prompt = {24, 2};                   // of this come blanks
+          constexpr std::uint32_t max_tokens = 60;
+          auto request = request_of(engine, max_tokens, false);
+          request.include_usage = include_usage;
+          auto run = [&](const std::vector<token_id>& ids, std::uint32_t kept, const char* id) {
+            return engine.run(ids, kept, max_tokens - kept, id, !chat);
+          };
+          auto first = engine;
+          first.tell_ids = first_tells;
+          first.count = !first_tells;
+          auto whole = first.run(engine.prompt, 0, max_tokens, "r", !chat);
+          client_view expected;
+          {
             relay_stream stream{request};
             stream.hide_usage(true);
+            stream.hide_ids(first_tells);
             std::string out;
-            auto last = feed(stream, reader, whole, cut, out);
-            for (auto limit : {second, std::size_t{1000}}) {
-              auto next = stream.resume();
-              if (last != verdict::go_on || !next)
-                break;
-              stream.hide_usage(true);
-              auto ids = engine.prompt;
-              for (auto id : toy_engine::encode(next->text))
-                ids.push_back(id);
-              if (next->where != resumption::from::scratch)
-                CHECK(next->kept + engine.prompt.size() == ids.size());
-              last = feed(stream, reader, run(ids, next->kept, "r-2"), limit, out);
-            }
-            client_view seen;
-            seen.take(out);
-            bool same = last == verdict::complete && seen.text == expected.text
-                        && seen.finish == expected.finish && seen.usage == expected.usage
-                        && seen.ends == expected.ends
-                        && std::ranges::all_of(
-                          seen.heads, [&](const json& head) { return head == seen.heads[0]; });
-            if (!same)
-              FAIL_CHECK(
-                "chat " << chat << " usage " << include_usage << " ends after " << ends_after
-                        << " cut " << cut << " then " << second << ": " << out);
+            REQUIRE(feed(stream, reader, whole, whole.size(), out) == verdict::complete);
+            expected.take(out);
+            REQUIRE(expected.text.find(' ') != std::string::npos);
+            REQUIRE(expected.usage.is_null() == !include_usage);
           }
-      }
+          for (std::size_t cut = 0; cut < whole.size(); ++cut)
+            for (std::size_t second : {std::size_t{1000}, std::size_t{0}, std::size_t{7}}) {
+              relay_stream stream{request};
+              stream.hide_usage(true);
+              stream.hide_ids(first_tells);
+              std::string out;
+              auto last = feed(stream, reader, whole, cut, out);
+              for (auto limit : {second, std::size_t{1000}}) {
+                auto next = stream.resume();
+                if (next && next->where == resumption::from::ids)
+                  next = stream.resume_by_text();
+                stream.hide_ids(false);
+                if (last != verdict::go_on || !next)
+                  break;
+                stream.hide_usage(true);
+                auto ids = engine.prompt;
+                for (auto id : toy_engine::encode(next->text))
+                  ids.push_back(id);
+                if (next->where != resumption::from::scratch)
+                  CHECK(next->kept + engine.prompt.size() == ids.size());
+                last = feed(stream, reader, run(ids, next->kept, "r-2"), limit, out);
+              }
+              client_view seen;
+              seen.take(out);
+              bool same = last == verdict::complete && seen.text == expected.text
+                          && seen.finish == expected.finish && seen.usage == expected.usage
+                          && seen.ends == expected.ends
+                          && std::ranges::all_of(
+                            seen.heads, [&](const json& head) { return head == seen.heads[0]; });
+              if (!same)
+                FAIL_CHECK(
+                  "first tells " << first_tells << " chat " << chat << " usage " << include_usage
+                          << " ends after " << ends_after << " cut " << cut << " then " << second
+                          << ": " << out);
+            }
+        }
 }
 
 TEST_CASE("blanks may differ where an engine goes on by text, other text may not") {

@@ -53,14 +53,15 @@ class Engine:
 
 
 class Engines:
-    """Some engines and a cluster in front of them."""
+    """Some engines, each with options of its own if wanted, and a cluster in front of them."""
 
-    def __init__(self, count=2, options=(), cluster_options=(), **knobs):
+    def __init__(self, count=2, options=(), each=(), cluster_options=(), **knobs):
         self.engines, self.cluster = [], None
         try:
-            self.engines = [Engine(*options) for _ in range(count)]
+            for own in each or count * (options,):
+                self.engines.append(Engine(*own))
             self.cluster = Cluster("--engine", ",".join(each.url for each in self.engines), *cluster_options, **knobs)
-            until(lambda: len(self.ready()) == count, 20, "every engine is known to be ready")
+            until(lambda: len(self.ready()) == len(self.engines), 20, "every engine is known to be ready")
         except BaseException:
             self.close()
             raise
@@ -517,6 +518,23 @@ class Texts(RelayTest):
                 return streams
             for stream in asyncio.run(kill()):
                 self.assert_whole(stream)
+
+    def test_kill_9_of_the_only_engine_that_tells_ids(self):
+        """What it began the other goes on with by its text, and is blamed for nothing."""
+        with Engines(each=(("--token-ms", 10), ("--owned-by", "sglang", "--token-ms", 10))) as x:
+            async def kill():
+                streams = [Stream(x.url, (chat if i % 2 else completion)(f"kill {i}", 100), CHAT if i % 2 else COMPLETIONS,
+                                  f"mixed-{i}") for i in range(12)]
+                runs = [asyncio.create_task(stream.run(60)) for stream in streams]
+                await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
+                x.engines[0].process.kill()
+                await asyncio.gather(*runs)
+                return streams
+            for stream in asyncio.run(kill()):
+                self.assert_whole(stream)
+            began = [x.cluster.why(f"mixed-{i}")["events"][0]["instance"] for i in range(12)]
+            self.assertEqual(set(began), {engine.id for engine in x.engines})
+            self.assertEqual([each["id"] for each in x.ready()], [x.engines[1].id])
 
     def test_what_the_text_does_not_say_ends_with_a_reason(self):
         with Engines(options=("--owned-by", "sglang", "--token-ms", 2)) as x:
