@@ -12,8 +12,6 @@
 namespace llumnix::relay {
 namespace {
 
-constexpr std::string_view counting = R"({"include_usage":true,"continuous_usage_stats":true})";
-
 /// What a prompt is made of beside texts, or would be made of differently with a longer one.
 constexpr auto obstacles = std::to_array<std::string_view>(
   {"truncate_prompt_tokens", "input_ids", "input_embeds", "stop_regex", "session_params"});
@@ -112,6 +110,18 @@ void append_prompt(std::string& out, std::string_view prompt, std::string_view t
   out += '"';
 }
 
+/// The client's `stream_options` of that body, which also ask for the usage on each chunk.
+std::string counting_options(std::string_view body) {
+  auto given = last_member(body, "stream_options");
+  changed_object made{
+    given.starts_with('{') ? given : "{}", 64, [](std::string_view name) {
+      return among(name, {"include_usage", "continuous_usage_stats"});
+    }};
+  made.add("include_usage", "true");
+  made.add("continuous_usage_stats", "true");
+  return std::move(made).close();
+}
+
 error unsupported(std::string_view why) {
   return {
     errc::unsupported, "the engine told no token ids, so no other can go on: " + std::string{why}};
@@ -121,8 +131,8 @@ error unsupported(std::string_view why) {
 
 std::string counted_body(std::string_view first) {
   changed_object made{
-    first, counting.size() + 32, [](std::string_view name) { return name == "stream_options"; }};
-  made.add("stream_options", counting);
+    first, 128, [](std::string_view name) { return name == "stream_options"; }};
+  made.add("stream_options", counting_options(first));
   return std::move(made).close();
 }
 
@@ -149,7 +159,7 @@ result<std::string> text_continuation_body(
   if (request.min_tokens > delivered)
     made.add("min_tokens", std::uint64_t{request.min_tokens - delivered});
   if (counted)
-    made.add("stream_options", counting);
+    made.add("stream_options", counting_options(body));
   if (!chat) {
     append_prompt(made.name("prompt"), fields.prompt, text);
   } else if (text.empty()) { // asked once more

@@ -61,6 +61,23 @@ TEST_CASE("an engine that begins tells ids, or counts for the gateway, or is jus
   }
 }
 
+TEST_CASE("asked for the usage on each chunk an engine still sees what else the client's options say") {
+  const std::string body
+    = R"({"stream":true,"stream_options":{"x":{"a":[1.50]},"include_usage":false,"y":"z"},)"
+      R"("messages":[{"role":"user","content":"hi"}]})";
+  auto request = read(openai::endpoint::chat, body);
+  const std::string options
+    = R"("stream_options":{"x":{"a":[1.50]},"y":"z","include_usage":true,)"
+      R"("continuous_usage_stats":true})";
+  for (const auto& next :
+       {resumption{}, resumption{resumption::from::text, {}, "so far", 2}}) {
+    auto asked = ask_for(body, request, next, engine(false, true));
+    REQUIRE(asked);
+    CHECK(asked->hides_usage);
+    CHECK(text_of(body, *asked).find(options) != std::string::npos);
+  }
+}
+
 TEST_CASE("a body too large to be copied is not counted") {
   auto body = R"({"stream":true,"prompt":")" + std::string(1 << 20, 'x') + R"("})";
   auto asked = ask_for(body, read(openai::endpoint::completions, body), {}, engine(false, true));
