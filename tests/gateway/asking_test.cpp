@@ -61,7 +61,7 @@ TEST_CASE("an engine that begins tells ids, or counts for the gateway, or is jus
   }
 }
 
-TEST_CASE("asked for the usage on each chunk an engine still sees what else the client's options say") {
+TEST_CASE("asked for usage on each chunk, an engine sees what else the client's options say") {
   const std::string body
     = R"({"stream":true,"stream_options":{"x":{"a":[1.50]},"include_usage":false,"y":"z"},)"
       R"("messages":[{"role":"user","content":"hi"}]})";
