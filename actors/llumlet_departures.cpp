@@ -114,19 +114,6 @@ error llumlet_state::why_stuck(const migrate_msg& order) const {
   return {errc::ok, {}};
 }
 
-namespace {
-
-/// How many tokens may leave, where that is asked for.
-std::optional<double> token_budget(const request_selection& asked, std::int64_t kv_capacity_tokens) {
-  if (asked.rule == selection_rule::tokens && asked.value > 0)
-    return asked.value;
-  if (asked.rule == selection_rule::kv_ratio && asked.value > 0)
-    return asked.value * static_cast<double>(kv_capacity_tokens);
-  return std::nullopt;
-}
-
-} // namespace
-
 void llumlet_state::on_listed(
   std::uint64_t order, const migrate_msg& msg, const listed_msg& listed) {
   auto lists = movable(msg, listed);

@@ -86,6 +86,15 @@ std::vector<planned_move> moves_to_order(
   return ordered;
 }
 
+std::optional<double>
+token_budget(const request_selection& wanted, std::int64_t kv_capacity_tokens) {
+  if (wanted.rule == selection_rule::requests || wanted.value <= 0)
+    return std::nullopt;
+  return wanted.rule == selection_rule::tokens
+           ? wanted.value
+           : wanted.value * static_cast<double>(kv_capacity_tokens);
+}
+
 void keep_within(
   double budget, std::vector<std::string>& chosen, const request_lists& chosen_from) {
   std::map<std::string_view, double> tokens;

@@ -4,6 +4,7 @@
 #include "runtime/cluster/request_lists.hpp"
 #include "runtime/migration/rescheduling_policy.hpp"
 
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -24,6 +25,10 @@ using move_pairs = std::set<std::pair<instance_id, instance_id>>;
 std::vector<planned_move> moves_to_order(
   std::vector<planned_move> plan, const cluster_view& view, const move_pairs& under_way,
   double tokens_min = 64);
+
+/// How many tokens may leave at most by a selection that counts them; none where it counts requests.
+std::optional<double>
+token_budget(const request_selection& wanted, std::int64_t kv_capacity_tokens);
 
 /// Lets those stay with which the requests chosen are more tokens than `budget`, from the last on:
 /// what is asked for is not exceeded, and a move by load does not make the destination the fuller

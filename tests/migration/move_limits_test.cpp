@@ -145,6 +145,36 @@ TEST_CASE("pairs under way, full instances and unknown ones are left until the n
   CHECK(ordered({failover("a", "nobody"), failover("nobody", "a")}) == "");
 }
 
+TEST_CASE("a selection by tokens or by a share of the KV lets no more than that leave") {
+  struct row {
+    selection_rule rule;
+    double value;
+    std::optional<double> budget;
+    std::vector<std::string> chosen; ///< of requests with 600, 700 and 900 tokens (migration.md 3.3)
+  };
+  using enum selection_rule;
+  const request_lists lists{
+    .running = std::vector<listed_request>{
+      {.id = "a", .tokens = 600, .output_tokens = 1},
+      {.id = "b", .tokens = 700, .output_tokens = 1},
+      {.id = "c", .tokens = 900, .output_tokens = 1}},
+    .waiting = {}};
+  for (const auto& [rule, value, budget, chosen] :
+       {row{tokens, 1000, 1000, {"a"}}, row{tokens, 1300, 1300, {"a", "b"}},
+        row{kv_ratio, 0.25, 1000, {"a"}}, row{requests, 2, std::nullopt, {"a", "b"}},
+        row{requests, -1, std::nullopt, {}}, row{tokens, 0, std::nullopt, {}}}) {
+    CAPTURE(value);
+    const request_selection wanted{rule, selection_order::shortest_running, value};
+    CHECK(token_budget(wanted, 4000) == budget);
+    if (value <= 0)
+      continue;
+    auto taken = *select_requests(wanted, lists, 4000);
+    if (budget)
+      keep_within(*budget, taken, lists);
+    CHECK(taken == chosen);
+  }
+}
+
 TEST_CASE("one order at a time goes from one node to another, whichever instances of theirs") {
   instances there;
   for (auto id : {"a0", "a1", "b0", "b1"})
