@@ -506,33 +506,30 @@ class Texts(RelayTest):
                         usage = stream.usage and stream.usage["completion_tokens"]
                         self.assertEqual(usage, 30 if "stream_options" in stream.body else None)
 
+    def streams_under_kill_9(self, x):
+        """Chats and completions that all have begun when the first engine is killed, once they have ended."""
+        async def go():
+            streams = [Stream(x.url, (chat if i % 2 else completion)(f"kill {i}", 100), CHAT if i % 2 else COMPLETIONS,
+                              f"kill-{i}") for i in range(12)]
+            runs = [asyncio.create_task(stream.run(60)) for stream in streams]
+            await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
+            x.engines[0].process.kill()
+            await asyncio.gather(*runs)
+            return streams
+
+        return asyncio.run(go())
+
     def test_kill_9_of_an_engine(self):
         with Engines(options=("--owned-by", "sglang", "--token-ms", 10)) as x:
-            async def kill():
-                streams = [Stream(x.url, (chat if i % 2 else completion)(f"kill {i}", 100), CHAT if i % 2 else COMPLETIONS)
-                           for i in range(12)]
-                runs = [asyncio.create_task(stream.run(60)) for stream in streams]
-                await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
-                x.engines[0].process.kill()
-                await asyncio.gather(*runs)
-                return streams
-            for stream in asyncio.run(kill()):
+            for stream in self.streams_under_kill_9(x):
                 self.assert_whole(stream)
 
     def test_kill_9_of_the_only_engine_that_tells_ids(self):
         """What it began the other goes on with by its text, and is blamed for nothing."""
         with Engines(each=(("--token-ms", 10), ("--owned-by", "sglang", "--token-ms", 10))) as x:
-            async def kill():
-                streams = [Stream(x.url, (chat if i % 2 else completion)(f"kill {i}", 100), CHAT if i % 2 else COMPLETIONS,
-                                  f"mixed-{i}") for i in range(12)]
-                runs = [asyncio.create_task(stream.run(60)) for stream in streams]
-                await until_async(lambda: all(s.pieces > 5 or s.broken or s.error for s in streams), 20, "all have begun")
-                x.engines[0].process.kill()
-                await asyncio.gather(*runs)
-                return streams
-            for stream in asyncio.run(kill()):
+            for stream in self.streams_under_kill_9(x):
                 self.assert_whole(stream)
-            began = [x.cluster.why(f"mixed-{i}")["events"][0]["instance"] for i in range(12)]
+            began = [x.cluster.why(f"kill-{i}")["events"][0]["instance"] for i in range(12)]
             self.assertEqual(set(began), {engine.id for engine in x.engines})
             self.assertEqual([each["id"] for each in x.ready()], [x.engines[1].id])
 
