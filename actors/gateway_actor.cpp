@@ -215,14 +215,15 @@ void gateway_state::on_peer_up(const peer_up_msg& msg) {
   view_changed = true;
 }
 
-/// Questions to a SCHEDULER of the lost node time out by themselves; its streams are the hubs' to
-/// replay.
+/// What its SCHEDULER was asked is decided without it; its streams are the hubs' to replay.
 void gateway_state::on_peer_down(const peer_down_msg& msg) {
   auto known = nodes.find(msg.life.node);
   if (known != nodes.end() && known->second.life.incarnation <= msg.life.incarnation)
     nodes.erase(known);
   auto scheduler = schedulers.find(msg.life.node);
-  if (scheduler != schedulers.end() && scheduler->second.life.incarnation <= msg.life.incarnation)
+  bool asked
+    = scheduler != schedulers.end() && scheduler->second.life.incarnation <= msg.life.incarnation;
+  if (asked)
     schedulers.erase(scheduler);
   subscribe();
   own_view->lose(msg.life);
@@ -230,6 +231,8 @@ void gateway_state::on_peer_down(const peer_down_msg& msg) {
     prefixes->lose(msg.life);
   for (const auto& hub : hubs)
     self->send(hub, msg);
+  if (asked)
+    stop_waiting_for(msg.life.node);
 }
 
 /// While we decide ourselves we hear of each load at once; else our view is for the time without

@@ -61,7 +61,8 @@ struct gateway_state {
     time_point looked_at{};            ///< when it was
     bool alone = false;                ///< what a remote scheduler chose is of no use for it
     time_point ask_remote_at{};        ///< not before
-    bool asked = false;                ///< SCHEDULER has the question
+    std::optional<std::string> asked{}; ///< SCHEDULER of this node has the question; empty: a
+                                        ///< remote one
     bool stuck = false;                ///< nobody could take it when last asked; the record says so
     placement_reasons refusal{};       ///< then: why
     std::string told{};                ///< the sentence of the refusal in the record
@@ -136,7 +137,9 @@ struct gateway_state {
   decode_at_msg take_decode(const decode_wanted_msg& wanted, placed_msg& choice);
   void ask_schedulers();
   void ask(
-    known_scheduler& scheduler, caf::duration time, std::vector<placement_question> questions);
+    const std::string& node, known_scheduler& scheduler,
+    std::vector<placement_question> questions);
+  void stop_waiting_for(const std::string& node);
   std::pair<const std::string, known_scheduler>& nearest_scheduler();
   caf::duration time_to_answer(const std::string& node) const;
   void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);

@@ -109,12 +109,12 @@ void gateway_state::try_place(waiting_request& request) {
     place_by_view(request);
     return;
   }
-  auto& scheduler = nearest_scheduler().second;
+  auto& [node, scheduler] = nearest_scheduler();
   const auto& body = request.admit.request;
   auto query = query_of(request);
   const auto& hits = hits_of(request, query);
   scheduler.questions.push_back({body.stream, body.epoch, std::move(query), hits});
-  request.asked = true;
+  request.asked = node;
 }
 
 /// Instances that nobody can reach over HTTP it does not know.
@@ -128,7 +128,7 @@ void gateway_state::ask_remote(waiting_request& request) {
   const auto& body = request.admit.request;
   remote_question question{body.text_id, body.epoch, body.model, {}, body.prompt};
   question.prompt_tokens = query_of(request).prompt_tokens;
-  request.asked = true;
+  request.asked.emplace();
   config.remote->place(
     std::move(question), [me = gateway_actor{self}, stream = body.stream,
                           epoch = body.epoch](result<std::string> address) {
@@ -164,7 +164,7 @@ void gateway_state::on_remote_choice(remote_choice_msg& msg) {
       config.remote->release(id);
     }
     request->alone = true;
-    request->asked = false;
+    request->asked.reset();
     try_place(*request);
     return flush();
   }
@@ -209,29 +209,42 @@ void gateway_state::ask_schedulers() {
           std::make_move_iterator(rest), std::make_move_iterator(all.end()));
         all.erase(rest, all.end());
       }
-      ask(scheduler, time_to_answer(node), std::move(all));
+      ask(node, scheduler, std::move(all));
     }
 }
 
 void gateway_state::ask(
-  known_scheduler& scheduler, caf::duration time, std::vector<placement_question> questions) {
+  const std::string& node, known_scheduler& scheduler, std::vector<placement_question> questions) {
   std::vector<std::pair<stream_ref, std::uint32_t>> asked;
   for (const auto& question : questions)
     asked.emplace_back(question.stream, question.epoch);
   self
     ->request(
-      scheduler.actor, time, place_msg{std::move(questions), std::exchange(scheduler.released, {})})
+      scheduler.actor, time_to_answer(node),
+      place_msg{std::move(questions), std::exchange(scheduler.released, {})})
     .then(
       [this](placements_msg& answer) {
         for (auto& choice : answer.placed)
           on_choice(choice.stream, choice.epoch, choice);
         flush();
       },
-      [this, asked = std::move(asked)](const caf::error& failure) {
+      [this, node, asked = std::move(asked)](const caf::error& failure) {
         for (const auto& [stream, epoch] : asked)
-          on_no_choice(stream, epoch, from_caf(failure).code);
+          if (const auto* request = waiting_for(stream, epoch); request && request->asked == node)
+            on_no_choice(stream, epoch, from_caf(failure).code);
         flush();
       });
+}
+
+/// It is gone: what it was asked is decided without it, at once.
+void gateway_state::stop_waiting_for(const std::string& node) {
+  std::vector<std::pair<stream_ref, std::uint32_t>> asked;
+  for (const auto& [stream, request] : waiting)
+    if (request.asked == node)
+      asked.emplace_back(stream, request.admit.request.epoch);
+  for (const auto& [stream, epoch] : asked)
+    on_no_choice(stream, epoch, errc::unreachable);
+  flush();
 }
 
 void gateway_state::place_by_view(waiting_request& request) {
@@ -270,7 +283,7 @@ void gateway_state::on_choice(const stream_ref& stream, std::uint32_t epoch, pla
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return; // withdrawn, and its account is taken back when the stream closes
-  bool by_another = std::exchange(request->asked, false);
+  bool by_another = std::exchange(request->asked, std::nullopt).has_value();
   if (!can_reach(
         choice.owner, request->admit)) { // chosen by a view that does not know yet what we know
     request->admit.exclude.push_back(choice.owner.instance);
@@ -318,7 +331,7 @@ void gateway_state::on_no_choice(
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return;
-  bool was_asked = std::exchange(request->asked, false);
+  bool was_asked = std::exchange(request->asked, std::nullopt).has_value();
   if (why != errc::no_instance && was_asked) {
     place_by_view(*request); // SCHEDULER is gone or silent
     return;

@@ -75,7 +75,8 @@ relay_setup::relay_setup(
       is_cache_aware(config.scheduler)
         || (!config.gateway.scheduler.empty() && config.gateway.scheduler_tokens),
       wall,
-      replies});
+      replies,
+      [this, i] { ask_models(i, [] {}); }});
     loops[i]->relays = part->table.get();
     loops_.push_back(std::move(part));
   }

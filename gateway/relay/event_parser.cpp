@@ -48,6 +48,7 @@ void clear(chunk_choice& choice) {
   choice.ids.clear();
   choice.finish_reason.clear();
   choice.other_delta = false;
+  choice.bare = false;
 }
 
 bool says_nothing(std::string_view value) {
@@ -142,11 +143,13 @@ void event_parser::read_choice_member(
 }
 
 void event_parser::read_delta(chunk_choice& choice, choice_form& form) {
+  choice.bare = true;
   if (skip_null())
     return;
   at_.enter_object();
   while (at_.next_member()) {
     auto opening = at_.peek();
+    choice.bare &= opening == 'n';
     if (at_.key() == "content" && (opening == '"' || opening == 'n')) {
       read_text(choice.text);
       continue;

@@ -23,6 +23,7 @@ struct chunk_choice {
   std::vector<token_id> ids; ///< empty where the engine tells none
   std::string finish_reason; ///< empty while it goes on
   bool other_delta = false;  ///< a chat's delta holds more than text: tool calls, reasoning
+  bool bare = false;         ///< a chat's delta holds nothing
 };
 
 /// One event of an engine's stream (the text after `data: `), as far as the gateway must know it.

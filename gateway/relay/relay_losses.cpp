@@ -32,10 +32,24 @@ std::string counted(std::size_t number, const char* what) {
 
 } // namespace
 
+/// It listed the model of the request, and knows it no more: an adapter that was unloaded. Others
+/// may have it still.
+bool relay_session::lost_its_model() const {
+  const auto* engine = table_.services().engines.find(owner_->instance);
+  return reply_.status == 404 && engine && !engine->models.empty() && !request_.wish.model.empty()
+         && engine->serves(request_.wish.model);
+}
+
 /// `reply_` is an error, told by its status or, by engines that find it later, as an event where
 /// the first token belongs: the client's fault, or worth to ask another.
 void relay_session::on_refusal() {
   auto why = "the engine answered " + std::to_string(reply_.status);
+  if (lost_its_model() && !on_trial()) {
+    table_.services().ask_models();
+    answer_.reset();
+    refusal_ = std::exchange(reply_, {});
+    return lose_engine({errc::internal, why + " for a model that it had listed"});
+  }
   if (!worth_a_retry(reply_.status, wanted().tokens) && !on_trial()) {
     if (stream_.begun())
       return fail({errc::internal, why + " when it was to go on"});

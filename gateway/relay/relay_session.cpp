@@ -317,6 +317,10 @@ void relay_session::on_whole_reply() {
   auto read = read_whole_reply(reply_.body);
   if (!read)
     return lose_engine(read.error());
+  if (read->choices < request_.wish.choices)
+    return lose_engine(
+      {errc::bad_message, "the engine's reply holds " + std::to_string(read->choices) + " of "
+                            + std::to_string(request_.wish.choices) + " choices"});
   last_token_ = table_.now();
   note_success(last_token_);
   auto known = wanted().tokens ? std::uint64_t{stream_.prompt_tokens()} : 0; // old vLLM tells none

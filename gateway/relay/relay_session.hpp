@@ -87,6 +87,7 @@ private:
   }
 
   // relay_losses.cpp
+  bool lost_its_model() const;
   void on_refusal();
   void note_failure(errc code);
   bool may_retry();

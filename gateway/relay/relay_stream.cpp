@@ -13,10 +13,17 @@ namespace {
 constexpr std::uint32_t tokens_max = 1u << 24; // of a request without a limit: beyond any context
 constexpr std::uint32_t idle_events_max = 1u << 16; // in a row, however fast they come
 constexpr std::size_t text_max = std::size_t{256} << 20;
+constexpr std::size_t waiting_max = 64 * 1024; // of tokens without a text
 
 bool says_something(const chunk_choice& choice) {
   return !choice.text.empty() || !choice.ids.empty() || !choice.finish_reason.empty()
          || choice.other_delta;
+}
+
+/// A token that its engine makes something of that it does not show yet, as the one that begins a
+/// tool call or a thought. vLLM sends such a chunk for its id alone, where ids were asked for.
+bool is_kept_back(const chunk_choice& choice) {
+  return choice.bare && !choice.ids.empty() && choice.finish_reason.empty();
 }
 
 bool is_blank(std::string_view text) {
@@ -68,7 +75,7 @@ relay_stream::on_event(chunk_reader& reader, std::string_view data, std::string&
         errc::internal, "the engine reports: " + clipped(facts.error_message),
         begun_ ? verdict::failed : verdict::refused);
     case chunk_facts::type::done:
-      if (finished_ < request_->choices)
+      if (ended_.size() < request_->choices)
         return fail(errc::disconnected, "the engine ended the stream before its output");
       show_held_usage(reader, out);
       out += pending_;
@@ -85,7 +92,7 @@ relay_stream::on_event(chunk_reader& reader, std::string_view data, std::string&
 }
 
 bool relay_stream::on_end(chunk_reader& reader, std::string& out) {
-  if (!begun_ || finished_ < request_->choices)
+  if (!begun_ || ended_.size() < request_->choices)
     return false;
   show_held_usage(reader, out);
   if (request_->include_usage && !usage_shown_)
@@ -102,6 +109,13 @@ relay_stream::verdict relay_stream::on_tokens(
     if (choice.finish_reason == "abort")
       return fail(errc::disconnected, "the engine gave the request up");
   }
+  auto late = std::count_if(facts.choices.begin(), facts.choices.end(), [this](const auto& choice) {
+    return says_something(choice) && has_ended(choice.index);
+  });
+  if (late > 0 && static_cast<std::size_t>(late) == facts.choices.size())
+    return verdict::go_on; // whatever it is, the output is whole without it
+  if (late > 0)
+    return fail(errc::bad_message, "the engine goes on behind the end of an output");
   if (exceeds_limit(facts))
     return fail(
       errc::bad_message, "the engine says more than it was asked for",
@@ -119,7 +133,7 @@ relay_stream::verdict relay_stream::on_usage(
   chunk_reader& reader, const chunk_facts& facts, std::string_view data, std::string& out) {
   if (hides_usage_ && !request_->include_usage)
     return verdict::go_on;
-  if (finished_ < request_->choices) {
+  if (ended_.size() < request_->choices) {
     held_usage_ = data;
     return verdict::go_on;
   }
@@ -160,11 +174,16 @@ bool relay_stream::showed_some() const {
   return translator_ ? told_ > 0 || text_tokens_ > kept_ : begun_;
 }
 
+bool relay_stream::has_ended(std::uint32_t choice) const {
+  return std::binary_search(ended_.begin(), ended_.end(), choice);
+}
+
 /// If this is the end of an output. Whether the client had seen one before, that of another engine.
 bool relay_stream::note_end(const chunk_choice& choice) {
   if (choice.finish_reason.empty())
     return false;
-  ++finished_;
+  if (!has_ended(choice.index))
+    ended_.insert(std::upper_bound(ended_.begin(), ended_.end(), choice.index), choice.index);
   bool before = std::exchange(end_shown_, true) && translator_;
   if (!before)
     finish_reason_ = choice.finish_reason;
@@ -193,16 +212,30 @@ relay_stream::verdict relay_stream::begin_with(
     prompt_ids_ = *facts.prompt_ids;
     prompt_tokens_ = static_cast<std::uint32_t>(prompt_ids_.size());
   }
-  for (const auto& choice : facts.choices)
-    begun_ |= !choice.role_only || !choice.ids.empty() || !choice.finish_reason.empty();
-  reader.append_as_sent(begun_ ? out += std::exchange(pending_, {}) : pending_, hides_ids_);
+  bool kept_back = !facts.choices.empty();
+  for (const auto& choice : facts.choices) {
+    begun_ |= begins(choice);
+    kept_back &= is_kept_back(choice);
+  }
+  if (!begun_ && pending_.size() > waiting_max && !ids_.empty())
+    begun_ = other_delta_ = true; // long reasoning that is not shown
+  if (!kept_back || !hides_ids_) // whoever did not ask for ids does not see it from vLLM either
+    reader.append_as_sent(begun_ ? out += std::exchange(pending_, {}) : pending_, hides_ids_);
   note_tokens(facts);
   return verdict::go_on;
 }
 
+/// Whether with this there is something to go on from. A chat's token without a text may belong to
+/// what its engine takes out of it, which shows later: until then all can be asked for anew.
+bool relay_stream::begins(const chunk_choice& choice) const {
+  if (request_->kind != openai::endpoint::chat || request_->wants_token_ids)
+    return !choice.role_only;
+  return !choice.text.empty() || choice.other_delta || !choice.finish_reason.empty();
+}
+
 void relay_stream::note_tokens(const chunk_facts& facts) {
   for (const auto& choice : facts.choices) {
-    other_delta_ |= choice.other_delta;
+    other_delta_ |= choice.other_delta || is_kept_back(choice);
     note_end(choice);
     ids_.insert(ids_.end(), choice.ids.begin(), choice.ids.end());
     count_text(facts, choice);
@@ -267,7 +300,7 @@ result<resumption> relay_stream::resume() {
   idle_events_ = 0;
   compared_ = *advance(shown_, from.bytes, from.bytes == 0 ? 0 : request_->held_back);
   offset_ = openai::count_characters(std::string_view{shown_}.substr(0, compared_));
-  finished_ = 0;
+  ended_.clear();
   if (!by_ids()) {
     ids_known_ = false; // also where only those of the prompt are missing
     return resumption{resumption::from::text, {}, shown_.substr(0, compared_), kept_};

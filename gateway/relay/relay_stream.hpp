@@ -127,6 +127,8 @@ private:
   void skip_prompt(std::string_view& text);
   bool exceeds_limit(const chunk_facts& facts) const;
   bool showed_some() const;
+  bool begins(const chunk_choice& choice) const;
+  bool has_ended(std::uint32_t choice) const;
   bool note_end(const chunk_choice& choice);
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
@@ -150,8 +152,8 @@ private:
   bool ids_known_ = true;      ///< each token's id was told
   bool counted_ = true;        ///< each text came with the number of tokens so far
   bool other_delta_ = false;   ///< the engine parsed tools or thoughts out of the text
-  std::uint32_t finished_ = 0; ///< choices that have ended
-  bool end_shown_ = false;     ///< the client has seen the end of one
+  std::vector<std::uint32_t> ended_; ///< choices whose output has, in order
+  bool end_shown_ = false;           ///< the client has seen the end of one
   std::string finish_reason_;
   bool usage_shown_ = false;   ///< and the usage behind it
   std::uint64_t progress_ = 0;

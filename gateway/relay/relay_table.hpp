@@ -9,6 +9,7 @@
 #include "runtime/serving/relay_desk.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
@@ -31,6 +32,8 @@ struct relay_services {
   /// of a process one.
   std::shared_ptr<net::body_budget> replies
     = std::make_shared<net::body_budget>(256 * 1024 * 1024);
+  /// An engine's list of models is found to be old: they are asked for theirs soon.
+  std::function<void()> ask_models = [] {};
 };
 
 /// The relays of one I/O loop: requests whose engines are behind HTTP. Confined to the loop, and

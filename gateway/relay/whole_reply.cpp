@@ -112,6 +112,7 @@ result<whole_reply> read_whole_reply(std::string_view body) {
     return error{errc::bad_message, "the engine's reply holds no answer"};
   if (choices.unended)
     return error{errc::bad_message, "the engine's reply ends before its output"};
+  reply.choices = choices.ended;
   reply.finish_reason = choices.reason;
   return reply;
 }

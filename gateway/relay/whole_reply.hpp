@@ -4,6 +4,7 @@
 #include "runtime/base/result.hpp"
 #include "runtime/base/time.hpp"
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@ namespace llumnix::relay {
 
 /// What the gateway must know of an engine's reply that is not streamed; its bytes are passed on.
 struct whole_reply {
+  std::uint32_t choices = 0;
   std::optional<openai::usage> usage;
   std::string finish_reason; ///< of the last choice, as the engine wrote it in JSON
   /// From the question to the first token, as the engine measured it, which alone can know. vLLM

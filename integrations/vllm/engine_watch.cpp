@@ -26,10 +26,11 @@ constexpr std::string_view key_hint = "see gateway.engine_key";
 constexpr topic facts[]
   = {topic::models, topic::version, topic::aborts, topic::tokens}; // in this order
 
-/// Known by an answer, or given up after a few that were none.
+/// Known by an answer. After a few that were none one does without it, and asks now and then.
 struct fact {
   bool known = false;
   int tries = 0;
+  time_point tried_at{};
   bool open() const { return !known && tries < tries_per_fact; }
 };
 
@@ -141,6 +142,7 @@ private:
   void take_fact(topic about, const engine_answer& what);
   void take_models(const engine_answer& what);
   void take_version(const engine_answer& what);
+  bool is_due(topic about);
   bool models_due() const;
   void note_key(topic about, const engine_answer& what);
   void describe();
@@ -289,11 +291,16 @@ void engine_watch::engine::ask_next() {
     return ask(topic::metrics);
   }
   for (auto about : facts)
-    if (facts_[about].open() && std::find(asked_.begin(), asked_.end(), about) == asked_.end())
+    if (is_due(about) && std::find(asked_.begin(), asked_.end(), about) == asked_.end())
       return ask(about);
   if (models_due())
     return ask(topic::models);
   end_look(true);
+}
+
+bool engine_watch::engine::is_due(topic about) {
+  const auto& found = facts_[about];
+  return found.open() || (!found.known && now() - found.tried_at >= watch_.options_.models_every);
 }
 
 /// An engine may load more of them at any time.
@@ -389,6 +396,7 @@ void engine_watch::engine::take_fact(topic about, const engine_answer& what) {
     models_wanted_at_.reset();
   auto& found = facts_[about];
   ++found.tries;
+  found.tried_at = now();
   if (about == topic::tokens && (!what.may_change() || !found.open()))
     report_.tokens = takes_tokens(what.status);
   if (what.may_change())

@@ -494,4 +494,53 @@ TEST_CASE_FIXTURE(table_rig, "a first token is waited for where there is nobody 
   CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"}); // it is left alone
 }
 
+TEST_CASE_FIXTURE(
+  table_rig, "an engine that has unloaded an adapter it listed is passed over, and asked what it has") {
+  int asked = 0;
+  table.services().ask_models = [&] { ++asked; };
+  engines.put("e:1", {.address = "e:1", .models = {"m"}});
+  engines.put("e:2", {.address = "e:2", .models = {"m"}});
+  const net::http_reply unknown{404, {{"content-type", "application/json"}}, R"({"error":{}})"};
+  for (bool stream : {true, false}) {
+    auto client = open(stream);
+    auto before = port.placed.size();
+    place();
+    answer(unknown);
+    CHECK(client->status == 0);
+    REQUIRE(port.placed.size() == before + 1);
+    CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+    CHECK(engines.find("e:1")->rest_end() <= loop.now()); // it is well
+    place("e:2");
+    answer(unknown); // nobody has it: the client may hear it
+    CHECK(client->status == 404);
+    CHECK(client->body == unknown.body);
+  }
+  CHECK(asked == 4);
+  // One that never listed it is believed.
+  engines.put("e:1", {.address = "e:1"});
+  auto client = open(true);
+  place();
+  answer(unknown);
+  CHECK(client->status == 404);
+  CHECK(asked == 4);
+}
+
+TEST_CASE_FIXTURE(table_rig, "a whole reply with fewer outputs than were asked for is none") {
+  engines.put("e:2", {.address = "e:2"});
+  const std::string body = R"({"model":"m","n":2})";
+  auto wish
+    = std::get<relay::relay_request>(relay::request_reader{}.read(openai::endpoint::chat, body));
+  auto client = open(wish, body);
+  place();
+  answer({200, {}, whole});
+  CHECK(client->status == 0);
+  CHECK(port.loads.back().why == "the engine's reply holds 1 of 2 choices");
+  place("e:2");
+  answer(
+    {200,
+     {},
+     R"({"id":"x","choices":[{"text":"a","finish_reason":"stop"},{"text":"b","finish_reason":"stop"}]})"});
+  CHECK(client->status == 200);
+}
+
 } // namespace llumnix::testing
