@@ -129,7 +129,8 @@ find_single_use(request_fields& top, request_fields& body, const relay_request& 
   auto above = [&](field_name name, std::int64_t least) {
     return body.integer(name).value_or(least) > least;
   };
-  bool named_alternatives = request.kind == openai::endpoint::chat && request.tokens_as_ids
+  bool chat = request.kind == openai::endpoint::chat;
+  bool named_alternatives = chat && request.tokens_as_ids
                             && request.logprobs && request.top_logprobs > 0;
   bool sampled = body.number("temperature", 1) > 0;
   using row = std::pair<bool, std::string_view>;
@@ -157,6 +158,8 @@ find_single_use(request_fields& top, request_fields& body, const relay_request& 
     {body.holds_something("logits_processors"), "logits_processors"},
     {above("thinking_token_budget", -1), "thinking_token_budget"},
     {body.holds_something("repetition_detection"), "repetition_detection"},
+    {chat && body.has("include_reasoning") && !body.boolean("include_reasoning"),
+     "include_reasoning"}, // its engine tells no ids, and which tokens it left out
     {named_alternatives, "return_tokens_as_token_ids"},
     {tokens && top.holds_something("features"), "features"}, // images and the like
     {tokens && top.holds_something("content_parts"), "content_parts"},

@@ -219,7 +219,8 @@ relay_stream::verdict relay_stream::begin_with(
   }
   if (!begun_ && pending_.size() > waiting_max && !ids_.empty())
     begun_ = other_delta_ = true; // long reasoning that is not shown
-  if (!kept_back || !hides_ids_) // whoever did not ask for ids does not see it from vLLM either
+  bool unasked = hides_ids_ && !request_->logprobs; // vLLM would not have sent it
+  if (!kept_back || !unasked)
     reader.append_as_sent(begun_ ? out += std::exchange(pending_, {}) : pending_, hides_ids_);
   note_tokens(facts);
   return verdict::go_on;

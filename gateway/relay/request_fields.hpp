@@ -23,6 +23,7 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "features",
    "frequency_penalty",
    "functions",
+   "include_reasoning",
    "include_stop_str_in_output",
    "json_schema",
    "kv_transfer_params",

@@ -346,6 +346,9 @@ TEST_CASE("what does not carry over to another engine is named") {
      row{R"({"thinking_token_budget":0})", "thinking_token_budget"},
      row{R"({"thinking_token_budget":-1})", ""},
      row{R"({"repetition_detection":{"max_pattern_size":3}})", "repetition_detection"},
+     row{R"({"include_reasoning":false})", "include_reasoning"},
+     row{R"({"include_reasoning":"false"})", "include_reasoning"},
+     row{R"({"include_reasoning":true})", ""},
      row{
        R"({"return_tokens_as_token_ids":true,"logprobs":true,"top_logprobs":1})",
        "return_tokens_as_token_ids"},

@@ -289,8 +289,9 @@ TEST_CASE("a chunk that is there for its id alone is shown to whoever asked for 
   chunk_reader reader;
   toy_engine engine;
   engine.chat = true;
-  for (bool wants_ids : {false, true}) {
+  for (auto [wants_ids, logprobs] : {std::pair{false, false}, {true, false}, {false, true}}) {
     auto request = request_of(engine, 10, wants_ids);
+    request.logprobs = logprobs;
     relay_stream stream{request};
     stream.hide_ids(!wants_ids);
     auto opening = engine.run(engine.prompt, 0, 10, "r", false).front();
@@ -302,7 +303,7 @@ TEST_CASE("a chunk that is there for its id alone is shown to whoever asked for 
       == verdict::go_on);
     client_view view;
     view.take(out);
-    CHECK(view.heads.size() == (wants_ids ? 3 : 2));
+    CHECK(view.heads.size() == (wants_ids || logprobs ? 3 : 2));
     CHECK(view.text == "Well, ");
     // What it kept back would be seen as text: as a tool call is, once an answer has begun.
     auto next = stream.resume();
