@@ -86,6 +86,7 @@ struct llumlet_state {
     time_point due{};      ///< it has left the queue by then, or nobody waits for it any more
     departure_actor actor; ///< null while it waits
     bool accepted = false; ///< the destination made room for it
+    std::optional<std::uint32_t> told_moving{}; ///< its hub was, under this epoch
     /// It is prefilled here to decode there: that starts at once, and takes no slot.
     std::optional<decode_wanted_msg> decode{};
   };
@@ -123,6 +124,8 @@ struct llumlet_state {
   void queue_departures(
     std::uint64_t order, const migrate_msg& msg, const std::vector<stream_ref>& streams);
   void note_accepted(departure& leaving);
+  void tell_moving(departure& leaving, std::uint32_t epoch);
+  void tell_stays(const departure& leaving);
   void start_departures();
   void start(departure next);
   void on_departed(departed_msg& msg);

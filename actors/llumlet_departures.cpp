@@ -195,6 +195,7 @@ void llumlet_state::refuse(const departure& asked, std::string why) {
   auto result = refused_move(asked.stream, own(), asked.to, asked.policy, std::move(why));
   if (asked.decode)
     result.request = asked.decode->request;
+  tell_stays(asked);
   settle(asked.order, std::move(result));
 }
 
@@ -266,11 +267,27 @@ void llumlet_state::on_departed(departed_msg& msg) {
     msg.result.reason = told_reason(leaving.no_kv, std::move(msg.result.reason));
     if (msg.result.outcome == "moved" || msg.result.outcome == "finished")
       history.forget(leaving.stream);
+    else
+      tell_stays(leaving);
     count(msg.result);
     settle(leaving.order, std::move(msg.result), leaving.accepted);
   }
   start_departures();
   slots_changed();
+}
+
+/// People see it among the requests. What is prefilled here to decode elsewhere does not move.
+void llumlet_state::tell_moving(departure& leaving, std::uint32_t epoch) {
+  auto hub = hub_of(leaving.stream);
+  if (leaving.decode || !hub)
+    return;
+  leaving.told_moving = epoch;
+  self->send(hub, moving_msg{leaving.stream, epoch, true});
+}
+
+void llumlet_state::tell_stays(const departure& leaving) {
+  if (auto hub = hub_of(leaving.stream); hub && leaving.told_moving)
+    self->send(hub, moving_msg{leaving.stream, *leaving.told_moving, false});
 }
 
 /// Why no move begins with `kv`; empty: all do. One behind HTTP has no choice of paths.

@@ -100,8 +100,10 @@ void llumlet_state::to_departure(Word& word) {
   auto found = departures.find(word.of.id);
   if (found == departures.end())
     return on_stray(word);
-  if constexpr (std::is_same_v<Word, handover::accept>)
+  if constexpr (std::is_same_v<Word, handover::accept>) {
     note_accepted(found->second);
+    tell_moving(found->second, word.of.epoch);
+  }
   self->send(found->second.actor, departure_event_msg{std::move(word)});
 }
 

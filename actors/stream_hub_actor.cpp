@@ -149,6 +149,9 @@ stream_hub_state::make_behavior(pointer actor, stream_hub_config settings) {
         return handover::abandoned{msg.of};
       });
     },
+    [this](const moving_msg& msg) {
+      on_loop([msg](hub_loop& x) { x.table.on_moving(msg.stream.stream, msg.epoch, msg.on); });
+    },
     [this](end_streams_msg& msg) {
       on_loop([msg = std::move(msg)](hub_loop& x) {
         x.table.end_requests(msg.requests, msg.at, {errc::cancelled, msg.why});

@@ -46,6 +46,7 @@ struct move_relay_msg;
 struct moved_msg;
 struct moves_begun_msg;
 struct moves_msg;
+struct moving_msg;
 struct name_taken_msg;
 struct order_msg;
 struct ordered_msg;
@@ -134,6 +135,8 @@ using stream_hub_actor = caf::typed_actor<
   // Who may go on with a stream? Answered with `claim_answer`; `abandoned` for the last one.
   caf::reacts_to<handover::claim>, caf::reacts_to<handover::reclaim>,
   caf::reacts_to<handover::abandon>,
+  // A stream's request is on its way to another instance, or stays after all.
+  caf::reacts_to<moving_msg>,
   // Somebody wants requests ended.
   caf::reacts_to<end_streams_msg>,
   // A request at an engine behind HTTP is to go on at another; an engine gets nothing new.

@@ -79,6 +79,18 @@ typename Inspector::result_type inspect(Inspector& f, moved_msg& x) {
   return f(caf::meta::type_name("moved_msg"), x.result);
 }
 
+/// A hand-over of the stream's request is under way, or came to nothing (source LLUMLET to the
+/// stream's hub, for people). Of one that succeeds the hub knows by the CLAIM.
+struct moving_msg {
+  stream_ref stream;
+  std::uint32_t epoch = 0; ///< of the stream when it was offered
+  bool on = true;
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, moving_msg& x) {
+  return f(caf::meta::type_name("moving_msg"), x.stream, x.epoch, x.on);
+}
+
 /// Take no new work from now on, or take it again (to LLUMLET). What runs goes on until it is moved
 /// or ends. Asked again it changes nothing and tells how far it is.
 struct drain_msg {

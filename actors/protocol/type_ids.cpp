@@ -62,6 +62,7 @@ void register_types(caf::actor_system_config& config) {
     .add_message_type<leader_msg>("leader")
     .add_message_type<end_streams_msg>("end")
     .add_message_type<moved_msg>("moved")
+    .add_message_type<moving_msg>("moving")
     .add_message_type<drain_msg>("drain")
     .add_message_type<draining_msg>("draining")
     .add_message_type<kv_heard_msg>("kv_heard")

@@ -455,7 +455,8 @@ void relay_session::end(int status, std::string outcome, const error& failure) {
 stream_info relay_session::info(time_point now) const {
   auto ref = table_.services().self;
   ref.stream = number_;
-  const char* state = first_token_              ? "running"
+  const char* state = move_                     ? "moving"
+                      : first_token_            ? "running"
                       : placements_ > 1         ? "replaying"
                       : phase_ >= phase::asking ? "prefilling"
                                                 : "queued";

@@ -29,9 +29,17 @@ struct stream_table::entry {
   std::uint32_t granted = 0;
   std::uint32_t cached_tokens = 0;
   std::unique_ptr<stream_claims> claims{}; ///< once a claim or an ABANDON was heard
+  std::optional<std::uint32_t> moving{};   ///< the epoch under which it was last handed over
 
   std::uint64_t number() const { return request.stream.stream; }
   std::uint32_t delivered() const { return static_cast<std::uint32_t>(request.output.size()); }
+  const char* state() const {
+    return moving == request.epoch ? "moving"
+           : news_from_owner       ? "running"
+           : placements > 1        ? "replaying"
+           : owner                 ? "prefilling"
+                                   : "queued";
+  }
 };
 
 namespace {
@@ -423,6 +431,13 @@ void stream_table::on_abandon(const handover::abandon& what, time_point now) {
     replay(*stream, {}, now);
 }
 
+void stream_table::on_moving(std::uint64_t number, std::uint32_t epoch, bool on) {
+  auto found = streams_.find(number);
+  if (found == streams_.end() || epoch != found->second->request.epoch)
+    return;
+  found->second->moving = on ? std::optional{epoch} : std::nullopt;
+}
+
 void stream_table::place_again(time_point now) {
   std::vector<std::uint64_t> waiting;
   for (const auto& [number, stream] : streams_)
@@ -489,15 +504,11 @@ std::vector<stream_info> stream_table::list(time_point now) const {
   std::vector<stream_info> all;
   all.reserve(streams_.size());
   for (const auto& [number, stream] : streams_) {
-    const char* state = stream->news_from_owner     ? "running"
-                        : stream->placements > 1    ? "replaying"
-                        : stream->owner.has_value() ? "prefilling"
-                                                    : "queued";
     all.push_back(
       {.text_id = stream->request.text_id,
        .stream = stream->request.stream,
        .instance = stream->owner ? stream->owner->instance : instance_id{},
-       .state = state,
+       .state = stream->state(),
        .epoch = stream->request.epoch,
        .prompt_tokens = static_cast<std::uint32_t>(stream->request.prompt.size()),
        .output_tokens = stream->delivered(),

@@ -47,7 +47,7 @@ struct stream_info {
   std::string text_id;
   stream_ref stream;
   instance_id instance; ///< empty while it waits for one
-  std::string state;    ///< queued, prefilling, running, replaying
+  std::string state;    ///< queued, prefilling, running, moving, replaying
   std::uint32_t epoch = 0;
   std::uint32_t prompt_tokens = 0;
   std::uint32_t output_tokens = 0;
@@ -154,6 +154,9 @@ public:
   handover::claim_answer on_reclaim(const handover::reclaim& claim, time_point now);
   /// The claimant has let go of it and said nothing.
   void on_abandon(const handover::abandon& what, time_point now);
+  /// Its owner hands it over, or has tried to and keeps it: for `list`. What is said of another
+  /// epoch than the present one is ignored: whoever takes a stream over raises that.
+  void on_moving(std::uint64_t stream, std::uint32_t epoch, bool on);
   /// Whoever was asked for placements has forgotten: asks again for each stream without an owner.
   void place_again(time_point now);
   /// Call about every 100 ms: asks silent owners.

@@ -91,8 +91,10 @@ TEST_CASE_FIXTURE(moving_rig, "a stream goes on elsewhere from what its client h
   CHECK(asked["prompt"] == std::vector<int>{7, 8, 9, 0, 1});
   CHECK(asked["max_tokens"] == 18);
   CHECK_FALSE(told);
+  CHECK(table.list(loop.now()).at(0).state == "moving");
   loop.time += milliseconds{4};
   say(of(2, 1, false, "d"));
+  CHECK(table.list(loop.now()).at(0).state == "running");
   REQUIRE(told);
   CHECK(told->outcome == "moved");
   CHECK(told->reason.empty());

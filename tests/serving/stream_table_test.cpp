@@ -308,6 +308,45 @@ TEST_CASE_FIXTURE(table_rig, "a stop string ends the stream at its engine too") 
   CHECK(port.aborted == std::vector<std::string>{"a/1/0"});
 }
 
+TEST_CASE_FIXTURE(table_rig, "a stream is listed as moving while its owner hands it over") {
+  auto state = [&] { return table.list(now).at(0).state; };
+  auto stream = open();
+  CHECK(state() == "queued");
+  table.on_placed(stream, 0, a, now);
+  CHECK(state() == "prefilling");
+  table.on_moving(stream, 0, true); // what waits may move, too
+  CHECK(state() == "moving");
+  table.on_moving(stream, 0, false);
+  CHECK(state() == "prefilling");
+  batch(a, stream, 0, 0, {'x'});
+  CHECK(state() == "running");
+  table.on_moving(stream, 0, true);
+  batch(a, stream, 0, 1, {'y'}); // its owner goes on meanwhile
+  CHECK(state() == "moving");
+  SUBCASE("until another takes it over") {
+    CHECK(claim(stream, 0, b, 2) == verdict::granted);
+    CHECK(state() == "running");
+    table.on_moving(stream, 0, true); // late
+    CHECK(state() == "running");
+    table.on_moving(stream, 1, true); // on it goes
+    table.on_moving(stream, 0, false);
+    CHECK(state() == "moving");
+  }
+  SUBCASE("until its owner takes it back") {
+    CHECK(reclaim(stream, 0, a, 2) == verdict::granted);
+    CHECK(state() == "running");
+  }
+  SUBCASE("until its owner is lost") {
+    table.on_node_lost(a.life, now);
+    CHECK(state() == "replaying");
+  }
+  SUBCASE("until it is over") {
+    batch(a, stream, 0, 2, {'z'}, finish_reason::length);
+    CHECK(table.list(now).empty());
+    table.on_moving(stream, 0, false);
+  }
+}
+
 TEST_CASE_FIXTURE(table_rig, "a client that leaves is heard of wherever its request is") {
   SUBCASE("waiting for an instance") {
     table.cancel(open(), now);

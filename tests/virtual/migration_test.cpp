@@ -138,6 +138,41 @@ TEST_CASE("what cannot move says why, and runs on") {
   CHECK(outcome(from, there.to(there.other(from), client)).starts_with("finished: it is not at "));
 }
 
+TEST_CASE("whoever lists the requests sees which of them move") {
+  moving_scene there{8};
+  auto& client = there.running("r1", 600);
+  auto from = there.place_of("r1");
+  auto order = there.to(there.other(from), client);
+  auto state = [&] {
+    return there.list_of("requests", "requests").at(0).at("state").get<std::string>();
+  };
+  CHECK(state() == "running");
+  there.kv_network().on_pull([](const loopback_job&) {
+    loopback_fate fate;
+    fate.hold = true;
+    return fate;
+  });
+  auto held = [&] { return there.kv_network().held(); };
+  auto answer = there.order(from, order);
+  REQUIRE(there.run_until([&] { return !held().empty(); }, 1s));
+  there.run_for(5ms); // the word to the hub may be slower
+  CHECK(state() == "moving");
+  CHECK(there.place_of("r1") == from);
+  there.kv_network().fail(held().front().job, {errc::internal, "a device failed"});
+  REQUIRE(there.run_until([&] { return !answer->empty(); }, 5s));
+  CHECK(answer->front().moves.at(0).outcome == "failed");
+  there.run_for(5ms);
+  CHECK(state() == "running");
+  CHECK(there.place_of("r1") == from);
+  there.kv_network().on_pull({});
+  auto moves = there.migrate(from, order, 10s);
+  REQUIRE(moves);
+  CHECK(moves->moves.at(0).outcome == "moved");
+  CHECK(state() == "running");
+  CHECK(there.place_of("r1") == there.other(from));
+  there.expect_exact("r1", client, 600);
+}
+
 TEST_CASE("slots bound how many move at a time, and all of an order move") {
   auto config = small_engines();
   config.migration.out_slots = 2;

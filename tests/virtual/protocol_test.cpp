@@ -172,6 +172,10 @@ TEST_CASE("every message survives the wire") {
       .age_ms
     == 4);
   CHECK(over_the_wire(system, watch_kv_msg{{}, 3}).watch == 3);
+  auto moving = over_the_wire(system, moving_msg{request.stream, 4, false});
+  CHECK(moving.stream == request.stream);
+  CHECK(moving.epoch == 4);
+  CHECK_FALSE(moving.on);
   auto end = over_the_wire(system, end_streams_msg{{"r"}, {"i"}, "aborted"});
   CHECK(end.requests == std::vector<std::string>{"r"});
   CHECK(end.at == std::vector<instance_id>{"i"});
