@@ -108,7 +108,7 @@ bool cms_state::put(
   const instance_metadata& metadata, const node_life& life, const std::string& engine) {
   if (!view.put(metadata, life, engine))
     return false;
-  lost_since.erase(metadata.instance_id);
+  gone_since.erase(metadata.instance_id);
   if (mirrors(metadata.instance_id))
     config.store->put_metadata(metadata);
   return true;
@@ -182,7 +182,7 @@ std::vector<instance_id> cms_state::missing_on(const node_card& card) const {
 
 /// Of an instance of ours.
 void cms_state::forget(const instance_id& id) {
-  lost_since.erase(id);
+  gone_since.erase(id);
   if (reads_store())
     foreign.disown(view.find(id)->metadata);
   view.remove(id);
@@ -190,31 +190,42 @@ void cms_state::forget(const instance_id& id) {
     config.store->remove(id);
 }
 
-/// Its instances stay known as lost, and the mirror says that nothing should be sent there, unless
-/// another node speaks for them.
+/// Its instances stay known as lost or stopped, and the mirror says that nothing should be sent
+/// there, unless another node speaks for them.
 void cms_state::on_peer_down(const peer_down_msg& msg) {
-  auto is_gone = [&](const node_life& life) {
+  auto is_over = [&](const node_life& life) {
     return life.node == msg.life.node && life.incarnation <= msg.life.incarnation;
   };
   schedulers.erase(msg.life.node);
   for (auto& [id, by_node] : claims)
-    std::erase_if(by_node, [&](const auto& entry) { return is_gone(entry.second.life); });
+    std::erase_if(by_node, [&](const auto& entry) { return is_over(entry.second.life); });
   std::erase_if(claims, [](const auto& entry) { return entry.second.empty(); });
   view_change_msg change;
   change.lost.push_back(msg.life);
   std::vector<instance_id> gone;
   for (const auto& [id, instance] : view.instances())
-    if (is_gone(instance.life) && instance.state != instance_state::lost)
+    if (is_over(instance.life) && !is_gone(instance.state))
       gone.push_back(id);
   view.lose(msg.life);
-  for (const auto& id : gone)
-    if (!pass_on(id, change))
-      note_lost(id);
+  for (const auto& id : gone) {
+    if (pass_on(id, change))
+      continue;
+    if (msg.stopped)
+      note_stopped(id, change);
+    note_gone(id);
+  }
   tell(change);
 }
 
-void cms_state::note_lost(const instance_id& id) {
-  lost_since[id] = self->clock().now();
+/// It takes no failover domain with it, as one that is lost does.
+void cms_state::note_stopped(const instance_id& id, view_change_msg& change) {
+  view.set_state(id, instance_state::stopped);
+  const auto& known = *view.find(id);
+  change.put.push_back({known.metadata, known.life, known.engine, known.state});
+}
+
+void cms_state::note_gone(const instance_id& id) {
+  gone_since[id] = self->clock().now();
   if (!mirrors(id))
     return;
   auto last = view.find(id)->status;
@@ -224,12 +235,12 @@ void cms_state::note_lost(const instance_id& id) {
   config.store->put_status(last);
 }
 
-/// Forgets what has been lost for as long as a record lives.
+/// Forgets what has been gone for as long as a record lives.
 void cms_state::on_tick() {
   self->delayed_send(self, std::chrono::seconds{1}, tick_atom::value);
   auto now = self->clock().now();
   view_change_msg change;
-  for (const auto& [id, since] : lost_since)
+  for (const auto& [id, since] : gone_since)
     if (now - since >= std::chrono::seconds{config.knobs.expiry_s})
       change.removed.push_back(id);
   for (const auto& id : change.removed)
@@ -302,7 +313,7 @@ void cms_state::note_longest(const view_change_msg& change) {
   if (!only_statuses)
     for (const auto& [id, instance] : view.instances())
       if (is_ours(instance))
-        consider(instance.status); // the lost too: what only they can hold waits for them
+        consider(instance.status); // those gone too: what only they can hold waits for them
   if (longest > 0)
     config.counters->longest_request.store(longest, std::memory_order_relaxed);
 }

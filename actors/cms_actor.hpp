@@ -68,7 +68,8 @@ struct cms_state {
   void note_reading(const error* failure);
   void tell(const pull_changes& changes);
   void forget(const instance_id& id);
-  void note_lost(const instance_id& id);
+  void note_stopped(const instance_id& id, view_change_msg& change);
+  void note_gone(const instance_id& id);
   bool put(const instance_metadata& metadata, const node_life& life, const std::string& engine);
   void take_claims(const node_card& card);
   void note_draining(const status_msg& msg);
@@ -86,7 +87,7 @@ struct cms_state {
   pointer self = nullptr;
   cms_actor_config config;
   cluster_view view;
-  std::map<instance_id, time_point> lost_since;
+  std::map<instance_id, time_point> gone_since; ///< lost or stopped
   foreign_instances foreign;
   store_news store = store_news::none; ///< of the last reading
   bool store_tried = false;

@@ -316,16 +316,20 @@ void console_state::on_peer_down(const peer_down_msg& msg) {
   event_msg event{
     config.wall.at(self->clock().now()),
     "node_down",
-    {{"node", msg.life.node}, {"incarnation", std::to_string(msg.life.incarnation)}}};
+    {{"node", msg.life.node},
+     {"incarnation", std::to_string(msg.life.incarnation)},
+     {"reason", msg.stopped ? "stopped" : "lost"}}};
   on_event(event);
   for (const auto& [instance, drain] : drains)
     self->send(drain, msg);
-  std::vector<std::uint64_t> lost;
+  std::vector<std::uint64_t> over;
   for (const auto& [number, each] : moves)
     if (each.source == msg.life)
-      lost.push_back(number);
-  for (auto number : lost)
-    settle(number, error{errc::unreachable, "its instance was lost; it is replayed elsewhere"});
+      over.push_back(number);
+  std::string how = msg.stopped ? "stopped" : "was lost";
+  for (auto number : over)
+    settle(
+      number, error{errc::unreachable, "its instance " + how + "; it is replayed elsewhere"});
 }
 
 /// Our own GATEWAY tells what happens only while somebody wants to know.

@@ -321,7 +321,7 @@ void scheduler_state::show_requests() {
   std::vector<request_gauges> all;
   const auto& told = reported.loads();
   for (const auto& [id, known] : decisions->view().instances()) {
-    if (known.state == instance_state::lost || known.state == instance_state::stopped) {
+    if (is_gone(known.state)) {
       config.probes->requests.forget(id);
       continue;
     }

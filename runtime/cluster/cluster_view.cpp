@@ -80,7 +80,9 @@ void cluster_view::set_state(const instance_id& id, instance_state state) {
 
 void cluster_view::lose(const node_life& life) {
   for (auto& [id, known] : instances_)
-    if (known.life.node == life.node && known.life.incarnation <= life.incarnation)
+    if (
+      known.life.node == life.node && known.life.incarnation <= life.incarnation
+      && known.state != instance_state::stopped)
       set_state(id, instance_state::lost);
 }
 

@@ -64,7 +64,8 @@ public:
   unix_ms written_at(const instance_status& status, unix_ms now) const;
   /// Marks the instance; unknown ids are ignored. Anything but `ready` keeps it from being chosen.
   void set_state(const instance_id& id, instance_state state);
-  /// Marks every instance of this node life (and of earlier lives) `lost`.
+  /// Marks every instance of this node life (and of earlier lives) `lost`, but for those that have
+  /// stopped.
   void lose(const node_life& life);
   void remove(const instance_id& id);
 

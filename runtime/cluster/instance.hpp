@@ -105,5 +105,9 @@ enum class instance_state : std::uint8_t {
 };
 
 std::string_view to_string(instance_state state);
+/// Whether nobody is there any more.
+constexpr bool is_gone(instance_state state) {
+  return state == instance_state::lost || state == instance_state::stopped;
+}
 
 } // namespace llumnix

@@ -154,7 +154,7 @@ class Cluster:
         return all(
             each["scheduling"]["running"] == 0 and each["scheduling"]["waiting"] == 0
             and each["kv_blocks"]["used"] == 0
-            for each in self.instances().values() if each["state"] != "lost") and not self.requests()
+            for each in self.instances().values() if each["state"] not in ("lost", "stopped")) and not self.requests()
 
     def wait_idle(self, seconds=10):
         until(self.is_idle, seconds, f"an idle cluster")

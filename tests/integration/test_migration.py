@@ -70,7 +70,7 @@ class MigrationTest(ClusterTest):
         def quiet():
             return cluster.is_idle() and all(
                 each["migrations"]["in"] == 0 and each["migrations"]["out"] == 0
-                for each in cluster.instances().values() if each["state"] != "lost")
+                for each in cluster.instances().values() if each["state"] not in ("lost", "stopped"))
 
         until(quiet, 10, f"nothing is held: {cluster.instances()}")
 

@@ -221,6 +221,20 @@ TEST_CASE("an excluded instance is chosen only when nothing else is left") {
   CHECK(with_out({"a", "b", "c"}) == "b"); // excluded, never unfit
 }
 
+TEST_CASE("what has stopped is not lost as well, and its account is forgotten all the same") {
+  auto d = make();
+  d.put(neutral_instance("a"), life_of("n", 2));
+  d.update(idle_status("a"), noon);
+  CHECK(place(d, "r1") == "a");
+  d.set_state("a", instance_state::stopped);
+  d.lose(life_of("n", 2));
+  CHECK(d.view().find("a")->state == instance_state::stopped);
+  CHECK(place(d, "r2").empty());
+  d.put(neutral_instance("a"), life_of("n", 3));
+  d.update(idle_status("a", noon - 5'000), noon);
+  CHECK(place(d, "r3") == "a");
+}
+
 TEST_CASE("a lost node's instances are no candidates and their account is forgotten") {
   auto d = make();
   d.put(neutral_instance("a"), life_of("n", 2));

@@ -124,7 +124,8 @@ void second_opinion::set_state(const std::string& id, instance_state state) {
 void second_opinion::lose(const node_life& life) {
   for (auto& [id, x] : records_)
     if (x.life.node == life.node && x.life.incarnation <= life.incarnation) {
-      x.state = instance_state::lost;
+      if (x.state != instance_state::stopped)
+        x.state = instance_state::lost;
       if (config_.full_mode)
         x.account.clear();
     }

@@ -118,7 +118,7 @@ TEST_CASE("a new life takes its status over whatever its numbers, an old one is 
   CHECK(view.update(status(6, 1)) == status_effect::replaced);
 }
 
-TEST_CASE("what is lost comes back ready, what drains keeps draining") {
+TEST_CASE("what is lost comes back ready, what stopped in a new life, what drains keeps draining") {
   cluster_view view;
   view.put(metadata(), {"n", 2});
   view.lose({"n", 1});
@@ -127,9 +127,14 @@ TEST_CASE("what is lost comes back ready, what drains keeps draining") {
   CHECK(view.find("i")->state == instance_state::lost);
   view.put(metadata(), {"n", 2});
   CHECK(view.find("i")->state == instance_state::ready);
+  view.set_state("i", instance_state::stopped);
+  view.lose({"n", 2});
+  CHECK(view.find("i")->state == instance_state::stopped);
+  view.put(metadata(), {"n", 3});
+  CHECK(view.find("i")->state == instance_state::ready);
   view.set_state("i", instance_state::draining);
   auto version = view.version();
-  view.put(metadata(), {"n", 2});
+  view.put(metadata(), {"n", 3});
   CHECK(view.find("i")->state == instance_state::draining);
   CHECK(view.version() > version);
   view.remove("i");

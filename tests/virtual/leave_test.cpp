@@ -86,6 +86,32 @@ TEST_CASE("a node that stops lets its requests go on elsewhere first") {
   there.expect_all_exact();
 }
 
+TEST_CASE("a node that stopped is told from one that is lost, until it is back") {
+  leaving_scene there{8, 2};
+  auto state = [&] {
+    std::string all;
+    for (const auto& each : there.list_of("instances", "cluster"))
+      all += (all.empty() ? "" : ", ") + each.at("state").get<std::string>();
+    return all;
+  };
+  auto downs = [&] {
+    std::string all;
+    for (const auto& each : there.list_of("events", "events", "0"))
+      if (each.at("kind") == "node_down")
+        all += each.at("node").get<std::string>() + " " + each.at("reason").get<std::string>() + " ";
+    return all;
+  };
+  there.stop("engine-0", 10s);
+  CHECK(there.run_until([&] { return state() == "stopped, ready"; }, 5s));
+  there.kill("engine-1");
+  CHECK(there.run_until([&] { return state() == "stopped, lost"; }, 5s));
+  CHECK(downs() == "engine-0 stopped engine-1 lost ");
+  for (auto engine : {"engine-0", "engine-1"})
+    there.start(engine, scene::engine());
+  REQUIRE(there.settle());
+  CHECK(state() == "ready, ready");
+}
+
 TEST_CASE("all engine nodes stop and come back, one after the other, and no stream notices") {
   leaving_scene there{2};
   std::uint32_t sent = 0;

@@ -119,7 +119,7 @@ struct orders_stage : stage {
   }
   void lose(const instance_id& id, bool stopped = false) {
     instances.at(id).connected = false;
-    instances.at(id).state = "lost";
+    instances.at(id).state = stopped ? "stopped" : "lost";
     tell(peer_down_msg{{id, 1}, stopped});
   }
   void is_back(const instance_id& id, std::uint64_t incarnation) {
@@ -407,14 +407,23 @@ TEST_CASE("what becomes of a move is told as it is") {
   CHECK(failed["outcome"] == "failed");
   CHECK(failed["reason"] == "no blocks there");
   CHECK(failed["request"] == "sea");
-  // LLUMLET looks, and it has just ended.
-  there.instances.at("engine-0").silent = true;
-  auto told = there.order({move_request{"sea", "engine-1"}});
-  CHECK(!*told);
-  there.lose("engine-0");
-  auto lost = there.document(told)["moves"][0];
-  CHECK(lost["outcome"] == "failed");
-  CHECK(lost["reason"] == "its instance was lost; it is replayed elsewhere");
+}
+
+TEST_CASE("a move whose source is gone ends with that") {
+  for (auto [stopped, reason] :
+       {std::pair{false, "its instance was lost; it is replayed elsewhere"},
+        std::pair{true, "its instance stopped; it is replayed elsewhere"}}) {
+    CAPTURE(stopped);
+    orders_stage there{{"engine-0", "engine-1"}};
+    there.begin("sea", "engine-0");
+    there.instances.at("engine-0").silent = true;
+    auto told = there.order({move_request{"sea", "engine-1"}});
+    CHECK(!*told);
+    there.lose("engine-0", stopped);
+    auto move = there.document(told)["moves"][0];
+    CHECK(move["outcome"] == "failed");
+    CHECK(move["reason"] == reason);
+  }
 }
 
 TEST_CASE("a LLUMLET that never answers is waited for, not for ever") {

@@ -99,6 +99,46 @@ TEST_CASE("a paced listener hears the sum of loads some milliseconds later, and 
   x.run();
 }
 
+TEST_CASE("of a node that goes the view says how") {
+  for (bool stopped : {false, true}) {
+    CAPTURE(stopped);
+    stage x;
+    std::vector<view_change_msg> heard;
+    auto cms = x.system->spawn(
+      make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+    caf::anon_send(
+      cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(heard)), false});
+    caf::anon_send(cms, engine_up());
+    caf::anon_send(cms, status(1, {}));
+    x.run();
+    cluster_view replica; // of whoever listens, and has heard of the node's end before
+    auto take = [&] {
+      for (const auto& change : std::exchange(heard, {})) {
+        for (const auto& entry : change.put)
+          if (replica.put(entry.metadata, entry.life, entry.engine))
+            replica.set_state(entry.metadata.instance_id, entry.state);
+        for (const auto& life : change.lost)
+          replica.lose(life);
+      }
+    };
+    take();
+    REQUIRE(replica.instances().size() == 1);
+    const auto& shown = replica.instances().begin()->second;
+    CHECK(shown.state == instance_state::ready);
+    replica.lose(engine_life);
+    caf::anon_send(cms, peer_down_msg{engine_life, stopped});
+    x.run();
+    take();
+    CHECK(shown.state == (stopped ? instance_state::stopped : instance_state::lost));
+    caf::anon_send(cms, peer_down_msg{{engine_life.node, engine_life.incarnation + 1}}); // or later
+    x.run();
+    take();
+    CHECK(shown.state == (stopped ? instance_state::stopped : instance_state::lost));
+    caf::anon_send_exit(cms, caf::exit_reason::user_shutdown);
+    x.run();
+  }
+}
+
 TEST_CASE("a llumlet tells who waited once, and all of the last ten seconds to a CMS that is new") {
   stage x;
   llumlet_actor_config config{{}, engine_life, metadata(), {}, {}};
