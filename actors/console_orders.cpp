@@ -125,6 +125,7 @@ void move_choices(
   console_state& console, const std::vector<stream_info>& choices, const instance_id& to,
   const console_state::sight& seen, const caf::typed_response_promise<ordered_msg>& promise) {
   auto round = std::make_shared<choice_moves>(choice_moves{promise});
+  bool some_leave = std::ranges::any_of(choices, [&](const auto& x) { return x.instance != to; });
   for (const auto& choice : choices) {
     auto at = round->results.size();
     auto mine = no_move(choice.text_id, choice.instance, to);
@@ -132,6 +133,8 @@ void move_choices(
     mine.epoch = choice.epoch;
     auto reason = choice.instance.empty()
                     ? "it has no instance yet; it gets one as soon as one can take it"
+                  : choice.instance == to && some_leave
+                    ? "it is at " + to + " already"
                     : console.why_not(choice.instance, to, seen);
     round->results.push_back(reason.empty() ? mine : refused(mine, reason));
     if (!reason.empty())

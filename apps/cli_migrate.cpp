@@ -5,10 +5,10 @@
 #include "apps/commands.hpp"
 #include "apps/exit_codes.hpp"
 #include "apps/inspect_text.hpp"
+#include "apps/moves_summary.hpp"
 #include "apps/text_table.hpp"
 #include "config/notation.hpp"
 
-#include <algorithm>
 #include <cstdio>
 #include <future>
 #include <memory>
@@ -79,18 +79,6 @@ std::string body_of(const migrate_options& options) {
   return body.dump(-1, ' ', false, admin_document::error_handler_t::replace);
 }
 
-/// A script wants to know whether what it asked for has come about.
-int exit_code_of(const admin_document& answer) {
-  auto moves = answer.value("moves", admin_document::array());
-  auto any = [&](const char* outcome) {
-    return std::ranges::any_of(
-      moves, [&](const auto& each) { return each.value("outcome", "") == outcome; });
-  };
-  if (any("failed"))
-    return exit_code::failed;
-  return any("refused") || moves.empty() ? exit_code::refused : exit_code::done;
-}
-
 int print(const admin_options& options, const admin_document& document, const std::string& text) {
   return write_out(options.json ? document.dump() + "\n" : text);
 }
@@ -100,7 +88,7 @@ int migrate(const migrate_options& options) {
   if (!answer)
     return explain(options.endpoint, answer.error());
   auto printed = print(options, *answer, moves_text(*answer, colour_allowed(stdout)));
-  return printed == exit_code::done ? exit_code_of(*answer) : printed;
+  return printed == exit_code::done ? exit_code_for(summary_of(*answer)) : printed;
 }
 
 /// Requests at an instance, as the cluster shows it; nothing if it cannot be had.
@@ -211,7 +199,8 @@ void add_migrate_command(CLI::App& app, command_action& chosen) {
     "  llumnix migrate --from engine-0 --to engine-1 --policy LR --num-requests 3\n"
     "Where it has been since:\n"
     "  llumnix why my-request\n"
-    "Exit code 0: moved, or finished meanwhile; 1: failed, it runs on where it was; 4: "
+    "Exit code 0: moved, or finished meanwhile, or there already beside others that moved; 1: "
+    "failed, it runs on where it was; 4: "
     "refused, the reason says what can be done.\n");
   command->callback([options, &chosen] {
     check(*options);

@@ -1,5 +1,6 @@
 #include "apps/inspect_text.hpp"
 
+#include "apps/moves_summary.hpp"
 #include "apps/text_table.hpp"
 
 #include <spdlog/fmt/fmt.h>
@@ -250,12 +251,13 @@ std::string why_text(const admin_document& record, bool colours) {
   return text;
 }
 
-/// One line for each move.
+/// One line for each move, and one that counts where some of the requests were there already.
 std::string moves_text(const admin_document& moves, bool colours) {
   std::string text;
   auto& all = list(moves, "moves");
+  auto sum = summary_of(moves);
   for (auto& each : all) {
-    auto outcome = plain(at(each, "outcome"));
+    auto outcome = sum.there > 0 && was_there(each) ? "stays" : plain(at(each, "outcome"));
     auto request = plain(at(each, "request"));
     text += request == "-" ? "from " + plain(at(each, "from")) : request;
     text += " " + painted(outcome, tint_of(outcome), colours);
@@ -274,6 +276,9 @@ std::string moves_text(const admin_document& moves, bool colours) {
       text += (outcome == "moved" ? "; " : ": ") + reason;
     text += "\n";
   }
+  if (sum.there > 0)
+    text += fmt::format(
+      "{} moved, {} {} there already\n", sum.moved, sum.there, sum.there == 1 ? "was" : "were");
   return all.empty() ? "Nothing moved: no request there fits; `llumnix requests` lists them\n"
                      : text;
 }

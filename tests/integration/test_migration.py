@@ -145,6 +145,13 @@ class Moves(MigrationTest):
                 self.assertEqual(move["outcome"], "refused" if there else "moved", move)
             after = places(self.cluster)
             self.assertEqual({after[name] for name in before}, {to})
+            back = self.elsewhere(to)
+            code, out, err = self.cluster.command("migrate", "many.1", "--to", back)
+            self.assertEqual((code, err), (0, ""), out)
+            code, out, err = self.cluster.command("migrate", "many", "--to", back)
+            self.assertEqual((code, err), (0, ""), out)
+            self.assertIn(f"many.1 stays: it is at {back} already\n", out)
+            self.assertTrue(out.endswith("\n2 moved, 1 was there already\n"), out)
 
         stream, _ = self.run_one("many", 400, act, n=3)
         for choice in range(3):

@@ -390,13 +390,19 @@ TEST_CASE("a request moves with all its choices, and no other with it") {
   CHECK(moves[1]["request"] == "sea.1");
   CHECK(moves[1]["outcome"] == "moved");
   CHECK(moves[2]["request"] == "sea.2");
-  CHECK(moves[2]["outcome"] == "refused");
+  CHECK(moves[2]["outcome"] == "refused"); // it is where they go
+  CHECK(moves[2]["reason"] == "it is at engine-1 already");
+  CHECK(moves[2]["from"] == moves[2]["to"]);
   CHECK(there.at("engine-1") == 3);
   CHECK(there.at("engine-0") == 4);
   // One choice can be named, too.
   CHECK(there.moves({move_request{"sea.1", "engine-0"}})[0]["outcome"] == "moved");
   CHECK(there.place("sea.1") == "engine-0");
   CHECK(there.place("sea") == "engine-1");
+  for (const auto& each : there.moves({move_request{"sea", "engine-1"}}))
+    CHECK(each["outcome"] == (each["request"] == "sea.1" ? "moved" : "refused"));
+  for (const auto& each : there.moves({move_request{"sea", "engine-1"}}))
+    CHECK(each["reason"] == "it is at engine-1 already; name another instance");
 }
 
 TEST_CASE("what becomes of a move is told as it is") {
