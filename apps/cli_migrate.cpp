@@ -149,12 +149,9 @@ void check(const drain_options& options) {
     complain("--timeout is from 1ms to " + format_duration(drain_timeout_max));
 }
 
-/// -1 stands for all.
 void add_num_requests(CLI::App& command, migrate_options& options) {
   auto read = [&options](const std::string& text) {
-    options.num_requests
-      = text == "-1" ? -1
-                     : static_cast<std::int64_t>(read_count("--num-requests", text, 1, count_max));
+    options.num_requests = read_count_or_all("--num-requests", text, count_max);
   };
   command
     .add_option_function<std::string>(

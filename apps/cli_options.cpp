@@ -42,6 +42,17 @@ std::uint64_t read_count(
   return value;
 }
 
+std::int64_t
+read_count_or_all(const std::string& name, const std::string& text, std::int64_t most) {
+  std::int64_t value = 0;
+  if (!parse(text, value) || value < -1 || value == 0 || value > most)
+    throw CLI::ValidationError{
+      name, fmt::format(
+              "{} is no whole number from 1 to {}, and not -1, which stands for all", shown(text),
+              most)};
+  return value;
+}
+
 std::size_t read_choice(
   const std::string& name, const std::string& text, const std::vector<std::string_view>& words) {
   auto found = std::ranges::find(words, text);

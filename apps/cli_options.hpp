@@ -54,6 +54,8 @@ std::string wrong_address(const std::string& text);
 // What the templates above are made of: the value of a text, or CLI::ValidationError.
 std::uint64_t read_count(
   const std::string& name, const std::string& text, std::uint64_t least, std::uint64_t most);
+/// From 1 on, or -1, which stands for all.
+std::int64_t read_count_or_all(const std::string& name, const std::string& text, std::int64_t most);
 std::size_t read_choice(
   const std::string& name, const std::string& text, const std::vector<std::string_view>& words);
 

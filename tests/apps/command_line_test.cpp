@@ -146,7 +146,13 @@ TEST_CASE("a wrong command line is explained, with the nearest name") {
     {{"migrate", "--from", "a", "--to", "b", "--policy", "RS"},
      "--policy: RS is none of SR, LR, LCR, FCR, FCW, FCWSR, LPSR; did you mean SR?"},
     {{"migrate", "--from", "a", "--to", "b", "--num-requests", "0"},
-     "--num-requests: 0 is no whole number from 1 to 1000000000"},
+     "--num-requests: 0 is no whole number from 1 to 1000000000, and not -1, which stands for all"},
+    {{"migrate", "--from", "a", "--to", "b", "--num-requests", "-2"},
+     "--num-requests: -2 is no whole number from 1 to 1000000000, and not -1, which stands for "
+     "all"},
+    {{"migrate", "--from", "a", "--to", "b", "--num-requests", "all"},
+     "--num-requests: all is no whole number from 1 to 1000000000, and not -1, which stands for "
+     "all"},
     {{"migrate", "--from", "a", "--to", "b", "--num-requests", "1", "--kv-ratio", "1"},
      "--num-requests, --num-tokens and --kv-ratio exclude each other; give one of them"},
     {{"drain"}, "instance is required"},
