@@ -179,17 +179,21 @@ void drain_state::end_if_gone() {
     return;
   if (!away.empty() && !waiters.empty() && self->clock().now() < lost_at + back_within)
     return; // it may be back
-  answer_all(unreachable(how_gone()));
+  std::optional<std::chrono::milliseconds> waited;
+  if (!away.empty())
+    waited = back_within;
+  answer_all(unreachable(how_gone(waited)));
   self->quit();
 }
 
-std::string drain_state::how_gone() const {
+/// `waited`: for the same life to be back; none: it was not waited for.
+std::string drain_state::how_gone(std::optional<std::chrono::milliseconds> waited) const {
   auto now = life ? nodes.find(life->node) : nodes.end();
   bool anew = now != nodes.end() && now->second.self.life != *life;
-  auto late = !away.empty() && !waiters.empty();
-  return config.instance + (anew ? " was started anew" : stopped ? " stopped" : " was lost")
+  bool in_order = stopped && away.empty(); // several nodes may speak for an engine behind HTTP
+  return config.instance + (anew ? " was started anew" : in_order ? " stopped" : " was lost")
          + " while it was drained"
-         + (late ? ", and was not back after " + format_duration(back_within) : "")
+         + (waited ? ", and was not back after " + format_duration(*waited) : "")
          + "; what it had is replayed elsewhere";
 }
 
@@ -386,16 +390,13 @@ void drain_state::answer_late() {
 }
 
 ordered_msg drain_state::late(const waiter& each) const {
-  auto after = " after " + format_duration(each.timeout);
   if (!away.empty() && !still_there())
-    return unreachable(
-      config.instance + " was lost while it was drained, and was not back" + after
-      + "; what it had is replayed elsewhere");
+    return unreachable(how_gone(each.timeout));
   if (!left)
     return unreachable(config.instance + " does not answer");
   return outcome(
-    requests_text(*left) + " still there" + after + "; " + config.instance
-    + " takes no new work until `llumnix undrain " + config.instance
+    requests_text(*left) + " still there after " + format_duration(each.timeout) + "; "
+    + config.instance + " takes no new work until `llumnix undrain " + config.instance
     + "`, and draining it again goes on");
 }
 

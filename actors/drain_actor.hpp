@@ -6,6 +6,7 @@
 #include "runtime/cluster/cluster_view.hpp"
 #include "runtime/migration/drain_plan.hpp"
 
+#include <chrono>
 #include <map>
 #include <optional>
 #include <set>
@@ -63,7 +64,7 @@ struct drain_state {
   bool has_it(const node_card& card) const;
   bool still_there() const;
   void end_if_gone();
-  std::string how_gone() const;
+  std::string how_gone(std::optional<std::chrono::milliseconds> waited) const;
   std::vector<llumlet_actor> llumlets() const;
   llumlet_actor llumlet_for(const stream_ref& stream) const;
   void tell_newcomers();

@@ -696,6 +696,28 @@ TEST_CASE("what is lost for long is not waited for, however long the drain may t
        "replayed elsewhere");
 }
 
+TEST_CASE("an engine behind HTTP is lost with the last node that speaks for it, as that goes") {
+  for (auto [at_last, told_so] :
+       {std::pair{false, "server was lost while it was drained, and was not back after 2s"},
+        std::pair{true, "server stopped while it was drained"}}) {
+    CAPTURE(at_last);
+    orders_stage there{{}};
+    there.add("server", true);
+    there.add("other", true).takes = "stays";
+    there.speak_for("gate", "server");
+    there.begin("sea", "server");
+    auto told = there.drain("server", 2s);
+    there.wait(100ms);
+    there.lose("gate", true);
+    CHECK(!*told);
+    there.lose("server", at_last);
+    there.wait(2100ms);
+    CHECK(
+      there.document(told)["error"]["message"]
+      == std::string{told_so} + "; what it had is replayed elsewhere");
+  }
+}
+
 TEST_CASE("a LLUMLET that says nothing does not hold up who waits") {
   orders_stage there{{"engine-0"}};
   there.instances.at("engine-0").silent = true;
