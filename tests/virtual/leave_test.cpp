@@ -27,6 +27,20 @@ struct leaving_scene : scene {
       ids[i] = static_cast<token_id>(97 + (i * 5 + id.back()) % 26);
     return ids;
   }
+  void begin(int count, std::uint32_t tokens) {
+    for (int i = 0; i < count; ++i)
+      send("r" + std::to_string(i), tokens);
+    REQUIRE(all_run());
+  }
+  /// Some at each of two engines, which cannot move: offers are never answered. How many are at the
+  /// first.
+  std::size_t begin_where_none_moves() {
+    begin(4, 1500);
+    auto here = at("engine-0");
+    REQUIRE(here > 0);
+    cut("engine-0", "engine-1", true);
+    return here;
+  }
   std::size_t at(const instance_id& id) {
     std::size_t count = 0;
     for (const auto& request : list_of("requests", "requests"))
@@ -75,9 +89,7 @@ struct leaving_scene : scene {
 
 TEST_CASE("a node that stops lets its requests go on elsewhere first") {
   leaving_scene there{1};
-  for (int i = 0; i < 9; ++i)
-    there.send("r" + std::to_string(i), 400);
-  REQUIRE(there.all_run());
+  there.begin(9, 400);
   REQUIRE(there.at("engine-1") > 0);
   auto before = there.now();
   there.stop("engine-1", 10s);
@@ -132,9 +144,7 @@ TEST_CASE("all engine nodes stop and come back, one after the other, and no stre
 
 TEST_CASE("a node that has nobody to go to lets its requests end first") {
   leaving_scene there{3, 1};
-  for (int i = 0; i < 3; ++i)
-    there.send("r" + std::to_string(i), 200);
-  REQUIRE(there.all_run());
+  there.begin(3, 200);
   auto before = there.now();
   there.stop("engine-0", 10s);
   CHECK(there.now() - before < nanoseconds{5s}); // as soon as they have
@@ -165,24 +175,14 @@ TEST_CASE("a node whose requests nobody waits for any more stops at once") {
 
 TEST_CASE("what does not move in time is replayed by its owner") {
   leaving_scene there{4, 2};
-  for (int i = 0; i < 4; ++i)
-    there.send("r" + std::to_string(i), 1500);
-  REQUIRE(there.all_run());
-  auto here = there.at("engine-0");
-  REQUIRE(here > 0);
-  there.cut("engine-0", "engine-1", true); // offers are never answered
+  auto here = there.begin_where_none_moves();
   there.stop("engine-0", 500ms);
   there.expect_all_exact(here);
 }
 
 TEST_CASE("a drain goes on once the broken link is back") {
   leaving_scene there{7, 2};
-  for (int i = 0; i < 4; ++i)
-    there.send("r" + std::to_string(i), 1500);
-  REQUIRE(there.all_run());
-  auto here = there.at("engine-0");
-  REQUIRE(here > 0);
-  there.cut("engine-0", "engine-1", true); // offers are never answered
+  auto here = there.begin_where_none_moves();
   caf::anon_send(
     there.card("head").console.front(), order_msg{order_msg::drain{"engine-0", 60s}});
   there.run_for(100ms);
