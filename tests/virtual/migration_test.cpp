@@ -1,11 +1,10 @@
 #include "moving_scene.hpp"
+#include "troubles.hpp"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <random>
-#include <set>
 
 using namespace llumnix;
 using namespace llumnix::testing;
@@ -14,10 +13,7 @@ TEST_CASE("a running request moves with its KV, and its client sees one stream")
   moving_scene there{1};
   auto& client = there.running("r1", 200);
   auto from = there.place_of("r1");
-  auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
-  REQUIRE(moves);
-  REQUIRE(moves->moves.size() == 1);
-  const auto& move = moves->moves.front();
+  auto move = there.move_from(from, client);
   CAPTURE(move.reason);
   CHECK(move.outcome == "moved");
   CHECK(move.path == "kv");
@@ -39,9 +35,7 @@ TEST_CASE("without a KV transport the destination computes ahead") {
   std::string told;
   for (int i = 0; i < 2; ++i) { // to the one without, and from it
     auto from = there.place_of("r1");
-    auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
-    REQUIRE(moves);
-    const auto& move = moves->moves.front();
+    auto move = there.move_from(from, client);
     CAPTURE(move.reason);
     CHECK(move.outcome == "moved");
     CHECK(move.path == "recompute");
@@ -68,9 +62,7 @@ TEST_CASE("KV that lands wrong is found out, and computed at the destination ins
     fate.corrupt = true;
     return fate;
   });
-  auto moves = there.migrate(from, there.to(there.other(from), client), 20s);
-  REQUIRE(moves);
-  const auto& move = moves->moves.front();
+  auto move = there.move_from(from, client);
   CAPTURE(move.reason);
   CHECK(move.outcome == "moved");
   CHECK(move.path == "recompute");
@@ -87,11 +79,10 @@ TEST_CASE("a destination without a free slot is not asked a second time") {
   moving_scene there{7, 2, config};
   auto& client = there.running("r1", 100);
   auto from = there.place_of("r1");
-  auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
-  REQUIRE(moves);
-  CHECK(moves->moves.front().outcome == "refused");
-  CHECK(moves->moves.front().path == "kv");
-  CHECK(moves->moves.front().reason == "all 0 of migration.in_slots are taken there");
+  auto move = there.move_from(from, client);
+  CHECK(move.outcome == "refused");
+  CHECK(move.path == "kv");
+  CHECK(move.reason == "all 0 of migration.in_slots are taken there");
   there.expect_exact("r1", client, 100);
 }
 
@@ -106,11 +97,9 @@ TEST_CASE("a request moves back and forth, and of each hand-over no more is left
   };
   auto& client = there.running("r1", 600);
   for (int i = 0; i < 12; ++i) {
-    auto from = there.place_of("r1");
-    auto moves = there.migrate(from, there.to(there.other(from), client), 10s);
-    REQUIRE(moves);
-    CAPTURE(moves->moves.front().reason);
-    CHECK(moves->moves.front().outcome == "moved");
+    auto move = there.move_from(there.place_of("r1"), client);
+    CAPTURE(move.reason);
+    CHECK(move.outcome == "moved");
     CHECK(there.run_until([&] { return kept() == 1; }, 100ms)); // the one that brought it
   }
   there.expect_exact("r1", client, 600);
@@ -142,7 +131,6 @@ TEST_CASE("whoever lists the requests sees which of them move") {
   moving_scene there{8};
   auto& client = there.running("r1", 600);
   auto from = there.place_of("r1");
-  auto order = there.to(there.other(from), client);
   auto state = [&] {
     return there.list_of("requests", "requests").at(0).at("state").get<std::string>();
   };
@@ -153,7 +141,7 @@ TEST_CASE("whoever lists the requests sees which of them move") {
     return fate;
   });
   auto held = [&] { return there.kv_network().held(); };
-  auto answer = there.order(from, order);
+  auto answer = there.order(from, there.to(there.other(from), client));
   REQUIRE(there.run_until([&] { return !held().empty(); }, 1s));
   there.run_for(5ms); // the word to the hub may be slower
   CHECK(state() == "moving");
@@ -165,9 +153,7 @@ TEST_CASE("whoever lists the requests sees which of them move") {
   CHECK(state() == "running");
   CHECK(there.place_of("r1") == from);
   there.kv_network().on_pull({});
-  auto moves = there.migrate(from, order, 10s);
-  REQUIRE(moves);
-  CHECK(moves->moves.at(0).outcome == "moved");
+  CHECK(there.move_from(from, client).outcome == "moved");
   CHECK(state() == "running");
   CHECK(there.place_of("r1") == there.other(from));
   there.expect_exact("r1", client, 600);
@@ -220,10 +206,10 @@ TEST_CASE("whatever breaks while requests move, streams are exact and nothing is
   for (std::uint64_t seed = begin; seed < begin + seeds; ++seed) {
     CAPTURE(seed);
     moving_scene there{seed, 3};
-    std::mt19937_64 chance{seed};
-    auto draw = [&](std::uint64_t n) { return chance() % n; };
+    troubles faults{there, seed, {"engine-0", "engine-1", "engine-2"}, [&](const auto& engine) {
+                      there.start(engine, scene::engine());
+                    }};
     std::vector<virtual_client*> clients;
-    std::set<std::size_t> left;
     for (std::size_t i = 0; i < 12; ++i) {
       auto id = "r" + std::to_string(i);
       std::vector<token_id> prompt(20 + 30 * i);
@@ -233,50 +219,22 @@ TEST_CASE("whatever breaks while requests move, streams are exact and nothing is
       clients.push_back(&there.request("head", greedy(id, 250, prompt)));
     }
     std::vector<std::shared_ptr<std::vector<moves_msg>>> answers;
-    std::string paused;
     for (int round = 0; round < 80; ++round) {
-      there.run_for(std::chrono::milliseconds{1 + draw(8)});
-      auto engine = "engine-" + std::to_string(draw(3));
-      auto i = draw(clients.size());
-      switch (draw(20)) {
-        case 0:
-          if (paused != engine) {
-            there.kill(engine);
-            there.start(engine, scene::engine());
-          }
-          break;
-        case 1:
-          if (paused.empty()) {
-            there.pause(engine);
-            paused = engine;
-          }
-          break;
-        case 2:
-          if (!paused.empty()) {
-            there.resume(paused);
-            paused.clear();
-          }
-          break;
-        case 3: there.reset(engine, "engine-" + std::to_string(draw(3))); break;
-        case 4: there.delay(engine, "head", std::chrono::milliseconds{draw(700)}); break;
-        case 5:
-          if (!clients[i]->ended() && left.size() < 3) {
-            there.disconnect(*clients[i]);
-            left.insert(i);
-          }
-          break;
-        default:
-          if (clients[i]->ended() || left.contains(i))
-            break;
-          if (auto from = there.place_of("r" + std::to_string(i)); !from.empty() && from != paused)
-            answers.push_back(there.order(from, there.to(engine, *clients[i])));
-      }
+      there.run_for(std::chrono::milliseconds{1 + faults.draw(8)});
+      const auto& engine = faults.engine();
+      auto i = faults.draw(clients.size());
+      if (
+        faults.strike(faults.draw(20), engine, *clients[i], i) || clients[i]->ended()
+        || faults.has_left(i))
+        continue;
+      auto from = there.place_of("r" + std::to_string(i));
+      if (!from.empty() && from != faults.paused())
+        answers.push_back(there.order(from, there.to(engine, *clients[i])));
     }
-    if (!paused.empty())
-      there.resume(paused);
+    faults.go_on();
     for (std::size_t i = 0; i < clients.size(); ++i) {
       CAPTURE(i);
-      if (!left.contains(i))
+      if (!faults.has_left(i))
         there.expect_exact("r" + std::to_string(i), *clients[i], 250);
     }
     CHECK(there.run_until([&] { return leftovers_of(there, 3) == leftovers{}; }, 20s));

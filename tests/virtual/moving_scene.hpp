@@ -57,6 +57,13 @@ struct moving_scene : scene {
   instance_id other(const instance_id& one) const {
     return one == "engine-0" ? "engine-1" : "engine-0";
   }
+  /// What became of its move to the other engine.
+  move_result move_from(const instance_id& from, const virtual_client& client) {
+    auto moves = migrate(from, to(other(from), client), 20s);
+    REQUIRE(moves);
+    REQUIRE(moves->moves.size() == 1);
+    return moves->moves.front();
+  }
   void expect_exact(const std::string& id, virtual_client& client, std::size_t tokens) {
     REQUIRE(run_until([&] { return client.ended(); }, 60s));
     CHECK(client.failure.code == errc::ok);

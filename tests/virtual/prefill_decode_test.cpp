@@ -1,11 +1,11 @@
 #include "leftovers.hpp"
+#include "troubles.hpp"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
-#include <random>
 #include <set>
 
 using namespace llumnix;
@@ -320,53 +320,21 @@ TEST_CASE("whatever breaks with prefill and decode apart, streams are exact, not
   for (std::uint64_t seed = begin; seed < begin + seeds; ++seed) {
     CAPTURE(seed);
     apart_scene there{seed, 2, 2, apart(seed % 2 == 0 ? "pd_batch" : "pd_staged")};
-    const std::vector<std::string> engines{"prefill-0", "prefill-1", "decode-0", "decode-1"};
-    std::mt19937_64 chance{seed};
-    auto draw = [&](std::uint64_t n) { return chance() % n; };
+    troubles faults{there, seed, {"prefill-0", "prefill-1", "decode-0", "decode-1"},
+                    [&](const auto& engine) { there.start_engine(engine); }};
     std::vector<virtual_client*> clients;
-    std::set<std::size_t> left;
-    std::string paused;
     for (int round = 0; round < 60; ++round) {
       if (round % 4 == 0)
         clients.push_back(
-          &there.ask_for("r" + std::to_string(clients.size()), 150, 20 + draw(600)));
-      there.run_for(std::chrono::milliseconds{1 + draw(8)});
-      const auto& engine = engines[draw(4)];
-      auto i = draw(clients.size());
-      switch (draw(16)) {
-        case 0:
-          if (paused != engine) {
-            there.kill(engine);
-            there.start_engine(engine);
-          }
-          break;
-        case 1:
-          if (paused.empty()) {
-            there.pause(engine);
-            paused = engine;
-          }
-          break;
-        case 2:
-          if (!paused.empty()) {
-            there.resume(paused);
-            paused.clear();
-          }
-          break;
-        case 3: there.reset(engine, engines[draw(4)]); break;
-        case 4: there.delay(engine, "head", std::chrono::milliseconds{draw(700)}); break;
-        case 5:
-          if (!clients[i]->ended() && left.size() < 3) {
-            there.disconnect(*clients[i]);
-            left.insert(i);
-          }
-          break;
-        default: break;
-      }
+          &there.ask_for("r" + std::to_string(clients.size()), 150, 20 + faults.draw(600)));
+      there.run_for(std::chrono::milliseconds{1 + faults.draw(8)});
+      const auto& engine = faults.engine();
+      auto i = faults.draw(clients.size());
+      faults.strike(faults.draw(16), engine, *clients[i], i);
     }
-    if (!paused.empty())
-      there.resume(paused);
+    faults.go_on();
     for (std::size_t i = 0; i < clients.size(); ++i)
-      if (!left.contains(i))
+      if (!faults.has_left(i))
         there.expect_exact("r" + std::to_string(i), *clients[i], 150);
     CHECK(there.nothing_left());
     handed_over += there.counters("head").handovers.load();
