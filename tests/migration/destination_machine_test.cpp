@@ -1,4 +1,5 @@
 #include "runtime/migration/destination_machine.hpp"
+#include "tests/migration/effect_text.hpp"
 
 #include <doctest/doctest.h>
 
@@ -10,6 +11,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using state = destination_machine::state;
+using testing::joined;
+using testing::listed;
 
 constexpr handover_id this_one{1, 2};
 
@@ -39,18 +42,7 @@ std::string name_of(const destination_effect& effect) {
 }
 
 std::string names_of(const std::vector<destination_effect>& effects) {
-  std::string text;
-  for (const auto& effect : effects)
-    text += (text.empty() ? "" : ", ") + name_of(effect);
-  return text;
-}
-
-/// What several events brought, in their order.
-std::string joined(std::initializer_list<std::string> parts) {
-  std::string text;
-  for (const auto& part : parts)
-    text += (&part == parts.begin() ? "" : " | ") + part;
-  return text;
+  return listed(effects, [](const destination_effect& each) { return name_of(each); });
 }
 
 std::vector<token_id> ids(token_id from, token_id to) {

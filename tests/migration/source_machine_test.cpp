@@ -1,141 +1,17 @@
-#include "runtime/migration/source_machine.hpp"
+#include "tests/migration/source_rig.hpp"
 
 #include <doctest/doctest.h>
 
 #include <functional>
 
-namespace llumnix {
+namespace llumnix::testing {
 
 namespace {
 
-using namespace std::chrono_literals;
+using rig = source_rig;
 using state = source_machine::state;
 
-constexpr handover_id this_one{1, 2};
 constexpr handover_id another{3, 4};
-
-std::string name_of(const source_effect& effect) {
-  static const char* const names[]
-    = {"offer",  "progress", "commit", "reclaim", "cancel", "cancelled", "look",
-       "freeze", "thaw",     "drop",   "close",   "unpin",  "ended"};
-  std::string text = names[effect.index()];
-  if (const auto* progress = std::get_if<handover::copy_progress>(&effect))
-    text += std::to_string(progress->round) + "@" + std::to_string(progress->watermark);
-  if (const auto* commit = std::get_if<handover::freeze_commit>(&effect))
-    text += "@" + std::to_string(commit->watermark);
-  if (const auto* thaw = std::get_if<source_side::thaw>(&effect))
-    text += " e" + std::to_string(thaw->epoch);
-  if (const auto* end = std::get_if<source_side::ended>(&effect))
-    text += " " + std::string{to_string(end->outcome)};
-  return text;
-}
-
-std::string names_of(const std::vector<source_effect>& effects) {
-  std::string text;
-  for (const auto& effect : effects)
-    text += (text.empty() ? "" : ", ") + name_of(effect);
-  return text;
-}
-
-/// What several events brought, in their order.
-std::string joined(std::initializer_list<std::string> parts) {
-  std::string text;
-  for (const auto& part : parts)
-    text += (&part == parts.begin() ? "" : " | ") + part;
-  return text;
-}
-
-/// A request with a prompt of 100 tokens under epoch 3, in blocks of 16; by default 20 tokens made,
-/// hence 119 positions written.
-leaving_request request_with(std::uint32_t made, std::uint32_t written) {
-  leaving_request request;
-  request.request.stream = {"head", 1, 0, 7};
-  request.request.epoch = 3;
-  request.request.prompt.assign(100, 5);
-  for (token_id id = 0; id < made; ++id)
-    request.request.output.push_back(id);
-  request.request.credit = 200;
-  request.written = written;
-  request.blocks.assign((written + 15) / 16, 9);
-  request.running = written > 0;
-  return request;
-}
-leaving_request request_at(std::uint32_t made) {
-  return request_with(made, 99 + made);
-}
-
-struct source_rig {
-  source_settings settings;
-  source_plan plan = [] {
-    source_plan x;
-    x.of.id = this_one;
-    x.source = {{"s", 1}, "engine-s"};
-    x.destination = {{"d", 1}, "engine-d"};
-    x.geometry = {
-      .model = "m",
-      .layout = "l",
-      .block_tokens = 16,
-      .bytes_per_token = 1024,
-      .max_model_len = 1000};
-    x.kv_address = "there";
-    return x;
-  }();
-  time_point now{};
-  std::optional<source_machine> machine;
-
-  source_rig() {
-    settings.rounds_max = 2;
-    settings.prefill_per_second = 1e6; // faster than any copy
-  }
-
-  handover::head head() const { return {this_one, {"head", 1, 0, 7}, 3}; }
-  std::string begin() {
-    machine.emplace(settings, plan);
-    return names_of(machine->begin(request_at(20), now));
-  }
-  std::string on(const source_event& event, nanoseconds after = 0ms) {
-    now += after;
-    return names_of(machine->on(event, now));
-  }
-  handover::accept accept(std::uint32_t present = 0) const {
-    return {head(), plan.destination, present, 400};
-  }
-  handover::prepared prepared(std::uint32_t round, std::uint32_t watermark) const {
-    return {head(), round, watermark, 1000};
-  }
-  handover::commit_failed failed(handover::commit_failure why) const {
-    return {head(), why, {errc::stale, ""}};
-  }
-  handover::claim_answer
-  answer(handover::claim_verdict verdict, const stream_owner& owner = {}) const {
-    return {head(), true, verdict, 77, owner};
-  }
-  handover::cancel cancel() const { return {head(), {errc::timeout, ""}}; }
-
-  /// The ordinary way to a state; `freezing` before it froze.
-  void reach(state wanted) {
-    begin();
-    if (wanted == state::offered)
-      return;
-    on(accept());
-    on(source_side::looked{request_at(20)});
-    if (wanted == state::copying)
-      return;
-    on(prepared(1, 119));
-    on(source_side::looked{request_at(22)});
-    if (wanted == state::freezing)
-      return;
-    on(source_side::frozen{request_at(23), 23});
-    if (wanted == state::deciding)
-      return;
-    if (wanted == state::releasing) {
-      on(handover::committed{head()});
-    } else {
-      reach(state::copying);
-      on(source_side::looked{{errc::not_found, ""}});
-    }
-  }
-};
 
 struct source_row {
   const char* line; ///< of spec/migration.md 12.3
@@ -155,8 +31,6 @@ void run(std::initializer_list<source_row> rows) {
     CHECK(rig.machine->at() == row.to);
   }
 }
-
-using rig = source_rig;
 
 } // namespace
 
@@ -619,137 +493,4 @@ TEST_CASE_FIXTURE(source_rig, "copying may take four times as long as it should"
   CHECK(machine->at() == state::cancelling);
 }
 
-// --- prefill at S, decode at D ---
-
-namespace {
-
-/// Offers a request of which nothing is computed yet.
-struct prefill_rig : source_rig {
-  prefill_rig() {
-    plan.to_decode = true;
-    machine.emplace(settings, plan);
-    began = names_of(machine->begin(request_with(0, 0), now));
-  }
-  /// `written` of the prompt is computed, the rest is not.
-  std::string looked(std::uint32_t written) {
-    auto request = request_with(0, written);
-    request.prefilling = true;
-    return on(source_side::looked{request});
-  }
-  /// All of it is, and there is a token.
-  std::string frozen() { return on(source_side::frozen{request_with(1, 100), 1}); }
-  std::string began;
-};
-
-} // namespace
-
-TEST_CASE_FIXTURE(
-  prefill_rig, "a prompt is copied while it is computed, and the request freezes itself") {
-  CHECK(began == "offer, freeze");
-  CHECK(on(accept()) == "look");
-  CHECK(looked(32) == "progress1@32");
-  CHECK(on(prepared(1, 32)) == "look");
-  CHECK(looked(64) == "progress2@64"); // as many rounds as there are steps
-  CHECK(on(prepared(2, 64)) == "look");
-  CHECK(looked(96) == "progress3@96");
-  CHECK(frozen() == "progress4@100"); // while the third is under way
-  CHECK(on(prepared(3, 96)) == "");
-  CHECK(on(prepared(4, 100)) == "commit@100");
-  CHECK(on(handover::committed{head()}) == "drop");
-  CHECK(on(handover::release{head()}) == "close");
-  CHECK(on(source_side::window_closed{}) == "unpin, ended moved");
-}
-
-TEST_CASE_FIXTURE(
-  prefill_rig, "a prefill that is done before the answer to the offer waits for that") {
-  CHECK(frozen() == "");
-  CHECK(machine->at() == state::offered);
-  CHECK(machine->holds(3));
-  CHECK(on(accept(32)) == "progress1@100");
-  CHECK(machine->at() == state::freezing);
-  CHECK(on(prepared(1, 100)) == "commit@100");
-}
-
-TEST_CASE_FIXTURE(prefill_rig, "of a short prompt nothing is left to be computed at D") {
-  settings.prefill_per_second = 1e9;
-  machine.emplace(settings, plan);
-  machine->begin(request_with(0, 0), now);
-  on(accept());
-  CHECK(on(source_side::frozen{request_with(1, 100), 1}) == "progress1@100");
-}
-
-TEST_CASE_FIXTURE(prefill_rig, "what D has already is not sent, and all of it need not be") {
-  CHECK(on(accept(96)) == "look");
-  CHECK(looked(96) == "look");
-  CHECK(frozen() == "progress1@100");
-}
-
-TEST_CASE_FIXTURE(prefill_rig, "a preempted prefill goes on, and so does its hand-over") {
-  on(accept());
-  CHECK(looked(64) == "progress1@64");
-  CHECK(on(prepared(1, 64)) == "look");
-  auto again = request_with(0, 16);
-  again.prefilling = true;
-  again.preemptions = 1;
-  CHECK(on(source_side::looked{again}) == "look");
-  auto done = request_with(1, 100);
-  done.preemptions = 1;
-  CHECK(on(source_side::frozen{done, 1}) == "progress2@100");
-}
-
-TEST_CASE("a hand-over that is over does not wait for the prefill") {
-  struct row {
-    const char* what;
-    std::function<std::string(prefill_rig&)> event;
-    const char* effects;
-  };
-  for (bool accepted : {false, true})
-    for (const auto& [what, event, effects] :
-         {row{
-            "it ended",
-            [](auto& x) {
-              return x.on(source_side::frozen{{errc::not_found, ""}, 0});
-            },
-            "cancel"},
-          row{
-            "it was aborted", [](auto& x) { return x.on(source_side::aborted{3}); },
-            "drop, cancel"},
-          row{
-            "D is gone", [](auto& x) { return x.on(source_side::destination_lost{}); },
-            "thaw e3, close"},
-          row{"D gave up", [](auto& x) { return x.on(x.cancel()); }, "thaw e3, close"},
-          row{
-            "A is gone", [](auto& x) { return x.on(source_side::owner_lost{}); },
-            "drop, cancel"}}) {
-      CAPTURE(what);
-      CAPTURE(accepted);
-      prefill_rig x;
-      if (accepted) {
-        x.on(x.accept());
-        x.looked(32);
-      }
-      CHECK(event(x) == effects);
-      x.on(handover::cancelled{x.head()});
-      x.on(source_side::window_closed{});
-      CHECK(x.machine->at() == state::done);
-      CHECK(x.frozen() == ""); // it was on its way
-    }
-  prefill_rig refused;
-  CHECK(
-    refused.on(handover::reject{refused.head(), {errc::out_of_blocks, ""}}) == "thaw e3, close");
-  prefill_rig silent;
-  CHECK(silent.on(source_side::tick{}, 1s) == "thaw e3, cancel");
-}
-
-TEST_CASE_FIXTURE(prefill_rig, "a prefill may last; a round of copying may not") {
-  on(accept());
-  looked(32);
-  on(prepared(1, 32));
-  for (int second = 0; second < 100; ++second)
-    CHECK(on(source_side::tick{}, 1s) == "progress0@0"); // keeps the lease
-  looked(64);
-  on(source_side::tick{}, 1s);
-  CHECK(on(source_side::tick{}, 1s) == "thaw e3, cancel");
-}
-
-} // namespace llumnix
+} // namespace llumnix::testing
