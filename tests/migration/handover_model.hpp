@@ -14,6 +14,10 @@
 
 namespace llumnix::model {
 
+inline constexpr std::uint32_t prompt_tokens = 2;
+inline constexpr token_id first_id = 100; ///< of the output; each further one is one more
+std::vector<token_id> output_ids(std::uint32_t count);
+
 /// Rules broken on purpose, to see that the search notices.
 enum class broken_rule : std::uint8_t {
   none,
