@@ -203,6 +203,7 @@ void virtual_cluster::stop(const std::string& name, std::chrono::milliseconds pa
   caf::anon_send(x.node, stop_node_msg{});
   constexpr std::chrono::seconds to_say_goodbye{1};
   run_until([&] { return *ended; }, to_say_goodbye);
+  run_for(std::chrono::milliseconds{1}); // what was said last gets out, as a socket's last bytes do
   kill(name);
 }
 
