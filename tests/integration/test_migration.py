@@ -153,9 +153,9 @@ class Moves(MigrationTest):
             self.assertIn(f"many.1 stays: it is at {back} already\n", out)
             self.assertTrue(out.endswith("\n2 moved, 1 was there already\n"), out)
 
-        stream, _ = self.run_one("many", 400, act, n=3)
+        stream, _ = self.run_one("many", 600, act, n=3)
         for choice in range(3):
-            self.assert_exact(stream, modeled.chat("many", 400, choice=choice, ignore_eos=True), choice)
+            self.assert_exact(stream, modeled.chat("many", 600, choice=choice, ignore_eos=True), choice)
 
     def test_seeds_penalties_of_chance_and_logprobs_go_along(self):
         def act():
