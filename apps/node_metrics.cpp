@@ -167,6 +167,12 @@ void add_mirror(const redis_metrics& x, exposition& out) {
     x.readings);
   out.counter("llumnix_cms_reading_failures_total", "Readings that failed.", x.reading_failures);
   out.counter("llumnix_cms_odd_records_total", "Records left out of readings.", x.odd_records);
+  constexpr auto metadata = "scheduler_cms_refresh_metadata_duration_milliseconds";
+  out.describe(metadata, "histogram", "A reading of all metadata in Redis, answered or not.");
+  out.histogram(metadata, {}, x.metadata_ms);
+  constexpr auto statuses = "scheduler_cms_refresh_status_duration_milliseconds";
+  out.describe(statuses, "histogram", "A reading of others' statuses in Redis, answered or not.");
+  out.histogram(statuses, {}, x.statuses_ms);
 }
 
 } // namespace

@@ -88,7 +88,7 @@ void redis_cms_store::remove(const instance_id& id) {
 
 void redis_cms_store::read_metadata(
   std::function<void(result<std::vector<instance_metadata>>)> done) {
-  client_->post([this, done = counted(std::move(done))] {
+  client_->post([this, done = counted(std::move(done), metrics_.metadata_ms)] {
     with_link([this, done](result<void> link) {
       if (!link)
         return done(std::move(link).error());
@@ -100,7 +100,8 @@ void redis_cms_store::read_metadata(
 
 void redis_cms_store::read_statuses(
   std::vector<instance_id> instances, std::function<void(result<stored_statuses>)> done) {
-  client_->post([this, instances = std::move(instances), done = counted(std::move(done))] {
+  auto counting = counted(std::move(done), metrics_.statuses_ms);
+  client_->post([this, instances = std::move(instances), done = std::move(counting)] {
     with_link([this, instances, done](result<void> link) {
       if (!link)
         return done(std::move(link).error());
@@ -110,10 +111,12 @@ void redis_cms_store::read_statuses(
   });
 }
 
-/// Counts how a reading ends.
+/// Counts how a reading that is asked for now ends, and how long it takes.
 template <class T>
-std::function<void(result<T>)> redis_cms_store::counted(std::function<void(result<T>)> done) {
-  return [this, done = std::move(done)](result<T> found) {
+std::function<void(result<T>)>
+redis_cms_store::counted(std::function<void(result<T>)> done, loop_histogram& took_ms) {
+  return [this, &took_ms, began = now(), done = std::move(done)](result<T> found) {
+    took_ms.observe(std::chrono::duration<double, std::milli>(now() - began).count());
     metrics_.readable = found.has_value();
     ++(found ? metrics_.readings : metrics_.reading_failures);
     done(std::move(found));

@@ -59,7 +59,8 @@ private:
   void heartbeat();
   void with_link(link_handler go_on);
   template <class T>
-  std::function<void(result<T>)> counted(std::function<void(result<T>)> done);
+  std::function<void(result<T>)>
+  counted(std::function<void(result<T>)> done, loop_histogram& took_ms);
   void on_odd_record(std::string_view id, std::string_view why);
   void close(std::function<void()> closed);
   void finish();

@@ -1,5 +1,8 @@
 #pragma once
 
+#include "runtime/base/metric_bounds.hpp"
+#include "runtime/base/probes.hpp"
+
 #include <atomic>
 #include <cstdint>
 
@@ -18,6 +21,9 @@ struct redis_metrics {
   /// 0 once the server has confirmed everything. Otherwise changed instances and commands without
   /// an answer: a small multiple of the instances at most, however often they change.
   std::atomic<std::uint64_t> pending = 0;
+  // How long readings took, answered or not, milliseconds; the wait for a link counts.
+  loop_histogram metadata_ms{metric_bounds::stage_ms};
+  loop_histogram statuses_ms{metric_bounds::stage_ms};
 };
 
 } // namespace llumnix

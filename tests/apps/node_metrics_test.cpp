@@ -170,6 +170,34 @@ TEST_CASE("beyond a thousand instances the requests of the rest are summed up") 
     R"(instance_lrs_total_tokens{model="_overflow",instance_id="_overflow",infer_type="_overflow"} 6)"));
 }
 
+TEST_CASE("how long readings of the records in Redis take is told as dashboards know it") {
+  node_counters counters;
+  CHECK(lines_with(node_metrics_text(counters, nullptr, 1), "scheduler_cms_refresh_") == 0);
+  redis_metrics mirror;
+  auto before = node_metrics_text(counters, &mirror, 1);
+  CHECK(lines_with(before, "scheduler_cms_refresh_metadata_duration_milliseconds_") == 0);
+  mirror.metadata_ms.observe(0.25);
+  mirror.metadata_ms.observe(1.5);
+  mirror.statuses_ms.observe(1000);
+  auto text = node_metrics_text(counters, &mirror, 1);
+  for (auto line :
+       {"# TYPE scheduler_cms_refresh_metadata_duration_milliseconds histogram",
+        R"(scheduler_cms_refresh_metadata_duration_milliseconds_bucket{le="0.1"} 0)",
+        R"(scheduler_cms_refresh_metadata_duration_milliseconds_bucket{le="0.5"} 1)",
+        R"(scheduler_cms_refresh_metadata_duration_milliseconds_bucket{le="2"} 2)",
+        R"(scheduler_cms_refresh_metadata_duration_milliseconds_bucket{le="+Inf"} 2)",
+        "scheduler_cms_refresh_metadata_duration_milliseconds_sum 1.75",
+        "scheduler_cms_refresh_metadata_duration_milliseconds_count 2",
+        "# TYPE scheduler_cms_refresh_status_duration_milliseconds histogram",
+        R"(scheduler_cms_refresh_status_duration_milliseconds_bucket{le="100"} 0)",
+        R"(scheduler_cms_refresh_status_duration_milliseconds_bucket{le="+Inf"} 1)",
+        "scheduler_cms_refresh_status_duration_milliseconds_count 1"}) {
+    CAPTURE(line);
+    CHECK(has(text, line));
+  }
+  CHECK(lines_with(text, "scheduler_cms_refresh_status_duration_milliseconds_bucket{") == 11);
+}
+
 TEST_CASE("look-ups of a gateway and of a scheduler are one series") {
   prefix_probes ours, others;
   CHECK(lines_with(prefix_metrics_text(ours, others), "_count") == 0);

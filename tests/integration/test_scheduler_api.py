@@ -364,6 +364,10 @@ class FullMode(ApiTest):
         known = {item["name"]: item for item in recorded("metrics_scheduler")}
         edges = re.findall(r'request_full_mode_schedule_duration_milliseconds_bucket\{le="([^"]+)"\}', text)
         self.assertEqual(edges, known["request_full_mode_schedule_duration_milliseconds"]["buckets"])
+        for kind in ("metadata", "status"):  # which the scheduler has read, or it would place nothing
+            name = f"scheduler_cms_refresh_{kind}_duration_milliseconds"
+            self.assertEqual(re.findall(rf'(?m)^{name}_bucket\{{le="([^"]+)"\}} ', text), known[name]["buckets"])
+            self.assertRegex(text, rf"(?m)^{name}_count [1-9]")
         shown = [item for name, item in known.items() if name.startswith(("instance_cms_", "selected_instance_"))]
         self.assertEqual(len(shown), 24 + 4)
         for item in shown:

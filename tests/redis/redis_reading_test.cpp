@@ -46,6 +46,13 @@ ids ids_of(const Records& records) {
   return all;
 }
 
+std::uint64_t observations(const loop_histogram& observed) {
+  std::uint64_t all = 0;
+  for (std::size_t i = 0; i <= observed.bounds().size(); ++i)
+    all += observed.count(i);
+  return all;
+}
+
 struct recorded {
   std::string key;
   std::string bytes;
@@ -215,6 +222,9 @@ TEST_CASE("hostile records are left out whole, and cost the others nothing") {
   CHECK(logged.count("\n") == rows.size() + 3 + 1);     // and one for the link
   CHECK(store->metrics().odd_records == 3 * (rows.size() + 3));
   CHECK(store->metrics().readings == 6);
+  CHECK(observations(store->metrics().metadata_ms) == 3);
+  CHECK(observations(store->metrics().statuses_ms) == 3);
+  CHECK(store->metrics().statuses_ms.sum() > 0);
   CHECK(store->metrics().connected);
 }
 
@@ -293,6 +303,9 @@ TEST_CASE("a reading that is refused or has no server says why, and the next one
     CHECK(hung.error().code == expected);
   }
   server.signal(SIGCONT);
+  const auto& took = store->metrics().statuses_ms; // what came to nothing is measured, too
+  CHECK(took.count(took.bounds().size()) == 2);
+  CHECK(took.sum() > 1000);
   CHECK(eventually([&] { return read_statuses(*store, {"a"}).has_value(); }));
   CHECK(store->metrics().reading_failures >= 4);
 }
