@@ -106,7 +106,11 @@ std::string read_item(std::string_view item, discovered_engine& engine) {
   }
   engine.address = read_address(place, default_port);
   engine.id = engine.address;
-  return engine.address.empty() ? quoted(item) + " is no address; write HOST:PORT" : "";
+  if (engine.address.empty())
+    return quoted(item) + " is no address; write HOST:PORT";
+  if (engine.kv_address.empty())
+    engine.kv_address = usual_kv_address(engine.address);
+  return {};
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include "integrations/discovery/discovery_log.hpp"
 #include "integrations/discovery/etcd_discovery.hpp"
 #include "integrations/discovery/file_discovery.hpp"
+#include "integrations/discovery/host_text.hpp"
 #include "integrations/discovery/merge_lists.hpp"
 #include "integrations/discovery/network_filter.hpp"
 #include "integrations/discovery/pod_record.hpp"
@@ -34,6 +35,7 @@ result<std::vector<discovered_engine>> read_fixed(const std::vector<std::string>
     engine.id = engine.address = engine_address(url);
     if (engine.address.empty())
       return wrong("gateway.engines: " + url + " is no URL of an engine; write http://HOST:PORT");
+    engine.kv_address = usual_kv_address(engine.address);
     fixed.push_back(std::move(engine));
   }
   return fixed;

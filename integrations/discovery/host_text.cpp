@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <arpa/inet.h>
+#include <charconv>
 #include <cstring>
 
 namespace llumnix {
@@ -11,6 +12,7 @@ namespace {
 
 constexpr std::size_t name_bytes_max = 253;
 constexpr std::size_t label_bytes_max = 63;
+constexpr std::int64_t kv_port_above = 20000;
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
@@ -78,6 +80,13 @@ std::string join_host_port(std::string_view host, std::int64_t port) {
 std::string_view host_of(std::string_view host_port) {
   auto host = host_port.substr(0, host_port.rfind(':'));
   return host.starts_with('[') ? host.substr(1, host.size() - 2) : host;
+}
+
+std::string usual_kv_address(std::string_view host_port) {
+  auto digits = host_port.substr(host_port.rfind(':') + 1);
+  std::int64_t port = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  return join_host_port(host_of(host_port), kv_port_above + port);
 }
 
 std::string lower_case(std::string_view text) {

@@ -28,6 +28,11 @@ std::string join_host_port(std::string_view host, std::int64_t port);
 /// The host of what `join_host_port` wrote, without brackets.
 std::string_view host_of(std::string_view host_port);
 
+/// HOST:PORT at which an engine of a fixed list is taken to hand out KV, as the reference does
+/// where the list does not tell: 20000 above the port that it serves at, of what `join_host_port`
+/// wrote (spec/discovery.md E). Empty where there is no such port.
+std::string usual_kv_address(std::string_view host_port);
+
 /// ASCII letters in lower case.
 std::string lower_case(std::string_view text);
 

@@ -7,41 +7,44 @@ namespace {
 
 using text = std::string;
 
-discovered_engine at(text address) {
+discovered_engine at(text address, text kv_address) {
   discovered_engine engine;
   engine.id = engine.address = std::move(address);
+  engine.kv_address = std::move(kv_address);
   return engine;
 }
 
 } // namespace
 
 TEST_CASE("an item of a list is an engine") {
-  auto full = at("10.0.0.1:8000");
+  auto full = at("10.0.0.1:8000", "[fd00::1]:9000");
   full.role = "prefill";
   full.model = "org/m@1";
-  full.kv_address = "[fd00::1]:9000";
   full.dp_size = 2;
-  auto second = at("h:80");
+  auto second = at("h:80", "h:20080");
   second.dp_rank = 1;
   second.dp_size = 2;
   const std::pair<text, discovered_engine> rows[] = {
-    {"h:1", at("h:1")},
-    {"h", at("h:80")},
-    {"H.Svc", at("h.svc:80")},
-    {"10.0.0.1", at("10.0.0.1:80")},
-    {"[fd00::1]:8000", at("[fd00::1]:8000")},
-    {"[FD00::1]", at("[fd00::1]:80")},
-    {"http://h:1", at("h:1")},
-    {"http://h", at("h:80")},
-    {"HTTP://h:1/", at("h:1")},
-    {"  h:1\t\r", at("h:1")},
-    {"@h:1", at("h:1")},
-    {"type=neutral@h:1", at("h:1")},
+    {"h:1", at("h:1", "h:20001")},
+    {"h", at("h:80", "h:20080")},
+    {"H.Svc", at("h.svc:80", "h.svc:20080")},
+    {"10.0.0.1", at("10.0.0.1:80", "10.0.0.1:20080")},
+    {"[fd00::1]:8000", at("[fd00::1]:8000", "[fd00::1]:28000")},
+    {"[FD00::1]", at("[fd00::1]:80", "[fd00::1]:20080")},
+    {"http://h:1", at("h:1", "h:20001")},
+    {"http://h", at("h:80", "h:20080")},
+    {"HTTP://h:1/", at("h:1", "h:20001")},
+    {"  h:1\t\r", at("h:1", "h:20001")},
+    {"@h:1", at("h:1", "h:20001")},
+    {"type=neutral@h:1", at("h:1", "h:20001")},
+    {"aux=h:9000@h:1", at("h:1", "h:9000")},
+    {"h:45535", at("h:45535", "h:65535")},
+    {"h:45536", at("h:45536", "")}, // there is no port 20000 above it
     {"type=prefill;model=org/m@1;aux=[fd00::1]:9000;dp=0/2@10.0.0.1:8000", full},
     {" dp = 0/2 ; aux = [FD00::1]:9000;; type = prefill; model = org/m@1 @ http://10.0.0.1:8000/",
      full},
     {"dp=1/2@h", second},
-    {"h:1 # the one in the cellar, h:2", at("h:1")},
+    {"h:1 # the one in the cellar, h:2", at("h:1", "h:20001")},
   };
   for (const auto& [item, engine] : rows) {
     CAPTURE(item);
@@ -108,7 +111,8 @@ TEST_CASE("what is no engine is a problem with its line") {
     CAPTURE(item);
     auto list = read_engine_list("g:1\n\n" + item + "\ni:1");
     CHECK(list.problems == std::vector<list_problem>{{3, sentence}});
-    CHECK(list.engines == std::vector<discovered_engine>{at("g:1"), at("i:1")});
+    CHECK(
+      list.engines == std::vector<discovered_engine>{at("g:1", "g:20001"), at("i:1", "i:20001")});
   }
   text many;
   for (int i = 0; i < 100000; ++i)

@@ -130,6 +130,8 @@ TEST_CASE("the configuration names the sources, or does not") {
     (*sources)->tick();
     CHECK(heard.ids() == "[fd00::1]:80 h:2");
     CHECK(heard.lists[0][0].address == "[fd00::1]:80");
+    CHECK(heard.lists[0][0].kv_address == "[fd00::1]:20080");
+    CHECK(heard.lists[0][1].kv_address == "h:20002");
   }
   SUBCASE("what cannot work") {
     using change = void (*)(cluster_config&);

@@ -413,6 +413,13 @@ class LiteMode(ApiTest):
                     with self.subTest(item["what"]):
                         self.check(scheduler, item, {24211: int(engine.id.rsplit(":", 1)[1])})
 
+    def test_engines_of_a_list_hand_out_kv_20000_above_their_ports(self):
+        scheduler = self.start(self.engines(1))
+        self.ready(scheduler, 1)
+        told, = json.loads(scheduler.ask("/schedule", {"id": "r", "scheduling_mode": "neutral"})[2])["scheduling_result"]
+        port = told["endpoint"]["port"] + 20000  # wherever the system put the engine: such a port may not exist
+        self.assertEqual((told["aux_ip"], told["aux_port"]), ("127.0.0.1", port) if port < 65536 else ("", 0))
+
     def shown(self, scheduler, instance):
         """Its gauges of requests, by name."""
         text = scheduler.say(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")[2]
