@@ -1,6 +1,7 @@
 #include "apps/admin_routes.hpp"
 
 #include "apps/admin_orders.hpp"
+#include "net/metrics_page.hpp"
 #include "runtime/cluster/dispatch_ledger.hpp"
 
 #include <nlohmann/json.hpp>
@@ -13,13 +14,19 @@ namespace {
 
 using nlohmann::json;
 
-net::http_reply answer(int status, std::string body, const char* type = "application/json") {
-  return {status, {{"content-type", type}, {"cache-control", "no-store"}}, std::move(body)};
+net::http_reply answer(int status, std::string body, std::string_view type = "application/json") {
+  return {
+    status, {{"content-type", std::string{type}}, {"cache-control", "no-store"}}, std::move(body)};
 }
 
 net::http_reply refusal(int status, std::string_view code, std::string_view message) {
   json body{{"error", {{"code", code}, {"message", message}}}};
   return answer(status, body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+net::http_reply metrics_reply(const net::http_request& request, std::string text) {
+  auto page = net::make_metrics_page(request.header("accept"), std::move(text));
+  return answer(200, std::move(page.body), page.content_type);
 }
 
 constexpr std::string_view requests_path = "/admin/v1/requests/";
@@ -158,8 +165,7 @@ void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_
   if (changes ? request.method != "POST" : request.method != "GET" && request.method != "HEAD")
     return client->reply(wrong_method(changes ? "POST" : "GET, HEAD"));
   if (path == "/metrics")
-    return client->reply(
-      answer(200, services_.metrics_text(), "text/plain; version=0.0.4; charset=utf-8"));
+    return client->reply(metrics_reply(request, services_.metrics_text()));
   if (!services_.cluster_wide)
     return client->reply(
       refusal(404, "not_found", "this node has no role `console`; ask one that has"));

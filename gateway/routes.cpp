@@ -4,6 +4,7 @@
 #include "gateway/openai/replies.hpp"
 #include "gateway/relay/asking.hpp"
 #include "net/http_message.hpp"
+#include "net/metrics_page.hpp"
 
 #include <algorithm>
 #include <cctype>
@@ -13,8 +14,6 @@ namespace llumnix {
 namespace {
 
 constexpr std::string_view json = "application/json";
-constexpr std::string_view prometheus_text
-  = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 constexpr std::string_view models_path = "/v1/models/";
 constexpr std::size_t large_body = 256 * 1024; // bytes from which others would notice its reading
 
@@ -284,9 +283,10 @@ void openai_handler::health(call& x) {
 }
 
 void openai_handler::metrics(call& x) {
-  reply(
-    x, 200, prometheus_text,
+  auto page = net::make_metrics_page(
+    x.request.header("accept"),
     services_.metrics.text(services_.loop.now()) + services_.metrics_text());
+  reply(x, 200, page.content_type, std::move(page.body));
 }
 
 bool openai_handler::authorized(const call& x) const {

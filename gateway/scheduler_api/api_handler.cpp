@@ -1,6 +1,7 @@
 #include "gateway/scheduler_api/api_handler.hpp"
 
 #include "gateway/relay/json_cursor.hpp"
+#include "net/metrics_page.hpp"
 #include "runtime/base/log.hpp"
 
 #include <utility>
@@ -110,11 +111,15 @@ void api_handler::on_request(std::shared_ptr<net::exchange> client, net::http_re
   if (path == "/keepalive")
     return keep_alive(*client, request);
   if (path == "/metrics")
-    return client->reply(
-      {200,
-       {{"content-type", "text/plain; version=0.0.4; charset=utf-8"}},
-       services_.metrics.text(services_.loop.now()) + services_.metrics_text()});
+    return metrics(*client, request);
   client->reply(refusal(404, "Not found"));
+}
+
+void api_handler::metrics(net::exchange& client, const net::http_request& request) {
+  auto page = net::make_metrics_page(
+    request.header("accept"),
+    services_.metrics.text(services_.loop.now()) + services_.metrics_text());
+  client.reply({200, {{"content-type", std::string{page.content_type}}}, std::move(page.body)});
 }
 
 void api_handler::schedule(std::shared_ptr<net::exchange> client, net::http_request&& request) {

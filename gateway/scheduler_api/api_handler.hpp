@@ -56,6 +56,7 @@ private:
 
   void schedule(std::shared_ptr<net::exchange> client, net::http_request&& request);
   void release(net::exchange& client, const net::http_request& request);
+  void metrics(net::exchange& client, const net::http_request& request);
   void report(net::exchange& client, const net::http_request& request);
   void keep_alive(net::exchange& client, const net::http_request& request);
   void look_up(std::shared_ptr<question> asked);

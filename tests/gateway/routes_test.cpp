@@ -259,6 +259,18 @@ TEST_CASE("metrics count what happened, under the names dashboards know") {
   CHECK(
     scraped->header("content-type")
     == "text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+  auto open = rig.send("GET", "/metrics", "", {{"accept", "application/openmetrics-text"}});
+  CHECK(
+    open->header("content-type") == "application/openmetrics-text; version=1.0.0; charset=utf-8");
+  for (const auto* line :
+       {"# TYPE request counter\n", "request_total{model=\"modeled\",status_code=\"200\"} 1\n",
+        "# TYPE request_input_tokens histogram\n", "# TYPE request_input_tokens_total unknown\n",
+        "# UNIT request_ttft_milliseconds milliseconds\n",
+        "request_itl_milliseconds_bucket{model=\"modeled\",le=\"10.0\"} 2\n", "\nmore 1\n"}) {
+    CAPTURE(line);
+    CHECK(open->body.find(line) != std::string::npos);
+  }
+  CHECK(open->body.ends_with("# EOF\n"));
   for (const auto* line :
        {"# TYPE request_total counter\n",
         "request_total{model=\"modeled\",status_code=\"200\"} 1\n",

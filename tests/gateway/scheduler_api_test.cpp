@@ -250,6 +250,11 @@ TEST_CASE("what SCHEDULER says is answered, and counted") {
                               : "content-type: text/plain; charset=utf-8";
     CHECK(has(reply, type));
     auto metrics = there.ask("GET", "/metrics", "");
+    CHECK(
+      has(metrics, "content-type: text/plain; version=0.0.4; charset=utf-8; escaping=underscores"));
+    auto open = there.ask("GET", "/metrics", "", "accept: application/openmetrics-text\r\n");
+    CHECK(has(open, "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    CHECK(open.ends_with("more 1\n# EOF\n"));
     CHECK(metrics.find("\n" + counted + "\n") != metrics.npos);
     CHECK(metrics.ends_with("more 1\n"));
   }

@@ -380,6 +380,26 @@ class FullMode(ApiTest):
                     edges = [re.search(r'le="([^"]+)"', one)[1] for one in series if 'infer_type="prefill"' in one]
                     self.assertEqual(edges, item["buckets"])
 
+    def test_metrics_as_openmetrics(self):
+        self.scheduler.place("m2", 1)
+        asked = (b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text;version=1.0.0,"
+                 b"application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\r\n")  # Prometheus
+        status, headers, text = self.scheduler.say(asked)
+        self.assertEqual(status, 200)
+        self.assertEqual(headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        self.assertTrue(text.endswith("\n# EOF\n"))
+        suffixes = {"counter": ["_total"], "gauge": [""], "unknown": [""], "histogram": ["_bucket", "_sum", "_count"]}
+        types, family = {}, None
+        for line in text.splitlines()[:-1]:
+            if line.startswith("# TYPE "):
+                family, kind = line.split()[2:]
+                self.assertNotIn(family, types)  # all of a family stands together
+                types[family] = kind
+            elif not line.startswith("# "):
+                name = re.match(r"[a-z_]+", line)[0]
+                self.assertIn(name, [family + suffix for suffix in suffixes[types[family]]])
+        self.assertEqual(types["scheduler_scheduling"], "counter")
+
 
 class LiteMode(ApiTest):
     def start(self, engines, *flags, redis=None):
