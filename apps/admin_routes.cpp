@@ -141,11 +141,7 @@ net::http_reply admin_handler::error_reply(int status, std::string_view message)
 }
 
 bool admin_handler::allowed(const net::http_request& request) const {
-  if (services_.key.empty())
-    return true;
-  auto given = request.header("authorization");
-  constexpr std::string_view scheme = "Bearer ";
-  return given.starts_with(scheme) && net::same_secret(given.substr(scheme.size()), services_.key);
+  return net::bears_key(request.header("authorization"), services_.key);
 }
 
 void admin_handler::on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) {

@@ -290,15 +290,7 @@ void openai_handler::metrics(call& x) {
 }
 
 bool openai_handler::authorized(const call& x) const {
-  constexpr std::string_view scheme = "bearer ";
-  if (services_.key.empty())
-    return true;
-  auto header = x.request.header("authorization");
-  auto matches = header.size() > scheme.size()
-                 && std::equal(scheme.begin(), scheme.end(), header.begin(), [](char a, char b) {
-                      return a == std::tolower(static_cast<unsigned char>(b));
-                    });
-  return matches && net::same_secret(header.substr(scheme.size()), services_.key);
+  return net::bears_key(x.request.header("authorization"), services_.key);
 }
 
 void openai_handler::reply(call& x, int status, std::string_view content_type, std::string body) {

@@ -183,6 +183,14 @@ bool same_secret(std::string_view given, std::string_view wanted) {
   return difference == 0;
 }
 
+bool bears_key(std::string_view authorization, std::string_view key) {
+  constexpr std::string_view scheme = "bearer ";
+  if (key.empty())
+    return true;
+  return equal_ignoring_case(authorization.substr(0, scheme.size()), scheme)
+         && same_secret(authorization.substr(scheme.size()), key);
+}
+
 bool lists_token(std::string_view value, std::string_view token) {
   return boost::beast::http::token_list{{value.data(), value.size()}}.exists(
     {token.data(), token.size()});

@@ -55,6 +55,10 @@ bool equal_ignoring_case(std::string_view text, std::string_view lower);
 /// Whether a secret is the one that is wanted, without telling by its time where it differs.
 bool same_secret(std::string_view given, std::string_view wanted);
 
+/// Whether who sent this `authorization` may come in: with `Bearer KEY`, the scheme in any case, or
+/// whatever it says where no key is wanted (`key` is empty).
+bool bears_key(std::string_view authorization, std::string_view key);
+
 /// Whether a header whose value is a list of tokens (`connection: close, x-a`) lists this one, in
 /// any case.
 bool lists_token(std::string_view value, std::string_view token);

@@ -88,12 +88,8 @@ net::http_reply api_handler::error_reply(int status, std::string_view message) {
 }
 
 bool api_handler::allowed(const net::http_request& request) const {
-  if (services_.key.empty())
-    return true;
   auto given = request.header("authorization");
-  if (constexpr std::string_view scheme = "Bearer "; given.starts_with(scheme))
-    given.remove_prefix(scheme.size());
-  return net::same_secret(given, services_.key);
+  return net::bears_key(given, services_.key) || net::same_secret(given, services_.key);
 }
 
 void api_handler::on_request(std::shared_ptr<net::exchange> client, net::http_request&& request) {

@@ -248,11 +248,7 @@ result<void> grpc_server::listen() {
 
 /// Whether a call may be taken at all; `ok` if it may.
 call_reply grpc_server::why_not(const grpc::CallbackServerContext& context) const {
-  constexpr std::string_view scheme = "Bearer ";
-  auto given = metadata(context, "authorization");
-  bool right = given.starts_with(scheme)
-               && net::same_secret(std::string_view{given}.substr(scheme.size()), options_.key);
-  if (!options_.key.empty() && !right)
+  if (!net::bears_key(metadata(context, "authorization"), options_.key))
     return {
       call_code::unauthenticated, false,
       "this service wants `authorization: Bearer KEY` (llumlet.grpc_key)"};

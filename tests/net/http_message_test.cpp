@@ -103,6 +103,23 @@ TEST_CASE("a reply says what is true of it whatever its headers claim") {
   CHECK(out == "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 4\r\n\r\n");
 }
 
+TEST_CASE("a key is borne behind its scheme in any case, and not needed where none is wanted") {
+  struct row {
+    std::string_view authorization, key;
+    bool may;
+  };
+  for (auto [authorization, key, may] :
+       {row{"", "", true}, row{"Basic x", "", true}, row{"Bearer secret", "secret", true},
+        row{"bEARER secret", "secret", true}, row{"Bearer se cret", "se cret", true},
+        row{"", "secret", false}, row{"secret", "secret", false}, row{"Bearer", "secret", false},
+        row{"Bearer ", "secret", false}, row{"Bearer secre", "secret", false},
+        row{"Bearer secret ", "secret", false}, row{"Bearer  secret", "secret", false},
+        row{"Bearer Secret", "secret", false}, row{"Basic secret", "secret", false}}) {
+    CAPTURE(authorization);
+    CHECK(bears_key(authorization, key) == may);
+  }
+}
+
 TEST_CASE("a list of tokens lists each of them, in any case, and nothing else") {
   struct row {
     std::string_view value, token;
