@@ -5,6 +5,8 @@
 #include "config/near_name.hpp"
 #include "runtime/base/log.hpp"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -95,6 +97,16 @@ int report_problems(const std::vector<config_problem>& problems) {
   for (auto& each : problems)
     std::fprintf(stderr, "llumnix: %s: %s\n", each.path.c_str(), each.message.c_str());
   return exit_code::usage;
+}
+
+void explain_listener(const reference_listener& listener, std::vector<config_problem>& problems) {
+  for (auto& each : problems)
+    if (each.path == listener.knob && each.message.find("off loopback") != std::string::npos)
+      each = {
+        "--host", fmt::format(
+                    "{} is off loopback, where everybody may use it; give --host 127.0.0.1, or set "
+                    "a key {}, or allow it with --set {}=true",
+                    listener.address, listener.key, listener.allowed_with)};
 }
 
 void add_log_options(CLI::App& app, log_options& options) {

@@ -25,6 +25,17 @@ std::vector<config_problem> load_options(const config_options& options, cluster_
 /// Writes one line per problem to stderr and returns the exit code for a wrong configuration.
 int report_problems(const std::vector<config_problem>& problems);
 
+/// Where gateways and clients come in under one of the reference's commands.
+struct reference_listener {
+  std::string_view knob;         ///< of its address
+  std::string address;           ///< that was given
+  std::string_view key;          ///< whose it is and how it is set, behind "a key "
+  std::string_view allowed_with; ///< the knob that does without
+};
+/// The reference listens everywhere unless told otherwise; here that has to be meant. What was
+/// found wrong with `listener` for being off loopback is told in flags of the reference.
+void explain_listener(const reference_listener& listener, std::vector<config_problem>& problems);
+
 struct log_options {
   std::string level = "info";
   bool json = false;

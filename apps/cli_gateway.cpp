@@ -27,17 +27,6 @@ struct gateway_options {
   int ready_fd = -1;
 };
 
-/// The reference listens everywhere unless told otherwise; here that has to be meant.
-void explain_listener(const cluster_config& config, std::vector<config_problem>& problems) {
-  for (auto& each : problems)
-    if (each.path == "http.listen" && each.message.find("off loopback") != std::string::npos)
-      each = {
-        "--host", config.http.listen
-                    + " is off loopback, where everybody may use it; give --host 127.0.0.1, or set "
-                      "a key clients must send with --set http.key=KEY, or allow it with --set "
-                      "http.insecure=true"};
-}
-
 int run_gateway(const gateway_options& options) {
   ::prctl(PR_SET_NAME, "llumnix");
   cluster_config config;
@@ -49,7 +38,10 @@ int run_gateway(const gateway_options& options) {
     config.admin.listen = options.admin;
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
-  explain_listener(config, problems);
+  explain_listener(
+    {"http.listen", config.http.listen, "clients must send with --set http.key=KEY",
+     "http.insecure"},
+    problems);
   name_flags(as_given(options.flags), problems);
   if (!problems.empty())
     return report_problems(problems);

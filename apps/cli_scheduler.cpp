@@ -27,18 +27,6 @@ struct scheduler_options {
   int ready_fd = -1;
 };
 
-/// The reference listens everywhere unless told otherwise; here that has to be meant.
-void explain_listener(const cluster_config& config, std::vector<config_problem>& problems) {
-  for (auto& each : problems)
-    if (each.path == "scheduler.http" && each.message.find("off loopback") != std::string::npos)
-      each = {
-        "--host",
-        config.scheduler.http
-          + " is off loopback, where everybody may use it; give --host 127.0.0.1, or set a key "
-            "that gateways send as their --service-token with --set scheduler.http_key=KEY, or "
-            "allow it with --set scheduler.http_insecure=true"};
-}
-
 int run_scheduler(const scheduler_options& options) {
   ::prctl(PR_SET_NAME, "llumnix");
   cluster_config config;
@@ -51,7 +39,11 @@ int run_scheduler(const scheduler_options& options) {
     config.admin.listen = options.admin;
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
-  explain_listener(config, problems);
+  explain_listener(
+    {"scheduler.http", config.scheduler.http,
+     "that gateways send as their --service-token with --set scheduler.http_key=KEY",
+     "scheduler.http_insecure"},
+    problems);
   name_scheduler_flags(as_given(options.flags), problems);
   if (!problems.empty())
     return report_problems(problems);

@@ -236,6 +236,24 @@ TEST_CASE("a wildcard address is dialled on loopback") {
     CHECK(dialable(listened) == dialled);
 }
 
+TEST_CASE("an address off loopback is explained by the flags that were given, and no other") {
+  std::vector<config_problem> problems{
+    {"http.listen", "0.0.0.0:80 is off loopback; set http.key"},
+    {"http.listen", "0.0.0.0:80 is also admin.listen"},
+    {"admin.listen", "0.0.0.0:81 is off loopback; set admin.key"}};
+  auto others = problems;
+  explain_listener({"http.listen", "0.0.0.0:80", "for clients (http.key)", "http.open"}, problems);
+  CHECK(problems[0].path == "--host");
+  CHECK(
+    problems[0].message
+    == "0.0.0.0:80 is off loopback, where everybody may use it; give --host 127.0.0.1, or set a "
+       "key for clients (http.key), or allow it with --set http.open=true");
+  for (auto i : {1u, 2u}) {
+    CHECK(problems[i].path == others[i].path);
+    CHECK(problems[i].message == others[i].message);
+  }
+}
+
 TEST_CASE("settings come after the file, and problems of both are told") {
   config_options options{
     .file = "no-such-file.json", .settings = {"engine.speed=2", "engine.sped=3"}};
