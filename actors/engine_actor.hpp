@@ -45,9 +45,8 @@ struct engine_state {
   actor_stats_msg on_stat();
 
   // engine_moves.cpp: what hand-overs want, done between two steps.
-  void on_order(departure_order_msg& msg);
-  void on_order(arrival_order_msg& msg);
-  void on_order(decode_here_msg& msg);
+  using order = std::variant<departure_order_msg, arrival_order_msg, decode_here_msg>;
+  void on_order(order what);
   listed_msg on_list() const;
   void carry_out(departure_order_msg& msg);
   void carry_out(arrival_order_msg& msg);
@@ -106,7 +105,6 @@ struct engine_state {
     bool done = false;                          ///< it stands
   };
   std::map<stream_ref, prefill> prefills;
-  using order = std::variant<departure_order_msg, arrival_order_msg, decode_here_msg>;
   std::vector<order> orders; ///< for the end of the running step
   /// A room whose KV is computed ahead, and what its ARRIVAL was told of it.
   struct computed_room {

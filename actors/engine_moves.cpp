@@ -13,22 +13,8 @@ error cannot_move() {
 
 } // namespace
 
-void engine_state::on_order(departure_order_msg& msg) {
-  orders.emplace_back(std::move(msg));
-  if (!stepping)
-    carry_out_orders();
-  begin_step();
-}
-
-void engine_state::on_order(arrival_order_msg& msg) {
-  orders.emplace_back(std::move(msg));
-  if (!stepping)
-    carry_out_orders();
-  begin_step();
-}
-
-void engine_state::on_order(decode_here_msg& msg) {
-  orders.emplace_back(std::move(msg));
+void engine_state::on_order(order what) {
+  orders.push_back(std::move(what));
   if (!stepping)
     carry_out_orders();
   begin_step();
