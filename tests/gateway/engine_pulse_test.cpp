@@ -2,18 +2,37 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
+#include <vector>
+
 namespace llumnix::relay {
 
 using namespace std::chrono_literals;
 
 namespace {
 
-/// After 30 s of silence and of waiting, while another engine answered 1 s ago.
-first_wait suspicious() {
-  first_wait wait;
-  wait.waited = wait.engine_silent = 30001ms;
-  wait.others_silent = 1s;
-  return wait;
+using change = std::function<void(first_wait&)>;
+
+/// The request has waited, and its engine said nothing, for so long.
+change silent(std::chrono::milliseconds time) {
+  return [time](first_wait& x) { x.waited = x.engine_silent = time; };
+}
+
+change others_silent(std::chrono::milliseconds time) {
+  return [time](first_wait& x) { x.others_silent = time; };
+}
+
+/// So many that came later were answered first, the last of them just now.
+change overtaken(std::uint32_t others) {
+  return [others](first_wait& x) {
+    x.engine_silent = 10ms;
+    x.overtaken = others;
+  };
+}
+
+template <class T>
+change with(T first_wait::*what, T value) {
+  return [what, value](first_wait& x) { x.*what = value; };
 }
 
 } // namespace
@@ -22,131 +41,78 @@ TEST_CASE("silence before the first token counts where others answer, and only t
   using verdict = wait_verdict;
   struct row {
     const char* what;
-    void (*change)(first_wait&);
+    std::vector<change> changes; ///< to 30 s of silence while another engine answered 1 s ago
     verdict expected;
     std::chrono::milliseconds silence = 30s;
   };
-  for (const auto& [what, change, expected, silence] :
-       {row{"while others answer", [](first_wait&) {}, verdict::hung},
-        row{"not long enough", [](first_wait& x) { x.waited = 30s; }, verdict::wait},
+  const auto nobody_answers = with(&first_wait::others_silent, {});
+  const auto known_to_hang = with(&first_wait::engine_hung, true);
+  const auto moved_before = with(&first_wait::moves, 1u);
+  const auto whole_reply = with(&first_wait::reply_tokens, 100u); // 10 s more
+  auto prompt = [](std::uint32_t tokens) { return with(&first_wait::prompt_tokens, tokens); };
+  for (const auto& [what, changes, expected, silence] :
+       {row{"while others answer", {}, verdict::hung},
+        row{"not long enough", {with(&first_wait::waited, {30s})}, verdict::wait},
         row{
           "nobody answers any more, and the engine is known to hang",
-          [](first_wait& x) {
-            x.others_silent.reset();
-            x.engine_hung = true;
-          },
+          {nobody_answers, known_to_hang},
           verdict::hung},
-        row{"nobody answers", [](first_wait& x) { x.others_silent.reset(); }, verdict::wait},
-        row{
-          "others stopped answering, too", [](first_wait& x) { x.others_silent = 15001ms; },
-          verdict::wait},
-        row{
-          "others answered just now enough", [](first_wait& x) { x.others_silent = 15s; },
-          verdict::hung},
-        row{
-          "a busy engine that answers in turn", [](first_wait& x) { x.engine_silent = 10ms; },
-          verdict::wait},
-        row{
-          "two came before it",
-          [](first_wait& x) {
-            x.engine_silent = 10ms;
-            x.overtaken = 2;
-          },
-          verdict::wait},
-        row{
-          "three came before it",
-          [](first_wait& x) {
-            x.engine_silent = 10ms;
-            x.overtaken = 3;
-          },
-          verdict::overtaken},
+        row{"nobody answers", {nobody_answers}, verdict::wait},
+        row{"others stopped answering, too", {others_silent(15001ms)}, verdict::wait},
+        row{"others answered just now enough", {others_silent(15s)}, verdict::hung},
+        row{"a busy engine that answers in turn", {overtaken(0)}, verdict::wait},
+        row{"two came before it", {overtaken(2)}, verdict::wait},
+        row{"three came before it", {overtaken(3)}, verdict::overtaken},
         row{
           "three came before it, and nobody else answers",
-          [](first_wait& x) {
-            x.engine_silent = 10ms;
-            x.overtaken = 3;
-            x.others_silent.reset();
-          },
+          {overtaken(3), nobody_answers},
           verdict::wait},
-        row{"a long prompt", [](first_wait& x) { x.prompt_tokens = 1; }, verdict::wait},
+        row{"a long prompt", {prompt(1)}, verdict::wait},
         row{
-          "a long prompt for long",
-          [](first_wait& x) {
-            x.prompt_tokens = 100'000; // 100 s more
-            x.waited = x.engine_silent = 130001ms;
-          },
+          "a long prompt for long", // 100 s more
+          {prompt(100'000), silent(130001ms)},
           verdict::hung},
-        row{"moved before", [](first_wait& x) { x.moves = 1; }, verdict::wait},
+        row{"moved before", {moved_before}, verdict::wait},
         row{
           "moved before, and silent for twice as long",
-          [](first_wait& x) {
-            x.moves = 1;
-            x.waited = x.engine_silent = 60001ms;
-          },
+          {moved_before, silent(60001ms)},
           verdict::hung},
         row{
           "moved very often", // 30 s * 64
-          [](first_wait& x) {
-            x.moves = 4'000'000'000;
-            x.waited = x.engine_silent = 1920001ms;
-          },
+          {with(&first_wait::moves, 4'000'000'000u), silent(1920001ms)},
           verdict::hung},
-        row{
-          "a whole reply of 100 tokens, 10 s more", [](first_wait& x) { x.reply_tokens = 100; },
-          verdict::wait},
-        row{
-          "a whole reply after all of that",
-          [](first_wait& x) {
-            x.reply_tokens = 100;
-            x.waited = x.engine_silent = 40001ms;
-          },
-          verdict::hung},
+        row{"a whole reply of 100 tokens", {whole_reply}, verdict::wait},
+        row{"a whole reply after all of that", {whole_reply, silent(40001ms)}, verdict::hung},
         row{
           "at an engine that is known to hang, lately",
-          [](first_wait& x) {
-            x.engine_hung = true;
-            x.waited = 30s;
-          },
+          {known_to_hang, with(&first_wait::waited, {30s})},
           verdict::wait},
         row{
           "ten times as long, where nobody else is asked",
-          [](first_wait& x) {
-            x.others_silent.reset();
-            x.waited = x.engine_silent = 300s;
-          },
+          {nobody_answers, silent(300s)},
           verdict::wait},
+        row{"more than that", {nobody_answers, silent(300'001ms)}, verdict::mute},
         row{
-          "more than that",
-          [](first_wait& x) {
-            x.others_silent.reset();
-            x.waited = x.engine_silent = 300'001ms;
-          },
-          verdict::mute},
-        row{
-          "more than that with a long prompt",
-          [](first_wait& x) {
-            x.others_silent.reset();
-            x.prompt_tokens = 1000; // 10 s more
-            x.waited = x.engine_silent = 300'001ms;
-          },
+          "more than that with a long prompt", // 10 s more
+          {nobody_answers, prompt(1000), silent(300'001ms)},
           verdict::wait},
         row{
           "more than that at an engine that gives others tokens",
-          [](first_wait& x) {
-            x.others_silent.reset();
-            x.waited = 1h;
-            x.engine_silent = 299s;
-          },
+          {nobody_answers, silent(1h), with(&first_wait::engine_silent, {299s})},
           verdict::wait},
-        row{"nobody wants to know", [](first_wait& x) { x.waited = x.engine_silent = 1h; },
-            verdict::wait, 0ms},
-        row{"nobody wants to know, yet", [](first_wait&) {}, verdict::wait, 0ms},
+        row{"nobody wants to know", {silent(1h)}, verdict::wait, 0ms},
+        row{"nobody wants to know, yet", {}, verdict::wait, 0ms},
         row{
-          "a silence beyond all times", [](first_wait& x) { x.prompt_tokens = 4'294'967'295; },
-          verdict::wait, std::chrono::milliseconds::max()}}) {
+          "a silence beyond all times",
+          {prompt(4'294'967'295)},
+          verdict::wait,
+          std::chrono::milliseconds::max()}}) {
     CAPTURE(what);
-    auto wait = suspicious();
-    change(wait);
+    first_wait wait;
+    silent(30001ms)(wait);
+    others_silent(1s)(wait);
+    for (const auto& each : changes)
+      each(wait);
     CHECK(judge(wait, silence) == expected);
   }
 }

@@ -1,31 +1,14 @@
-#include "gateway/relay/relay_request.hpp"
+#include "relay_reading.hpp"
 
 #include <doctest/doctest.h>
 
 #include <string>
 #include <string_view>
 #include <tuple>
-#include <variant>
 
 namespace llumnix::relay {
-namespace {
 
 using openai::endpoint;
-
-relay_request accepted(endpoint kind, std::string_view body) {
-  auto outcome = request_reader{}.read(kind, body);
-  if (auto* failure = std::get_if<openai::api_error>(&outcome))
-    FAIL(failure->message << " in " << body);
-  return std::get<relay_request>(outcome);
-}
-relay_request chat(std::string_view body) {
-  return accepted(endpoint::chat, body);
-}
-relay_request completion(std::string_view body) {
-  return accepted(endpoint::completions, body);
-}
-
-} // namespace
 
 TEST_CASE("scalars are read as engines read them") {
   for (auto yes : {"true", R"("true")", R"("True")", "1", "1.0", R"("1")", R"("yes")", R"("ON")",

@@ -1,4 +1,4 @@
-#include "gateway/relay/relay_request.hpp"
+#include "relay_reading.hpp"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -17,20 +17,6 @@ constexpr auto all = 4294967295u;
 
 std::variant<relay_request, openai::api_error> read(endpoint kind, std::string_view body) {
   return request_reader{}.read(kind, body);
-}
-
-relay_request accepted(endpoint kind, std::string_view body) {
-  auto outcome = read(kind, body);
-  if (auto* failure = std::get_if<openai::api_error>(&outcome))
-    FAIL(failure->message << " in " << body);
-  return std::get<relay_request>(outcome);
-}
-
-relay_request chat(std::string_view body) {
-  return accepted(endpoint::chat, body);
-}
-relay_request completion(std::string_view body) {
-  return accepted(endpoint::completions, body);
 }
 
 std::string first(endpoint kind, std::string_view body, bool ask_ids) {
