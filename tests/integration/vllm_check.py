@@ -242,8 +242,12 @@ def check_ids_are_asked_for(engines, cluster):
             return [json.loads(line[6:]) for line in reply.read().split(b"\n") if line.startswith(b"data: {")]
     got = events(cluster.url)
     direct = events(engines[0])
-    hidden = [name for event in got for choice in event["choices"] for name in choice if "token_ids" in name]
-    same(hidden, [], "members of a client that did not ask for token ids")
+
+    def told(events):
+        return {(name, json.dumps(choice[name])) for event in events for choice in event["choices"] for name in choice
+                if "token_ids" in name}
+    same(told(got), told(direct), "token ids of a client that did not ask for them")
+    same({value for _, value in told(got)} - {"null"}, set(), "token ids told")
     same("".join(each["choices"][0]["text"] for each in got), "".join(each["choices"][0]["text"] for each in direct),
          "text")
     return f"a client that asks for no token ids sees none: {len(got)} events"
