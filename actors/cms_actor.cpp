@@ -22,6 +22,10 @@ bool is_only_load(const view_change_msg& change) {
          && change.store == store_news::none;
 }
 
+view_entry entry_of(const instance_view& x) {
+  return {x.metadata, x.life, x.engine, x.state};
+}
+
 } // namespace
 
 cms_actor::behavior_type cms_state::make_behavior(pointer actor, cms_actor_config settings) {
@@ -65,8 +69,20 @@ void cms_state::on_status(status_msg& msg) {
   if (mirrors(msg.status.instance_id))
     config.store->put_status(msg.status);
   view_change_msg change;
+  if (note_state(*known, msg.draining))
+    change.put.push_back(entry_of(*known));
   change.statuses.push_back(std::move(msg.status));
   tell(std::move(change));
+}
+
+/// Whether its llumlet's word on draining changed what is known. One whose node is not connected
+/// stays lost: the word is older than that.
+bool cms_state::note_state(const instance_view& known, bool draining) {
+  auto told = draining ? instance_state::draining : instance_state::ready;
+  if (known.state == told || known.state == instance_state::lost)
+    return false;
+  view.set_state(known.metadata.instance_id, told);
+  return true;
 }
 
 /// Tells the whole view, then every change.
@@ -75,7 +91,7 @@ void cms_state::on_subscribe(const subscribe_view_msg& msg) {
     self->monitor(msg.listener);
   view_change_msg all;
   for (const auto& [id, instance] : view.instances()) {
-    all.put.push_back({instance.metadata, instance.life, instance.engine, instance.state});
+    all.put.push_back(entry_of(instance));
     if (instance.has_status)
       all.statuses.push_back(instance.status);
   }
@@ -99,7 +115,7 @@ void cms_state::on_peer_up(const peer_up_msg& msg) {
     }
   for (const auto& instance : msg.card.instances)
     if (!spoken_for(instance, life) && put(instance.metadata, life, instance.engine))
-      change.put.push_back({instance.metadata, life, instance.engine, instance_state::ready});
+      change.put.push_back(entry_of(*view.find(instance.metadata.instance_id)));
   if (!change.put.empty() || !change.removed.empty())
     tell(change);
 }
@@ -158,7 +174,7 @@ bool cms_state::pass_on(const instance_id& id, view_change_msg& change) {
   if (!put(next.metadata, next.life, next.engine))
     return false;
   log::cms.info("passed-on", "{} is spoken for by {} now", id, next.life.node);
-  change.put.push_back({next.metadata, next.life, next.engine, instance_state::ready});
+  change.put.push_back(entry_of(*view.find(id)));
   return true;
 }
 

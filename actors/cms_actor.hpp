@@ -73,6 +73,7 @@ struct cms_state {
   bool put(const instance_metadata& metadata, const node_life& life, const std::string& engine);
   void take_claims(const node_card& card);
   void note_draining(const status_msg& msg);
+  bool note_state(const instance_view& known, bool draining);
   bool spoken_for(const instance_card& instance, const node_life& by) const;
   bool pass_on(const instance_id& id, view_change_msg& change);
   bool mirrors(const instance_id& id) const;

@@ -88,6 +88,17 @@ void widen(
 constexpr auto unfit = [](std::uint8_t schedulable) { return schedulable == 0; };
 constexpr auto lost = [](instance_state state) { return state == instance_state::lost; };
 
+/// Those that declare themselves unfit need failover, unless it is because somebody drains them:
+/// that is no sign that their neighbours are ill.
+void mark_unfit(const candidate_table& table, screening& into) {
+  auto& schedulable = table.schedulable();
+  for (std::size_t row = 0; row < schedulable.size(); ++row)
+    if (unfit(schedulable[row]) && table.states()[row] != instance_state::draining) {
+      into.failing[row] = 1;
+      into.any_failing = true;
+    }
+}
+
 /// More than the limit in whole seconds: from limit + 1 seconds on.
 struct stale_at {
   stale_at(unix_ms now, std::uint32_t limit_s)
@@ -137,7 +148,7 @@ void schedulability_filter::operator()(const screened& what, screening& into) co
   if (!any_fails(schedulable, unfit))
     return;
   reject(schedulable, what.bit, into.rejected, unfit);
-  mark_failing(schedulable, into, unfit);
+  mark_unfit(what.table, into);
 }
 
 void staleness_filter::operator()(const screened& what, screening& into) const {
@@ -198,7 +209,7 @@ void failover_filter::operator()(const screened& what, screening& into) const {
 
 void failover_source_filter::operator()(const screened& what, screening& into) const {
   mark_failing(what.table.states(), into, lost);
-  mark_failing(what.table.schedulable(), into, unfit);
+  mark_unfit(what.table, into);
   mark_failing(what.table.written(), into, stale_at{what.now, staleness_limit_s});
   reject(spread(domain, what.table, into), what.bit, into.rejected, [](std::uint8_t x) {
     return x == 0;

@@ -62,7 +62,7 @@ struct excluded_filter {
   void operator()(const screened& what, screening& into) const;
 };
 
-/// Rejects instances that declare themselves unfit; they need failover.
+/// Rejects instances that declare themselves unfit; they need failover, unless they are `draining`.
 struct schedulability_filter {
   static constexpr filter_kind kind = filter_kind::schedulability;
   static constexpr std::uint32_t passes = last_pass;

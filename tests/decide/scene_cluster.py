@@ -201,6 +201,9 @@ class Instance:
         self.status = status
         self.override_25 = None
         self.schedulable = status.get("schedulable", True) and self.state == "ready"
+        # Ours: who drains or stopped is no failure (docs/decide.md).
+        self.failing = (self.state == "lost"
+                        or self.state == "ready" and not status.get("schedulable", True))
         self.age_ms = (cluster.now_ms - status["timestamp_ms"] if "timestamp_ms" in status
                        else given.get("status_age_ms", 0))
         self.reserved = given.get("reserved", "")

@@ -40,7 +40,7 @@ class Filter:
 
 def schedulability():
     def keeps(i):
-        i.needs_failover = i.needs_failover or not i.schedulable
+        i.needs_failover = i.needs_failover or i.failing
         return i.schedulable
     return Filter("schedulability", keeps)
 
@@ -109,7 +109,7 @@ def failover(domain):
 def failover_source(domain):
     def rejects(candidates):
         for i in candidates:
-            i.needs_failover = i.needs_failover or not i.schedulable or i.stale()
+            i.needs_failover = i.needs_failover or i.failing or i.stale()
         return {i.id for i in candidates} - failover_set(candidates, domain)
     return "failover_source", rejects
 

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <tuple>
 
 using namespace llumnix;
 using namespace llumnix::testing;
@@ -216,6 +217,28 @@ TEST_CASE("stale and lost instances need failover; draining and stopped ones do 
       table, {state_filter{}, schedulability_filter{}, staleness_filter{60},
               failover_filter{failover_domain::node}});
     CHECK((std::ranges::find(survivors, "b") != survivors.end()) == kept);
+  }
+}
+
+TEST_CASE("that a drained instance takes nothing says nothing of its neighbours") {
+  auto table = located({{"a", "n", "u", 1, true}, {"b", "n", "u", 1, true}});
+  auto metadata = neutral_instance("a");
+  metadata.node_id = "n";
+  auto status = idle_status("a");
+  status.schedulable = false; // as its llumlet says while it is emptied
+  for (auto [state, kept, sources] :
+       {std::tuple{instance_state::draining, ids{"b"}, ids{}},
+        std::tuple{instance_state::ready, ids{}, ids{"a", "b"}}}) {
+    CAPTURE(to_string(state));
+    auto view = seen(metadata, status);
+    view.state = state;
+    table.put(view, {});
+    CHECK(
+      left(
+        table, {state_filter{}, schedulability_filter{}, staleness_filter{60},
+                failover_filter{failover_domain::node}})
+      == kept);
+    CHECK(left(table, {failover_source_filter{failover_domain::node, 60}}) == sources);
   }
 }
 

@@ -139,6 +139,59 @@ TEST_CASE("of a node that goes the view says how") {
   }
 }
 
+TEST_CASE("that an instance drains is its state, until it takes work again") {
+  stage x;
+  std::vector<view_change_msg> heard;
+  auto cms = x.system->spawn(
+    make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+  caf::anon_send(cms, engine_up());
+  caf::anon_send(
+    cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(heard)), true});
+  x.run();
+  auto say = [&](std::int32_t update, bool draining) {
+    auto msg = status(update, {});
+    msg.draining = draining;
+    msg.status.schedulable = !draining;
+    caf::anon_send(cms, msg);
+    x.run();
+  };
+  say(1, false);
+  x.pass(20ms);
+  REQUIRE(heard.size() == 2); // the whole view, the first load
+  CHECK(heard[1].put.empty());
+
+  say(2, true);
+  REQUIRE(heard.size() == 3); // at once
+  REQUIRE(heard[2].put.size() == 1);
+  CHECK(heard[2].put[0].state == instance_state::draining);
+  REQUIRE(heard[2].statuses.size() == 1);
+  CHECK_FALSE(heard[2].statuses[0].schedulable); // so say records for others, too
+
+  say(1, false); // overtaken
+  CHECK(heard.size() == 3);
+  caf::anon_send(cms, engine_up()); // its card is told again
+  std::vector<view_change_msg> late;
+  caf::anon_send(
+    cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(late)), false});
+  x.run();
+  REQUIRE(heard.size() == 4);
+  CHECK(heard[3].put.at(0).state == instance_state::draining);
+  REQUIRE(late.size() == 1);
+  CHECK(late[0].put.at(0).state == instance_state::draining);
+
+  say(3, false);
+  REQUIRE(heard.size() == 5);
+  REQUIRE(heard[4].put.size() == 1);
+  CHECK(heard[4].put[0].state == instance_state::ready);
+
+  caf::anon_send(cms, peer_down_msg{engine_life});
+  x.run();
+  say(4, true); // a word from before the link broke
+  CHECK(heard.back().put.empty());
+  caf::anon_send_exit(cms, caf::exit_reason::user_shutdown);
+  x.run();
+}
+
 TEST_CASE("a llumlet tells who waited once, and all of the last ten seconds to a CMS that is new") {
   stage x;
   llumlet_actor_config config{{}, engine_life, metadata(), {}, {}};
