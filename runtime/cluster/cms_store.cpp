@@ -1,6 +1,7 @@
 #include "runtime/cluster/cms_store.hpp"
 
 #include "runtime/cluster/dispatch_ledger.hpp"
+#include "runtime/serving/tokenizer.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +17,8 @@ constexpr std::size_t waiting_ids_max = 1u << 16; ///< of both lists of a status
 std::string_view flaw_of(const instance_metadata& x) {
   if (x.instance_id.empty())
     return "a key without an instance id";
+  if (!is_utf8(x.instance_id)) // of its key; the other texts were read as UTF-8
+    return "an instance id that is no UTF-8";
   if (!parse_infer_type(x.instance_type))
     return "instance_type is none of neutral, prefill and decode";
   if (!std::isfinite(x.utc_create) || !std::isfinite(x.utc_update))

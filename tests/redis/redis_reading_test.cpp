@@ -201,6 +201,7 @@ TEST_CASE("hostile records are left out whole, and cost the others nothing") {
   auto long_type = metadata_of("long");
   long_type.backend_type = std::string(20000, 'b');
   server.ask({"SET", metadata_key + "long", encode(long_type)});
+  server.ask({"SET", metadata_key + "\xff\xfe", encode(metadata_of("bytes"))});
   auto no_time = metadata_of("no-time");
   no_time.utc_create = std::numeric_limits<double>::infinity();
   server.ask({"SET", metadata_key + "no-time", encode(no_time)});
@@ -218,9 +219,9 @@ TEST_CASE("hostile records are left out whole, and cost the others nothing") {
     REQUIRE(all);
     CHECK(all->size() == rows.size() + 1);
   }
-  CHECK(logged.count("odd-record") == rows.size() + 3); // each once
-  CHECK(logged.count("\n") == rows.size() + 3 + 1);     // and one for the link
-  CHECK(store->metrics().odd_records == 3 * (rows.size() + 3));
+  CHECK(logged.count("odd-record") == rows.size() + 4); // each once
+  CHECK(logged.count("\n") == rows.size() + 4 + 1);     // and one for the link
+  CHECK(store->metrics().odd_records == 3 * (rows.size() + 4));
   CHECK(store->metrics().readings == 6);
   CHECK(observations(store->metrics().metadata_ms) == 3);
   CHECK(observations(store->metrics().statuses_ms) == 3);

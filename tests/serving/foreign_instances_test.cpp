@@ -307,6 +307,7 @@ TEST_CASE("records that cannot be relied on are told apart") {
   using metadata_change = void (*)(instance_metadata&, double);
   for (metadata_change change :
        {metadata_change{[](instance_metadata&x, double) { x.instance_id.clear(); }},
+        metadata_change{[](instance_metadata&x, double) { x.instance_id = "\xff\xfe"; }},
         metadata_change{[](instance_metadata&x, double) { x.instance_type.clear(); }},
         metadata_change{[](instance_metadata&x, double) { x.instance_type = "Neutral"; }},
         metadata_change{[](instance_metadata&x, double number) { x.utc_create = number; }},
