@@ -21,34 +21,35 @@ instance_load load_of(const instance_view& instance, const inflight_load& inflig
 instance_gauges gauges_of(const instance_view& instance, const inflight_load& inflight) {
   const auto& s = instance.status;
   auto load = load_of(instance, inflight);
-  auto f = [](std::int32_t value) { return static_cast<float>(value); };
+  auto count = [](std::int32_t value) { return static_cast<double>(value); };
+  auto metric = [](float value) { return static_cast<double>(value); };
   return {
     instance.metadata.instance_id,
     instance.metadata.instance_type,
-    {f(s.num_used_gpu_tokens),
-     f(s.num_waiting_requests),
-     f(s.num_loading_requests),
-     f(s.num_running_requests),
-     f(s.scheduler_waiting_to_decode_requests_num),
-     f(s.scheduler_running_to_decode_requests_num),
-     f(s.hybrid_scheduler_waiting_to_decode_requests_num),
-     f(s.num_uncomputed_tokens_all_waiting_prefills),
-     f(s.num_uncomputed_tokens_scheduler_running_prefills),
-     f(s.num_unallocated_tokens_scheduler_running_prefills),
-     f(s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes),
-     f(s.hybrid_scheduler_waiting_to_decode_tokens_num),
-     f(s.scheduler_waiting_to_decode_tokens_num),
-     f(s.scheduler_running_to_decode_tokens_num),
-     f(s.num_tokens_loading_requests),
-     f(inflight.requests),
-     f(inflight.prefill_requests),
-     f(inflight.decode_requests),
-     f(inflight.prefill_tokens),
-     f(inflight.decode_tokens),
-     load.kv_usage,
-     load.decode_batch,
-     load.prefill_tokens,
-     load.decode_tokens}};
+    {count(s.num_used_gpu_tokens),
+     count(s.num_waiting_requests),
+     count(s.num_loading_requests),
+     count(s.num_running_requests),
+     count(s.scheduler_waiting_to_decode_requests_num),
+     count(s.scheduler_running_to_decode_requests_num),
+     count(s.hybrid_scheduler_waiting_to_decode_requests_num),
+     count(s.num_uncomputed_tokens_all_waiting_prefills),
+     count(s.num_uncomputed_tokens_scheduler_running_prefills),
+     count(s.num_unallocated_tokens_scheduler_running_prefills),
+     count(s.num_unallocated_tokens_hybrid_scheduler_waiting_decodes),
+     count(s.hybrid_scheduler_waiting_to_decode_tokens_num),
+     count(s.scheduler_waiting_to_decode_tokens_num),
+     count(s.scheduler_running_to_decode_tokens_num),
+     count(s.num_tokens_loading_requests),
+     count(inflight.requests),
+     count(inflight.prefill_requests),
+     count(inflight.decode_requests),
+     count(inflight.prefill_tokens),
+     count(inflight.decode_tokens),
+     metric(load.kv_usage),
+     metric(load.decode_batch),
+     metric(load.prefill_tokens),
+     metric(load.decode_tokens)}};
 }
 
 request_gauges requests_of(

@@ -53,7 +53,8 @@ inline constexpr std::array<std::string_view, 24> instance_gauge_names{
 struct instance_gauges {
   instance_id instance;
   std::string role;
-  std::array<float, instance_gauge_names.size()> values{}; ///< by name
+  /// By name. Counts are whole, whatever they are; metrics are as decisions compare them.
+  std::array<double, instance_gauge_names.size()> values{};
 };
 /// As of its last status and its account.
 instance_gauges gauges_of(const instance_view& instance, const inflight_load& inflight);

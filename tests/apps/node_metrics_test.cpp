@@ -21,7 +21,7 @@ std::size_t lines_with(const std::string& text, const std::string& what) {
   return count;
 }
 
-instance_gauges gauges(const std::string& id, float first) {
+instance_gauges gauges(const std::string& id, double first) {
   instance_gauges x{id, "neutral", {}};
   x.values[0] = first;
   return x;
@@ -103,7 +103,7 @@ TEST_CASE("beyond a thousand instances the rest is one series") {
   scheduler_probes probes;
   std::vector<instance_gauges> many;
   for (int i = 0; i < 1003; ++i)
-    many.push_back(gauges("i" + std::to_string(10'000 + i), static_cast<float>(i)));
+    many.push_back(gauges("i" + std::to_string(10'000 + i), i));
   probes.instances.show(std::move(many));
   auto text = scheduler_text(probes);
   CHECK(lines_with(text, "\ninstance_cms_used_gpu_tokens{") == 1001);

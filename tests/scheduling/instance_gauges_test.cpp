@@ -28,6 +28,20 @@ TEST_CASE("in lite mode an instance has what was sent there, of which waits what
   }
 }
 
+TEST_CASE("gauges tell counts to the last token") {
+  for (std::int32_t tokens : {0, -1, 16'777'217, 2'147'483'647}) {
+    auto status = idle_status("a");
+    status.num_used_gpu_tokens = tokens;
+    inflight_load sent;
+    sent.decode_tokens = tokens;
+    auto x = gauges_of(seen(neutral_instance("a"), status), sent);
+    CHECK(instance_gauge_names[0] == "used_gpu_tokens");
+    CHECK(x.values[0] == tokens);
+    CHECK(instance_gauge_names[19] == "tokens_inflight_dispatch_decode_requests");
+    CHECK(x.values[19] == tokens);
+  }
+}
+
 TEST_CASE("gauges name an instance by the address of its server, or by its id where it has none") {
   auto metadata = neutral_instance("a");
   auto name = [&] { return requests_of(seen(metadata, {}), {}, {}).address; };
