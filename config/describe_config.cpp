@@ -51,7 +51,7 @@ json schema_of(const knob& which, cluster_config& defaults) {
   auto bound = [&](double value) {
     return schema["type"] == "integer" ? json(static_cast<std::int64_t>(value)) : json(value);
   };
-  if (number)
+  if (number && std::isfinite(which.minimum))
     schema["minimum"] = bound(which.minimum);
   if (number && std::isfinite(which.maximum))
     schema["maximum"] = bound(which.maximum);

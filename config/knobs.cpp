@@ -3,10 +3,13 @@
 #include "config/near_name.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace llumnix {
 
 namespace {
+
+constexpr double any_number = -std::numeric_limits<double>::infinity();
 
 template <auto Section, auto Member>
 knob_field member(cluster_config& config) {
@@ -118,16 +121,16 @@ constexpr knob table[] = {
   {.path = "scheduler.full_mode", .field = scheduler<&scheduler_config::full_mode>, .doc = "false (lite): load is only what was sent and has not ended; for gateway.engines"},
   {.path = "scheduler.policy", .field = scheduler<&scheduler_config::policy>, .doc = "placement policy", .form = name},
   {.path = "scheduler.neutral_load_metric", .field = scheduler<&scheduler_config::neutral_load_metric>, .doc = "load of a neutral instance; in lite mode num_requests, or num_tokens for any other name", .form = name},
-  {.path = "scheduler.neutral_load_threshold", .field = scheduler<&scheduler_config::neutral_load_threshold>, .doc = "load from which a neutral instance is passed over"},
+  {.path = "scheduler.neutral_load_threshold", .field = scheduler<&scheduler_config::neutral_load_threshold>, .doc = "load from which a neutral instance is passed over", .minimum = any_number},
   {.path = "scheduler.prefill_load_metric", .field = scheduler<&scheduler_config::prefill_load_metric>, .doc = "load of a prefill instance; in lite mode num_requests, or num_tokens for any other name", .form = name},
-  {.path = "scheduler.prefill_load_threshold", .field = scheduler<&scheduler_config::prefill_load_threshold>, .doc = "load from which a prefill instance is passed over"},
+  {.path = "scheduler.prefill_load_threshold", .field = scheduler<&scheduler_config::prefill_load_threshold>, .doc = "load from which a prefill instance is passed over", .minimum = any_number},
   {.path = "scheduler.decode_load_metric", .field = scheduler<&scheduler_config::decode_load_metric>, .doc = "load of a decode instance; in lite mode num_requests, or num_tokens for any other name", .form = name},
-  {.path = "scheduler.decode_load_threshold", .field = scheduler<&scheduler_config::decode_load_threshold>, .doc = "load from which a decode instance is passed over"},
+  {.path = "scheduler.decode_load_threshold", .field = scheduler<&scheduler_config::decode_load_threshold>, .doc = "load from which a decode instance is passed over", .minimum = any_number},
   {.path = "scheduler.dispatch_top_k", .field = scheduler<&scheduler_config::dispatch_top_k>, .doc = "how many of the best instances one is drawn from", .minimum = 1},
   {.path = "scheduler.local_account", .field = scheduler<&scheduler_config::local_account>, .doc = "full mode: count what was sent since an instance's last status"},
   {.path = "scheduler.local_account_staleness_s", .field = scheduler<&scheduler_config::local_account_staleness_s>, .doc = "full mode: seconds until an unconfirmed dispatch is forgotten"},
   {.path = "scheduler.failover_domain", .field = scheduler<&scheduler_config::failover_domain>, .doc = "full mode: what is avoided together with a failing instance", .choices = failover_domains},
-  {.path = "scheduler.instance_staleness_s", .field = scheduler<&scheduler_config::instance_staleness_s>, .doc = "seconds without a status after which an instance gets no work", .minimum = 1},
+  {.path = "scheduler.instance_staleness_s", .field = scheduler<&scheduler_config::instance_staleness_s>, .doc = "seconds without a status after which an instance gets no work"},
   {.path = "scheduler.seed", .field = scheduler<&scheduler_config::seed>, .doc = "of random picks, with scheduler.dispatch_top_k above 1 or scheduler.power_of_two"},
   {.path = "scheduler.recorded_scenes", .field = scheduler<&scheduler_config::recorded_scenes>, .doc = "last decisions kept whole, for `llumnix why --scene`; each is as large as the cluster", .maximum = 1000},
   {.path = "scheduler.session_affinity", .field = scheduler<&scheduler_config::session_affinity>, .doc = "requests with the same x-session-id go to the same instance as long as it can take them"},

@@ -76,10 +76,9 @@ scene_answer refuse(std::string why) {
 }
 
 scene_answer place(const scene& about, scene_cluster& cluster) {
-  auto request = about.request.value_or(scene_request{});
   if (!about.request)
-    return refuse("there is no request");
-  auto read = read_mode(request, cluster);
+    return failed("request", "is missing; ask \"place\" wants it");
+  auto read = read_mode(*about.request, cluster);
   if (auto* why = std::get_if<std::string>(&read))
     return refuse(*why);
   auto& query = std::get<placement_query>(read);

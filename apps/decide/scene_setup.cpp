@@ -1,12 +1,13 @@
 #include "apps/decide/scene_setup.hpp"
 
 #include "apps/decide/json_part.hpp"
-#include "apps/reference/scheduler_flags.hpp"
+#include "apps/reference/scheduler_setup.hpp"
 #include "config/knob_value.hpp"
 #include "config/knobs.hpp"
 #include "runtime/scheduling/policy_registry.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 namespace llumnix {
 
@@ -15,16 +16,20 @@ namespace {
 constexpr std::string_view flags_path = "config.flags.";
 constexpr std::string_view settings_path = "config.set.";
 
-std::optional<config_problem> read_flags(const scene& of, scene_setup& into) {
-  auto read = read_scheduler_flags(of.config.flags);
-  if (!read.problems.empty()) {
-    auto& first = read.problems.front();
-    return config_problem{std::string{flags_path} + first.path, first.message};
-  }
+config_problem about_flag(const config_problem& wrong) {
+  return {std::string{flags_path} + wrong.path, wrong.message};
+}
+
+std::optional<config_problem>
+read_flags(const scene& of, scheduler_flags_read& read, scene_setup& into) {
+  read = read_scheduler_flags(of.config.flags);
+  if (!read.problems.empty())
+    return about_flag(read.problems.front());
   into.flags = read.values.to_json();
   into.scheduler = scheduler_config_of(read.values);
   into.rescheduler = rescheduler_config_of(read.values);
   into.warnings = std::move(read.warnings);
+  std::ranges::move(missing_parts(read.values), std::back_inserter(into.warnings));
   return std::nullopt;
 }
 
@@ -79,9 +84,13 @@ step_model fit(const std::vector<std::pair<double, double>>& samples, std::size_
 
 std::variant<scene_setup, config_problem> set_up(const scene& of) {
   scene_setup made;
-  for (auto read : {read_flags, read_settings})
-    if (auto problem = read(of, made))
-      return *problem;
+  scheduler_flags_read flags;
+  if (auto problem = read_flags(of, flags, made))
+    return *problem;
+  if (auto problem = read_settings(of, made))
+    return *problem;
+  if (auto refused = refused_numbers(flags.values, made.scheduler); !refused.empty())
+    return about_flag(refused.front());
   auto& scheduler = made.scheduler;
   if (of.seed)
     scheduler.seed = *of.seed;

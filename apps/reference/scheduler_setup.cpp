@@ -4,7 +4,9 @@
 #include "config/notation.hpp"
 #include "integrations/discovery/engine_list.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 namespace llumnix {
@@ -29,6 +31,30 @@ std::string address(
   if (host.find(':') != host.npos && !host.starts_with('['))
     host = "[" + host + "]";
   return host + ":" + std::to_string(values.whole(port_name));
+}
+
+bool is_changed(const scheduler_flag_values& values, const reference_flag& flag) {
+  return read_flag(flag.form, flag.preset) != value_of(values, flag);
+}
+
+std::string has_no(const reference_flag& flag) {
+  return "this build has no " + std::string{flag.word};
+}
+
+/// A number of a unit as the duration that a knob holds; nothing if it is none.
+std::optional<milliseconds> duration_of(const reference_flag& flag, const flag_value& value) {
+  const auto* whole = std::get_if<std::int64_t>(&value);
+  auto count = whole ? static_cast<double>(*whole) : std::get<double>(value);
+  count *= flag.unit == "s" ? 1000 : 1;
+  if (flag.word.starts_with("cms.pull_")) // 0 or less: never (spec/cms.md 1.3)
+    count = std::max(count, 0.0);
+  if (!(count >= 0 && count <= 1e15))
+    return std::nullopt;
+  return milliseconds{static_cast<milliseconds::rep>(std::ceil(count))};
+}
+
+std::string no_time(const reference_flag& flag, const flag_value& value) {
+  return to_text(value) + " is no time in " + std::string{flag.unit};
 }
 
 class setup {
@@ -71,7 +97,7 @@ private:
   /// Those that are more than a preset of `scheduler_config_of`.
   void apply(const reference_flag& flag) {
     auto value = value_of(values_, flag);
-    bool changed = read_flag(flag.form, flag.preset) != value;
+    bool changed = is_changed(values_, flag);
     switch (flag.fate) {
       case flag_fate::knob:
         if (!flag.word.starts_with("scheduler."))
@@ -84,9 +110,7 @@ private:
         return;
       case flag_fate::missing:
         if (changed)
-          wrong(
-            flag.name,
-            "this build has no " + std::string{flag.word} + "; leave the flag out to go on");
+          wrong(flag.name, has_no(flag) + "; leave the flag out to go on");
         return;
     }
   }
@@ -94,14 +118,10 @@ private:
   void set_knob(const reference_flag& flag, const flag_value& value) {
     if (flag.unit.empty())
       return set(flag.name, flag.word, to_text(value));
-    const auto* whole = std::get_if<std::int64_t>(&value);
-    auto count = whole ? static_cast<double>(*whole) : std::get<double>(value);
-    count *= flag.unit == "s" ? 1000 : 1;
-    if (!(count >= 0 && count <= 1e15))
-      return wrong(flag.name, to_text(value) + " is no time in " + std::string{flag.unit});
-    set(
-      flag.name, flag.word,
-      format_duration(milliseconds{static_cast<milliseconds::rep>(std::ceil(count))}));
+    auto time = duration_of(flag, value);
+    if (!time)
+      return wrong(flag.name, no_time(flag, value));
+    set(flag.name, flag.word, format_duration(*time));
   }
 
   /// Which store the flags name means nothing where they want no lookups.
@@ -156,6 +176,42 @@ private:
 
 flag_effects set_up_scheduler(const given_flags& given, cluster_config& config) {
   return setup{read_scheduler_flags(given), config}.run();
+}
+
+std::vector<config_problem>
+refused_numbers(const scheduler_flag_values& values, const scheduler_config& placing) {
+  std::vector<config_problem> found;
+  std::vector<const reference_flag*> numbers;
+  for (const auto& flag : scheduler_flags())
+    if (
+      flag.fate == flag_fate::knob && is_changed(values, flag)
+      && (flag.form == flag_form::whole || flag.form == flag_form::number))
+      numbers.push_back(&flag);
+  cluster_config config;
+  config.scheduler = placing;
+  for (const auto* flag : numbers) {
+    if (flag->unit.empty() || flag->word.starts_with("scheduler."))
+      continue;
+    auto value = value_of(values, *flag);
+    if (auto time = duration_of(*flag, value))
+      static_cast<void>( // what is wrong with it, the check says
+        apply_setting(std::string{flag->word} + "=" + format_duration(*time), config));
+    else
+      found.push_back({std::string{flag->name}, no_time(*flag, value)});
+  }
+  for (auto& problem : check(config))
+    for (const auto* flag : numbers)
+      if (flag->word == problem.path)
+        found.push_back({std::string{flag->name}, problem.message});
+  return found;
+}
+
+std::vector<std::string> missing_parts(const scheduler_flag_values& values) {
+  std::vector<std::string> warnings;
+  for (const auto& flag : scheduler_flags())
+    if (flag.fate == flag_fate::missing && is_changed(values, flag))
+      warnings.push_back(dashed(flag.name) + ": a start refuses it, for " + has_no(flag));
+  return warnings;
 }
 
 void name_scheduler_flags(given_flags given, std::vector<config_problem>& problems) {

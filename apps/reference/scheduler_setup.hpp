@@ -9,6 +9,16 @@ namespace llumnix {
 /// its roles, how it places, and where it finds statuses or engines.
 flag_effects set_up_scheduler(const given_flags& given, cluster_config& config);
 
+/// What such a start refuses of numbers that the reference would take, each a problem whose path is
+/// the flag's name without dashes. `placing` is what the flags came to, or other settings made of
+/// it.
+std::vector<config_problem>
+refused_numbers(const scheduler_flag_values& values, const scheduler_config& placing);
+
+/// What such a start refuses for want of a part that this build does not have, as warnings: plain
+/// decisions do without it.
+std::vector<std::string> missing_parts(const scheduler_flag_values& values);
+
 /// Names problems by these flags (flag_names.hpp).
 void name_scheduler_flags(given_flags given, std::vector<config_problem>& problems);
 

@@ -44,8 +44,8 @@ constexpr auto own_flags = std::to_array<reference_flag>({
   {statuses, "cms-redis-password", text, "", "that user's password", knob, "redis.password"},
   {statuses, "cms-redis-timeout", number, "1.0", "for a connection and a reply, in seconds", knob, "redis.timeout", "s"},
   {statuses, "cms-redis-retry-times", whole, "1", "tries of a command", taken, by_message},
-  {statuses, "cms-pull-status-interval-ms", whole, "50", "between two reads of statuses; 0: never", knob, "cms.pull_status_interval", "ms"},
-  {statuses, "cms-pull-metadata-interval-ms", whole, "10000", "between two reads of metadata; 0: never", knob, "cms.pull_metadata_interval", "ms"},
+  {statuses, "cms-pull-status-interval-ms", whole, "50", "between two reads of statuses; 0 or less: never", knob, "cms.pull_status_interval", "ms"},
+  {statuses, "cms-pull-metadata-interval-ms", whole, "10000", "between two reads of metadata; 0 or less: never", knob, "cms.pull_metadata_interval", "ms"},
 
   {placing, "enable-full-mode-scheduling", toggle, "true", "use loads that engines report; false: only what was sent", knob, "scheduler.full_mode"},
   {placing, "scheduling-policy", text, "load-balance", "how an instance is chosen: load-balance, flood, slo", knob, "scheduler.policy"},

@@ -1,4 +1,4 @@
-#include "apps/reference/scheduler_flags.hpp"
+#include "apps/reference/scheduler_setup.hpp"
 #include "config/knobs.hpp"
 
 #include <doctest/doctest.h>
@@ -467,6 +467,23 @@ TEST_CASE("numbers that no knob holds end at its bound") {
   CHECK(config.kv_attempt_pause == milliseconds{0});
   CHECK_FALSE(config.adaptive_pd); // load-balance does not know it
   CHECK(config.kv_index == "v6d");
+}
+
+TEST_CASE("a pull interval of nothing or less is never, in every mode of writing it") {
+  for (const char* interval : {"0", "-5", "-9223372036854775808"}) {
+    CAPTURE(interval);
+    cluster_config config;
+    auto effects = set_up_scheduler(
+      {{"cms-pull-status-interval-ms", interval}, {"cms-pull-metadata-interval-ms", interval}},
+      config);
+    CHECK(effects.problems.empty());
+    CHECK(config.cms.pull_status_interval == milliseconds{0});
+    CHECK(config.cms.pull_metadata_interval == milliseconds{0});
+  }
+  cluster_config config;
+  auto effects = set_up_scheduler({{"cms-redis-timeout", "-1"}}, config);
+  REQUIRE(effects.problems.size() == 1);
+  CHECK(effects.problems[0].message == "-1 is no time in s");
 }
 
 TEST_CASE("plans take what flags say, and with adaptive PD pack instances too") {

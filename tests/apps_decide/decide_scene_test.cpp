@@ -166,6 +166,15 @@ TEST_CASE("place: a predicted value that nothing tells is asked for") {
   CHECK(answer["stages"].at(1)["dropped"].at(0)["threshold"] == doctest::Approx(34));
 }
 
+TEST_CASE("place: without a request there is nothing to answer") {
+  for (const char* text : {"{}", R"({"instances": []})", R"({"ask": "place", "name": "n"})"}) {
+    auto answer = answer_to(json::parse(text));
+    CHECK(answer["outcome"] == "error");
+    CHECK(answer["error"]["path"] == "request");
+    CHECK(answer["error"]["message"] == R"(is missing; ask "place" wants it)");
+  }
+}
+
 TEST_CASE("flags and knobs are refused as at a start, with their paths") {
   struct row {
     json config;
@@ -175,6 +184,15 @@ TEST_CASE("flags and knobs are refused as at a start, with their paths") {
     {{{"flags", {{"scheduling-polcy", "flood"}}}}, "config.flags.scheduling-polcy"},
     {{{"flags", {{"scheduling-policy", "flod"}}}}, "config.flags.scheduling-policy"},
     {{{"flags", {{"dispatch-top-k", "many"}}}}, "config.flags.dispatch-top-k"},
+    {{{"flags", {{"ttft-slo", -5}}}}, "config.flags.ttft-slo"},
+    {{{"flags", {{"ttft-slo-dispatch-threshold", -1}}}},
+     "config.flags.ttft-slo-dispatch-threshold"},
+    {{{"flags", {{"kvs-chunk-size", 0}}}}, "config.flags.kvs-chunk-size"},
+    {{{"flags", {{"extra-args", "max-num-batched-tokens=0"}}}},
+     "config.flags.max-num-batched-tokens"},
+    {{{"flags", {{"cms-redis-timeout", 0}}}}, "config.flags.cms-redis-timeout"},
+    {{{"flags", {{"cms-redis-timeout", -1}}}}, "config.flags.cms-redis-timeout"},
+    {{{"flags", {{"kvs-retry-times", 0}}}}, "config.flags.kvs-retry-times"},
     {{{"set", {{"scheduler.polcy", "flood"}}}}, "config.set.scheduler.polcy"},
     {{{"set", {{"scheduler.policy", "flod"}}}}, "config.set.scheduler.policy"},
     {{{"set", {{"scheduler.dispatch_top_k", 0}}}}, "config.set.scheduler.dispatch_top_k"},
@@ -197,6 +215,27 @@ TEST_CASE("config: what flags come to, and what was replaced") {
   CHECK(answer["flags"]["dispatch-top-k"] == 3);
   CHECK(answer["flags"]["dispatch-neutral-load-metric"] == "kv_cache_usage_ratio_projected");
   CHECK(answer["warnings"].size() == 1);
+}
+
+TEST_CASE("config: odd numbers that a start takes, and parts that only a start wants") {
+  const auto ask = [](const json& flags) {
+    return answer_to({{"ask", "config"}, {"config", {{"flags", flags}}}});
+  };
+  for (const auto& flags :
+       {json{{"cms-pull-status-interval-ms", -5}}, json{{"cms-pull-metadata-interval-ms", 0}},
+        json{{"dispatch-decode-load-threshold", -1}}, json{{"dispatch-decode-load-threshold", "inf"}},
+        json{{"instance-staleness-seconds", 0}}, json{{"rescheduling-load-balance-threshold", -1}}}) {
+    auto answer = ask(flags);
+    CAPTURE(answer.dump());
+    CHECK(answer["outcome"] == "configured");
+    CHECK_FALSE(answer.contains("warnings"));
+  }
+  auto answer = ask({{"enable-pprof", true}});
+  CHECK(answer["outcome"] == "configured");
+  CHECK(
+    answer["warnings"]
+    == json::parse(
+      R"(["--enable-pprof: a start refuses it, for this build has no profiling listener"])"));
 }
 
 TEST_CASE("plan: the heaviest gives to the lightest") {

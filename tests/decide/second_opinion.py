@@ -506,7 +506,7 @@ def scale(cluster, block):  # R 7.3
 def want(block, path, *names):
     for name in names:
         if name not in block:
-            raise SceneError(f"{path}.{name}", "missing")
+            raise SceneError(f"{path}.{name}".lstrip("."), "missing")
 
 
 def check(scene):
@@ -517,6 +517,8 @@ def check(scene):
             raise SceneError(block, f"a block of another ask than {ask}")
         if block == ask and block not in scene:
             raise SceneError(block, "missing")
+    if ask == "place":
+        want(scene, "", "request")
     if ask == "scale":
         want(scene["scale"], "scale", "low", "high", "min", "max")
     for index, instance in enumerate(scene.get("instances", [])):
