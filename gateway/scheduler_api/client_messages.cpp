@@ -106,6 +106,30 @@ result<told_choice> read_choice(std::string_view body) {
   return std::move(choice);
 }
 
+std::vector<told_choice> read_bookings(std::string_view body) {
+  constexpr std::size_t bookings_max = 8; // a role has one each; each costs a message
+  std::vector<told_choice> told;
+  json_cursor at{body};
+  read_object(at, [&](std::string_view name) {
+    if (name != "scheduling_result" || at.peek() != '[')
+      return false;
+    at.enter_array();
+    while (at.next_element()) {
+      if (at.peek() != '{') {
+        at.skip();
+        continue;
+      }
+      auto from = at.offset();
+      read_object(at, [](std::string_view) { return false; });
+      auto text = body.substr(from, at.offset() - from);
+      if (!at.failed() && text.size() <= choice_bytes_max && told.size() < bookings_max)
+        told.emplace_back().text = text;
+    }
+    return true;
+  });
+  return at.finished() ? told : std::vector<told_choice>{};
+}
+
 std::string render_release(const asked_request& request, const told_choice& choice, bool began) {
   std::string out{"{"};
   append_identity(out, request, began ? "decode" : "prefill");

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 /// The scheduler's HTTP API as a gateway speaks it (spec/gateway.md 10, 19), to the byte.
 namespace llumnix::scheduler_api {
@@ -34,6 +35,10 @@ struct told_choice {
 /// `bad_message` for what is no such reply, or tells of more than one instance or of none that
 /// could be dialled.
 result<told_choice> read_choice(std::string_view body);
+
+/// The instances that a reply tells of where `read_choice` refuses it, so that what was counted
+/// there can be released: their `text` alone, of at most eight. None where it is no reply at all.
+std::vector<told_choice> read_bookings(std::string_view body);
 
 /// The body for `/release` of that instance. `began`: the engine had answered.
 std::string render_release(const asked_request& request, const told_choice& choice, bool began);

@@ -244,8 +244,11 @@ void scheduler_client::settle(call& which, const error& failure) {
     ++busy_;
     return which.told.keep(std::move(choice).error());
   }
-  if (!choice)
+  if (!choice) {
+    for (const auto& booked : read_bookings(which.reply)) // it counts what nobody will use
+      send_release(which.request, booked, false);
     return fail(std::move(choice).error());
+  }
   if (which.unwanted) {
     send_release(which.request, *choice, false);
     return which.told.keep(error{errc::cancelled, "the request is over"});

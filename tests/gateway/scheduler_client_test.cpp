@@ -340,6 +340,38 @@ TEST_CASE("each answer says what is to be done") {
   CHECK(counted.failed == 4);
 }
 
+TEST_CASE("what an answer that is of no use has booked is released, each by itself") {
+  fake_scheduler there;
+  asking us{quick(there)};
+  REQUIRE(eventually([&] { return us.ready(); }));
+  const std::string prefill = R"({"id":"p","infer_type":"prefill","endpoint":{"host":"h","port":1}})";
+  const std::string nowhere = R"({"id":"d","endpoint":{"host":"a b","port":0}})";
+  const std::string odd = R"({"id":7,"endpoint":[{}]})";
+  struct row {
+    std::string body;
+    std::vector<std::string> released;
+  };
+  std::size_t heard = 0;
+  for (const auto& [body, released] :
+       {row{placed_at(prefill + "," + nowhere), {prefill, nowhere}},
+        row{placed_at(nowhere), {nowhere}},
+        row{placed_at(odd + ",null, " + prefill), {odd, prefill}}, row{placed_at("null"), {}},
+        row{placed_at(prefill + "," + prefill) + "}", {}}}) {
+    CAPTURE(body);
+    there.will(200, body);
+    CHECK(us.code_of(us.place("r")) == errc::bad_message);
+    heard += 1 + released.size();
+    CHECK(eventually([&] { return there.heard().size() == heard; }));
+    auto said = there.heard();
+    std::size_t found = 0;
+    for (const auto& each : released)
+      for (auto at = said.size() - released.size(); at < said.size(); ++at)
+        found += said[at].starts_with("/release ")
+                 && said[at].find("\"scheduling_result\":[" + each + "]") != std::string::npos;
+    CHECK(found == released.size());
+  }
+}
+
 TEST_CASE("one that does not answer rests for a moment") {
   fake_scheduler there;
   asking us{quick(there)};
