@@ -28,6 +28,12 @@ gateway_state::make_behavior(pointer actor, gateway_actor_config settings) {
   own_view = std::make_unique<dispatcher>(std::move(*made));
   records = std::make_unique<flight_recorder>(config.knobs.recorder_requests);
   mode = parse_serving_mode(config.knobs.serving_mode).value_or(serving_mode::neutral);
+  if (!config.remote && !own_view->places(mode))
+    log::gateway.warn(
+      "never-placed",
+      "policy {} places no {} requests, so that each is refused; set another scheduler.policy or "
+      "gateway.serving_mode",
+      config.scheduling.policy, to_string(mode));
   archive = decision_archive{config.scheduling.recorded_scenes};
   cache_aware = is_cache_aware(config.scheduling);
   if (cache_aware && !config.index)
@@ -321,16 +327,16 @@ void gateway_state::on_tick() {
       try_place(request);
       continue;
     }
-    give_up_waiting(take_out(found));
+    give_up_waiting(
+      take_out(found), "no instance could take the request within "
+                         + std::to_string(config.knobs.wait_for_instance.count()) + " ms");
   }
   flush();
 }
 
 /// Its client and its record are told what stood in its way last.
-void gateway_state::give_up_waiting(waiting_request request) {
+void gateway_state::give_up_waiting(waiting_request request, std::string why) {
   config.counters->unplaceable.fetch_add(1, std::memory_order_relaxed);
-  auto why = "no instance could take the request within "
-             + std::to_string(config.knobs.wait_for_instance.count()) + " ms";
   if (request.stuck) {
     note_refusal(request);
     why += ": " + request.told;

@@ -125,6 +125,7 @@ struct gateway_state {
   /// `reasons`: of the decision, where there was one.
   void on_no_choice(
     const stream_ref& stream, std::uint32_t epoch, errc why, placement_reasons reasons = {});
+  bool is_hopeless(const std::optional<std::string>& asked) const;
   void note_refusal(waiting_request& request);
   void send_to(waiting_request request, placed_msg& choice);
   placement_query query_of(const waiting_request& request) const;
@@ -144,7 +145,7 @@ struct gateway_state {
   caf::duration time_to_answer(const std::string& node) const;
   void tell_placed(const stream_ref& stream, std::uint32_t epoch, const stream_owner& owner);
   void give_up(const stream_ref& stream, std::uint32_t epoch, const error& why);
-  void give_up_waiting(waiting_request request);
+  void give_up_waiting(waiting_request request, std::string why);
   waiting_request take_out(std::map<stream_ref, waiting_request>::iterator at);
   waiting_request* waiting_for(const stream_ref& stream, std::uint32_t epoch);
   bool can_reach(const stream_owner& owner, const admission& request) const;

@@ -331,8 +331,8 @@ void gateway_state::on_no_choice(
   auto* request = waiting_for(stream, epoch);
   if (!request)
     return;
-  bool was_asked = std::exchange(request->asked, std::nullopt).has_value();
-  if (why != errc::no_instance && was_asked) {
+  auto asked = std::exchange(request->asked, std::nullopt);
+  if (why != errc::no_instance && asked) {
     place_by_view(*request); // SCHEDULER is gone or silent
     return;
   }
@@ -341,6 +341,13 @@ void gateway_state::on_no_choice(
     ++stuck;
     note_refusal(*request);
   }
+  if (why == errc::no_instance && is_hopeless(asked))
+    give_up_waiting(take_out(waiting.find(stream)), "no instance will ever take the request");
+}
+
+/// Whether waiting is in vain, by our own config: SCHEDULER of our own node has the same.
+bool gateway_state::is_hopeless(const std::optional<std::string>& asked) const {
+  return !own_view->places(mode) && asked.value_or(config.life.node) == config.life.node;
 }
 
 /// Unless the record says so already.

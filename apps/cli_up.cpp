@@ -115,6 +115,7 @@ int up(const up_options& options) {
     check_apart(options, config, problems);
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
+  check_served(config, problems);
   if (config.admin.listen.empty())
     problems.push_back({"admin.listen", "is empty; `up` watches its cluster through it"});
   if (options.redis == "spawn" && find_program("redis-server").empty())

@@ -63,6 +63,20 @@ void check_parts(const cluster_config& config, std::vector<config_problem>& prob
     add(engine.error().context, problems);
 }
 
+void check_served(const cluster_config& config, std::vector<config_problem>& problems) {
+  auto policy = make_policy(config.scheduler);
+  auto mode = parse_serving_mode(config.gateway.serving_mode);
+  if (!policy || mode != serving_mode::neutral || !config.scheduler.http.empty())
+    return; // gateways of other makes may ask for prefill and decode apart
+  if (policy->roles[static_cast<std::size_t>(infer_type::neutral)])
+    return;
+  problems.push_back(
+    {"scheduler.policy",
+     config.scheduler.policy
+       + " places no requests for engines that prefill and decode; start some for each stage, as "
+         "in --prefill 2 --decode 2, or choose another policy"});
+}
+
 result<latency_profile> read_profiles(const scheduler_config& config) {
   latency_profile made;
   std::string problems;

@@ -15,6 +15,10 @@ namespace llumnix {
 /// that `problems` names already.
 void check_parts(const cluster_config& config, std::vector<config_problem>& problems);
 
+/// Adds that the policy places no requests such as gateways have, unless it is wrong anyway: a
+/// cluster like that would refuse every one.
+void check_served(const cluster_config& config, std::vector<config_problem>& problems);
+
 /// Adds what this machine cannot do for a configuration that is right: an address that is in use or
 /// not ours, and with `modeled` engines too little memory for the KV pool of one.
 void check_machine(

@@ -356,6 +356,12 @@ scheduled dispatcher::schedule(
   return answer;
 }
 
+bool dispatcher::places(serving_mode mode) const {
+  auto knows = [&](infer_type role) { return state_->of(role).has_value(); };
+  return mode == serving_mode::neutral ? knows(infer_type::neutral)
+                                       : knows(infer_type::prefill) && knows(infer_type::decode);
+}
+
 placement dispatcher::place(
   const placement_query& query, const prefix_hits* hits, unix_ms now, bool explain_it) {
   auto decided = schedule(query, hits, now, explain_it ? explain::briefly : explain::nothing);

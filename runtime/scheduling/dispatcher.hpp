@@ -84,6 +84,8 @@ public:
   placement place(const placement_query& query, unix_ms now, bool explain) {
     return place(query, nullptr, now, explain);
   }
+  /// Whether the policy knows the roles of such requests; where not, nobody will ever take one.
+  bool places(serving_mode mode) const;
   /// The request ended or was refused: what the account still counts for it is taken back.
   void release(const std::string& request_id);
 

@@ -85,6 +85,26 @@ TEST_CASE("a name that is wrong is answered with what is allowed") {
   }
 }
 
+TEST_CASE("a policy that would refuse every request is told of") {
+  using row = std::pair<std::vector<const char*>, std::size_t>; // settings, problems
+  for (auto& [settings, count] : {
+         row{{}, 0},
+         row{{"scheduler.policy=flood"}, 0},
+         row{{"scheduler.policy=nope"}, 0}, // told of elsewhere
+         row{{"scheduler.policy=slo"}, 1},
+         row{{"scheduler.policy=slo", "scheduler.adaptive_pd=true"}, 1},
+         row{{"scheduler.policy=slo", "gateway.serving_mode=pd_batch"}, 0},
+         row{{"scheduler.policy=slo", "scheduler.http=127.0.0.1:8002"}, 0},
+       }) {
+    CAPTURE(count);
+    std::vector<config_problem> problems;
+    check_served(with(settings), problems);
+    REQUIRE(problems.size() == count);
+    if (count > 0)
+      CHECK(problems[0].path == "scheduler.policy");
+  }
+}
+
 TEST_CASE("a KV pool beyond the machine's memory is refused with both sizes") {
   auto config = with(
     {"engine.blocks=134217727", "engine.kv_bytes_per_token=64KiB", "http.listen=127.0.0.1:0",

@@ -146,6 +146,28 @@ TEST_CASE("what nobody could take is recorded with the filters, values and limit
   }
 }
 
+TEST_CASE("what a policy never places is refused at once, by whoever of the node decides") {
+  auto config = small_engines();
+  config.scheduler.policy = "slo"; // knows no neutral requests
+  for (bool scheduler : {true, false}) {
+    CAPTURE(scheduler);
+    virtual_cluster cluster{5, config};
+    virtual_node_options node;
+    node.roles = {"gateway", "cms", "console"};
+    if (scheduler)
+      node.roles.push_back("scheduler");
+    cluster.start("head", node);
+    cluster.start("engine-0", scene::engine());
+    cluster.run_for(3s);
+    auto& client = cluster.request("head", greedy("r", 8));
+    REQUIRE(cluster.run_until([&] { return client.ended(); }, 1s)); // not after 5 s
+    CHECK(client.failure.code == errc::no_instance);
+    CHECK(
+      client.failure.context
+      == "no instance will ever take the request: policy slo places no neutral requests");
+  }
+}
+
 TEST_CASE("what stands in the way last is recorded, too") {
   auto config = small_engines();
   config.gateway.wait_for_instance = 500ms;
