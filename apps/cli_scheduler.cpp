@@ -51,6 +51,8 @@ int run_scheduler(const scheduler_options& options) {
   if (effects.debug && wanted.level == log_options{}.level)
     wanted.level = "debug";
   configure_log(wanted, config.node.name);
+  for (const auto& warning : effects.warnings)
+    log::scheduler.warn("flag", "{}", warning);
   for (const auto& note : effects.notes)
     log::scheduler.info("flag", "{}", note);
   node_run_options run;

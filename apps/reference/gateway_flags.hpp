@@ -17,6 +17,7 @@ flag_table gateway_flags();
 struct flag_effects {
   std::vector<config_problem> problems; ///< their paths are flags, "--port"
   std::vector<std::string> notes;       ///< for the log: what has no effect, and why
+  std::vector<std::string> warnings;    ///< likewise: what was probably meant otherwise
   bool debug = false;                   ///< a detailed log is wanted (`-v`)
 };
 

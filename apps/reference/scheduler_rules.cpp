@@ -123,6 +123,14 @@ std::string none_of(std::string_view value, names known) {
   return message;
 }
 
+/// ", and num_request is no metric; did you mean num_requests?"
+std::string no_metric(std::string_view value) {
+  constexpr std::size_t name_size_max = 64;
+  auto near = value.size() <= name_size_max ? nearest_name(value, metrics) : std::string_view{};
+  return ", because there is no metric of that name"
+         + (near.empty() ? std::string{} : "; did you mean " + std::string{near} + "?");
+}
+
 /// One pass over the rules.
 class rules {
 public:
@@ -191,10 +199,12 @@ private:
 
   void coerce_metric(const dispatch_metric& which) {
     names known = full_mode_ ? names{full_dispatch_metrics} : names{lite_dispatch_metrics};
-    if (!is_one_of(values_.text(which.flag), known))
-      replace(
-        which.flag, std::string{full_mode_ ? which.instead : tokens},
-        full_mode_ ? "the scheduler can place by" : "lite mode can place by");
+    const auto& name = values_.text(which.flag);
+    if (is_one_of(name, known))
+      return;
+    auto why = (full_mode_ ? "the scheduler can place by" : "lite mode can place by")
+               + (is_one_of(name, metrics) || name.empty() ? std::string{} : no_metric(name));
+    replace(which.flag, std::string{full_mode_ ? which.instead : tokens}, why);
   }
 
   void check_moving_policies() {

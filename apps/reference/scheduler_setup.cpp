@@ -61,7 +61,7 @@ class setup {
 public:
   setup(scheduler_flags_read read, cluster_config& config)
     : values_{std::move(read.values)}, config_{config} {
-    effects_.notes = std::move(read.warnings);
+    effects_.warnings = std::move(read.warnings);
     for (auto& [name, message] : read.problems)
       wrong(name, std::move(message));
   }

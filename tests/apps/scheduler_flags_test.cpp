@@ -220,6 +220,12 @@ TEST_CASE("what the reference replaces at its start is replaced") {
            R"({"dispatch-decode-load-threshold": 7.0})",
            {"--dispatch-decode-load-metric: an empty value becomes kv_cache_usage_ratio_projected, "
             "which the scheduler can place by"}},
+         row{
+           R"({"dispatch-neutral-load-metric": "num_request"})",
+           R"({"dispatch-neutral-load-metric": "kv_cache_usage_ratio_projected"})",
+           {"--dispatch-neutral-load-metric: num_request becomes kv_cache_usage_ratio_projected, "
+            "which the scheduler can place by, because there is no metric of that name; did you "
+            "mean num_requests?"}},
          row{R"({"kvs-backend": "v6d"})", R"({"kvs-backend": "v6d", "kvs-hash-algo": "xxhash"})"},
          row{
            R"({"kvs-backend": "v6d", "kvs-hash-algo": "md5"})",
@@ -469,7 +475,7 @@ TEST_CASE("numbers that no knob holds end at its bound") {
   CHECK(config.kv_index == "v6d");
 }
 
-TEST_CASE("a pull interval of nothing or less is never, in every mode of writing it") {
+TEST_CASE("a start takes pull intervals of nothing or less as never, and warns of what it passes over") {
   for (const char* interval : {"0", "-5", "-9223372036854775808"}) {
     CAPTURE(interval);
     cluster_config config;
@@ -481,7 +487,11 @@ TEST_CASE("a pull interval of nothing or less is never, in every mode of writing
     CHECK(config.cms.pull_metadata_interval == milliseconds{0});
   }
   cluster_config config;
-  auto effects = set_up_scheduler({{"cms-redis-timeout", "-1"}}, config);
+  auto effects = set_up_scheduler({{"extra-args", "zz=1"}, {"enable-rescheduling", "true"}}, config);
+  CHECK(effects.warnings == words{"--extra-args: there is no flag zz: passed over"});
+  CHECK(
+    effects.notes == words{"--enable-rescheduling: only the two rescheduling modes start it"});
+  effects = set_up_scheduler({{"cms-redis-timeout", "-1"}}, config);
   REQUIRE(effects.problems.size() == 1);
   CHECK(effects.problems[0].message == "-1 is no time in s");
 }
