@@ -30,10 +30,12 @@ struct scheduler_options {
 int run_scheduler(const scheduler_options& options) {
   ::prctl(PR_SET_NAME, "llumnix");
   cluster_config config;
-  auto effects = set_up_scheduler(as_given(options.flags), config);
+  const auto given = as_given(options.flags);
+  auto effects = set_up_scheduler(given, config);
   if (const char* seed = std::getenv("GO_HASH_SEED")) // the reference's and its engines'
     config.scheduler.kv_hash_seed = seed;
   auto problems = std::move(effects.problems);
+  auto by_flags = config.scheduler;
   std::ranges::move(load_options(options.config, config), std::back_inserter(problems));
   if (!options.admin.empty())
     config.admin.listen = options.admin;
@@ -44,7 +46,7 @@ int run_scheduler(const scheduler_options& options) {
      "that gateways send as their --service-token with --set scheduler.http_key=KEY",
      "scheduler.http_insecure"},
     problems);
-  name_scheduler_flags(as_given(options.flags), problems);
+  name_scheduler_flags(given, problems);
   if (!problems.empty())
     return report_problems(problems);
   auto wanted = options.log;
@@ -52,6 +54,9 @@ int run_scheduler(const scheduler_options& options) {
     wanted.level = "debug";
   configure_log(wanted, config.node.name);
   for (const auto& warning : effects.warnings)
+    log::scheduler.warn("flag", "{}", warning);
+  for (const auto& warning :
+       overruled_flags(read_scheduler_flags(given).values, by_flags, config.scheduler))
     log::scheduler.warn("flag", "{}", warning);
   for (const auto& note : effects.notes)
     log::scheduler.info("flag", "{}", note);

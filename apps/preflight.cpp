@@ -77,6 +77,27 @@ void check_served(const cluster_config& config, std::vector<config_problem>& pro
          "in --prefill 2 --decode 2, or choose another policy"});
 }
 
+std::vector<config_problem> idle_knobs(const scheduler_config& config) {
+  bool by_order = config.policy == "flood" || config.policy == "round-robin";
+  if (!by_order && !config.adaptive_pd)
+    return {};
+  std::vector<config_problem> idle;
+  auto policy = config.policy + (by_order ? "" : " with scheduler.adaptive_pd");
+  auto add = [&](const char* path, const char* instead) {
+    idle.push_back(
+      {path, "is not looked at by policy " + policy + "; set scheduler.policy=" + instead});
+  };
+  for (auto [path, wanted] :
+       {std::pair{"scheduler.dispatch_top_k", config.dispatch_top_k > 1},
+        {"scheduler.power_of_two", config.power_of_two},
+        {"scheduler.hysteresis", config.hysteresis > 0}})
+    if (wanted)
+      add(path, "load-balance");
+  if (by_order && config.cache_aware)
+    add("scheduler.cache_aware", "cache-aware");
+  return idle;
+}
+
 result<latency_profile> read_profiles(const scheduler_config& config) {
   latency_profile made;
   std::string problems;

@@ -19,6 +19,10 @@ void check_parts(const cluster_config& config, std::vector<config_problem>& prob
 /// cluster like that would refuse every one.
 void check_served(const cluster_config& config, std::vector<config_problem>& problems);
 
+/// Knobs that are set and change nothing under the policy, each with what would mend that. They are
+/// no problems: flags of the reference allow them.
+std::vector<config_problem> idle_knobs(const scheduler_config& config);
+
 /// Adds what this machine cannot do for a configuration that is right: an address that is in use or
 /// not ours, and with `modeled` engines too little memory for the KV pool of one.
 void check_machine(

@@ -4,11 +4,13 @@
 #include "apps/caf_guards.hpp"
 #include "apps/exit_codes.hpp"
 #include "apps/node_metrics.hpp"
+#include "apps/preflight.hpp"
 #include "config/load_config.hpp"
 #include "gateway/scheduler_api/api_handler.hpp"
 #include "integrations/redis/redis_cms_store.hpp"
 #include "runtime/base/log.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <thread>
@@ -350,6 +352,10 @@ void running_node::take_apart() {
 }
 
 int run_node(const cluster_config& config, const node_run_options& options) {
+  const auto& roles = config.node.roles;
+  if (std::ranges::any_of(roles, [](auto& x) { return x == "gateway" || x == "scheduler"; }))
+    for (const auto& [path, what] : idle_knobs(config.scheduler))
+      log::scheduler.warn("idle-knob", "{} {}", path, what);
   return running_node{config, options}.run();
 }
 

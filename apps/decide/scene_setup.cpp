@@ -87,8 +87,11 @@ std::variant<scene_setup, config_problem> set_up(const scene& of) {
   scheduler_flags_read flags;
   if (auto problem = read_flags(of, flags, made))
     return *problem;
+  auto by_flags = made.scheduler;
   if (auto problem = read_settings(of, made))
     return *problem;
+  std::ranges::move(
+    overruled_flags(flags.values, by_flags, made.scheduler), std::back_inserter(made.warnings));
   if (auto refused = refused_numbers(flags.values, made.scheduler); !refused.empty())
     return about_flag(refused.front());
   auto& scheduler = made.scheduler;

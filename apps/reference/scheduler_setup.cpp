@@ -1,6 +1,8 @@
 #include "apps/reference/scheduler_setup.hpp"
 
 #include "apps/reference/flag_names.hpp"
+#include "config/knob_value.hpp"
+#include "config/knobs.hpp"
 #include "config/notation.hpp"
 #include "integrations/discovery/engine_list.hpp"
 
@@ -211,6 +213,27 @@ std::vector<std::string> missing_parts(const scheduler_flag_values& values) {
   for (const auto& flag : scheduler_flags())
     if (flag.fate == flag_fate::missing && is_changed(values, flag))
       warnings.push_back(dashed(flag.name) + ": a start refuses it, for " + has_no(flag));
+  return warnings;
+}
+
+std::vector<std::string> overruled_flags(
+  const scheduler_flag_values& values, const scheduler_config& by_flags,
+  const scheduler_config& now) {
+  cluster_config before, after;
+  before.scheduler = by_flags;
+  after.scheduler = now;
+  std::vector<std::string> warnings;
+  for (const auto& flag : scheduler_flags()) {
+    if (
+      flag.fate != flag_fate::knob || !flag.word.starts_with("scheduler.")
+      || !is_changed(values, flag))
+      continue;
+    const auto* which = find_knob(flag.word);
+    if (auto wins = write_text(*which, after); wins != write_text(*which, before))
+      warnings.push_back(
+        dashed(flag.name) + ": is passed over: " + std::string{flag.word} + "=" + shown_value(wins)
+        + " wins over it");
+  }
   return warnings;
 }
 

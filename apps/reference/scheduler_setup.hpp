@@ -19,6 +19,12 @@ refused_numbers(const scheduler_flag_values& values, const scheduler_config& pla
 /// decisions do without it.
 std::vector<std::string> missing_parts(const scheduler_flag_values& values);
 
+/// Of what flags said, the knobs that other settings said otherwise: `by_flags` became `now`. As
+/// warnings; none is of a flag with its preset.
+std::vector<std::string> overruled_flags(
+  const scheduler_flag_values& values, const scheduler_config& by_flags,
+  const scheduler_config& now);
+
 /// Names problems by these flags (flag_names.hpp).
 void name_scheduler_flags(given_flags given, std::vector<config_problem>& problems);
 

@@ -105,6 +105,36 @@ TEST_CASE("a policy that would refuse every request is told of") {
   }
 }
 
+TEST_CASE("knobs that change nothing under a policy are told of, with one that looks at them") {
+  using row = std::pair<std::vector<const char*>, std::vector<std::string>>; // settings, paths
+  for (auto& [settings, paths] : {
+         row{{}, {}},
+         row{{"scheduler.policy=flood"}, {}},
+         row{{"scheduler.policy=flood", "scheduler.hysteresis=0.5"}, {"scheduler.hysteresis"}},
+         row{
+           {"scheduler.policy=flood", "scheduler.cache_aware=true", "scheduler.dispatch_top_k=2"},
+           {"scheduler.dispatch_top_k", "scheduler.cache_aware"}},
+         row{
+           {"scheduler.policy=round-robin", "scheduler.cache_aware=true"},
+           {"scheduler.cache_aware"}},
+         row{
+           {"scheduler.policy=round-robin", "scheduler.power_of_two=true"},
+           {"scheduler.power_of_two"}},
+         row{{"scheduler.policy=slo", "scheduler.hysteresis=0.5"}, {}},
+         row{ // what was sent counts by what is not cached there, in every mode of slo
+           {"scheduler.policy=slo", "scheduler.adaptive_pd=true", "scheduler.hysteresis=0.5",
+            "scheduler.cache_aware=true"},
+           {"scheduler.hysteresis"}},
+         row{{"scheduler.cache_aware=true", "scheduler.hysteresis=0.5"}, {}},
+         row{{"scheduler.policy=cache-aware", "scheduler.hysteresis=0.5"}, {}},
+       })
+    CHECK(paths_of(idle_knobs(with(settings).scheduler)) == paths);
+  auto idle = idle_knobs(with({"scheduler.policy=flood", "scheduler.hysteresis=0.5"}).scheduler);
+  REQUIRE(idle.size() == 1);
+  CHECK(
+    idle[0].message == "is not looked at by policy flood; set scheduler.policy=load-balance");
+}
+
 TEST_CASE("a KV pool beyond the machine's memory is refused with both sizes") {
   auto config = with(
     {"engine.blocks=134217727", "engine.kv_bytes_per_token=64KiB", "http.listen=127.0.0.1:0",

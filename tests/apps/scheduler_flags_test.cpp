@@ -496,6 +496,20 @@ TEST_CASE("a start takes pull intervals of nothing or less as never, and warns o
   CHECK(effects.problems[0].message == "-1 is no time in s");
 }
 
+TEST_CASE("a flag that another setting overrules is told of") {
+  auto read = from_scene(R"({"scheduling-policy": "flood", "dispatch-top-k": 3, "ttft-slo": 100})");
+  auto by_flags = scheduler_config_of(read.values);
+  CHECK(overruled_flags(read.values, by_flags, by_flags) == words{});
+  auto now = by_flags;
+  now.policy = "cache-aware";
+  now.hysteresis = 0.5; // of no flag
+  now.tpot_slo_ms = 7;  // of a flag that was not given
+  CHECK(
+    overruled_flags(read.values, by_flags, now)
+    == words{
+      "--scheduling-policy: is passed over: scheduler.policy=cache-aware wins over it"});
+}
+
 TEST_CASE("plans take what flags say, and with adaptive PD pack instances too") {
   using row = std::pair<std::string, words>;
   for (const auto& [given, policies] : {

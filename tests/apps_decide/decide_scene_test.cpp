@@ -238,6 +238,18 @@ TEST_CASE("config: odd numbers that a start takes, and parts that only a start w
       R"(["--enable-pprof: a start refuses it, for this build has no profiling listener"])"));
 }
 
+TEST_CASE("of two policies the one of config.set is taken, and the other is told of") {
+  auto scene = two_instances;
+  scene["config"] = json::parse(
+    R"({"flags": {"scheduling-policy": "flood"}, "set": {"scheduler.policy": "round-robin"}})");
+  auto answer = answer_to(scene);
+  CHECK(answer["outcome"] == "placed");
+  CHECK(
+    answer["warnings"]
+    == json::parse(
+      R"(["--scheduling-policy: is passed over: scheduler.policy=round-robin wins over it"])"));
+}
+
 TEST_CASE("plan: the heaviest gives to the lightest") {
   auto answer = answer_to(json::parse(R"({
     "ask": "plan",
