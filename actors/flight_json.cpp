@@ -49,7 +49,26 @@ json drops_json(const filter_drops& drops) {
       {{"metric", metric_name(drops.metric)},
        {"value", number(drops.value)},
        {"threshold", number(drops.threshold)}});
+  if (drops.filter == filter_kind::attribute)
+    entry["reserved"] = to_string(drops.reserved);
   return entry;
+}
+
+json decided_json(const placement_reasons& reasons) {
+  auto& by = reasons.decided;
+  json out{{"cause", to_string(by.cause)}};
+  if (by.cause == choice_cause::metric)
+    out.update(
+      {{"metric", metric_name(by.metric)},
+       {"value", number(by.value)},
+       {"against", number(by.against)}});
+  if (by.cause == choice_cause::reserved)
+    out["reserved"] = to_string(reasons.stage);
+  if (!by.next.empty())
+    out["next"] = by.next;
+  if (by.drawn > 0)
+    out["drawn_among"] = by.drawn;
+  return out;
 }
 
 json wishes_json(const placement_wishes& wishes) {
@@ -88,6 +107,8 @@ json reasons_json(const placement_reasons& reasons, const instance_id& chosen) {
     {"ranking", std::move(ranking)},
     {"metrics", std::move(metrics)},
     {"sentence", sentence(reasons, chosen)}};
+  if (!chosen.empty() && reasons.considered > 0)
+    out["decided_by"] = decided_json(reasons);
   json predicted = json::object();
   add(predicted, "ttft_ms", reasons.predicted_ttft_ms);
   add(predicted, "tpot_ms", reasons.predicted_tpot_ms);

@@ -117,6 +117,8 @@ std::string dropped_text(const admin_document& dropped) {
     text += fmt::format(
       ", {} {} against {}", plain(at(dropped, "metric")), plain(at(dropped, "value")),
       plain(at(dropped, "threshold")));
+  if (auto& role = at(dropped, "reserved"); role.is_string())
+    text += ", reserved for " + plain(role);
   return text + (at(dropped, "pass") == 2 ? ", in the fallback" : "");
 }
 

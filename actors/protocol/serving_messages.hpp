@@ -268,11 +268,16 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, filter_drops& x) {
   return f(
     caf::meta::type_name("filter_drops"), x.filter, x.pass, x.count, x.first, x.metric, x.value,
-    x.threshold);
+    x.threshold, x.reserved);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, ranked_candidate& x) {
-  return f(caf::meta::type_name("ranked_candidate"), x.instance, x.values[0], x.values[1]);
+  return f(caf::meta::type_name("ranked_candidate"), x.instance, x.values[0], x.values[1], x.values[2]);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, decisive_fact& x) {
+  return f(
+    caf::meta::type_name("decisive_fact"), x.cause, x.next, x.metric, x.value, x.against, x.drawn);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
@@ -280,8 +285,8 @@ typename Inspector::result_type inspect(Inspector& f, placement_reasons& x) {
   optional_field<float> tpot{&x.predicted_tpot_ms};
   return f(
     caf::meta::type_name("placement_reasons"), x.policy, x.stage, x.view_version, x.pass,
-    x.considered, x.drops, x.ranked_by[0], x.ranked_by[1], x.ranked_by_count, x.ranking,
-    x.hit_tokens, ttft, tpot, x.cause, x.wishes, x.note);
+    x.considered, x.drops, x.ranked_by[0], x.ranked_by[1], x.ranked_by[2],
+    x.ranked_by_count, x.ranking, x.hit_tokens, ttft, tpot, x.decided, x.wishes, x.note);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, prefix_hit& x) {

@@ -38,6 +38,9 @@ json write_drop(const Drop& drop) {
     object["value"] = write_number(drop.value);
     object["threshold"] = write_number(drop.threshold);
   }
+  if constexpr (requires { drop.reserved; })
+    if (drop.reserved)
+      object["reserved"] = to_string(*drop.reserved);
   return object;
 }
 
@@ -62,6 +65,25 @@ json write_metrics(const std::vector<std::pair<std::string, float>>& metrics) {
   return object;
 }
 
+json write_decided(const stage_report& stage) {
+  auto& by = stage.decided;
+  json object{{"cause", to_string(by.cause)}};
+  if (by.cause == choice_cause::metric) {
+    object["metric"] = metric_name(by.metric);
+    object["value"] = write_number(by.value);
+    object["against"] = write_number(by.against);
+  }
+  if (by.cause == choice_cause::reserved)
+    object["reserved"] = to_string(stage.stage);
+  if (!by.next.empty())
+    object["next"] = by.next;
+  if (by.drawn > 0) {
+    object["drawn_among"] = by.drawn;
+    object["drawn"] = stage.drawn;
+  }
+  return object;
+}
+
 json write_stage(const stage_report& stage) {
   auto metrics = json::object(), scores = json::object();
   for (auto& candidate : stage.candidates) {
@@ -69,7 +91,7 @@ json write_stage(const stage_report& stage) {
     if (candidate.score)
       append(scores, candidate.instance, write_number(*candidate.score));
   }
-  return {
+  json object{
     {"for", to_string(stage.stage)},
     {"considered", stage.considered},
     {"fallback", stage.fallback},
@@ -77,6 +99,9 @@ json write_stage(const stage_report& stage) {
     {"metrics", std::move(metrics)},
     {"scores", std::move(scores)},
     {"winner", stage.winner.empty() ? json{} : json(stage.winner)}};
+  if (!stage.winner.empty())
+    object["decided_by"] = write_decided(stage);
+  return object;
 }
 
 json write_policy(const policy_report& policy) {

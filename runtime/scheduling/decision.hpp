@@ -72,19 +72,40 @@ struct filter_drops {
   std::uint8_t metric = 0; ///< number of the metric, `metric_name`
   float value = 0;         ///< of `first`
   float threshold = 0;
+  infer_type reserved = infer_type::neutral; ///< of filter `attribute`: for which role they are
 };
 
 /// A survivor and what it was ranked by.
 struct ranked_candidate {
   instance_id instance;
-  std::array<float, 2> values{}; ///< by the metrics of the ranking
+  std::array<float, 3> values{}; ///< by the metrics of the ranking
 };
 
 /// What decided among those who may take a request.
 enum class choice_cause : std::uint8_t {
-  policy,
-  session, ///< it took the last request of the session
-  kept,    ///< it was chosen last, and nobody is better by enough
+  policy,    ///< a rule of the policy that compares nothing
+  session,   ///< it took the last request of the session
+  kept,      ///< it was chosen last, and nobody is better by enough
+  alone,     ///< nobody else was left
+  metric,    ///< its value of a metric
+  reserved,  ///< it is reserved for the role
+  drawn,     ///< it was drawn
+  turn,      ///< of equals it was its turn
+  lowest_id, ///< of equals
+};
+std::string_view to_string(choice_cause cause);
+
+/// What set whoever was chosen apart from the best of the others.
+struct decisive_fact {
+  choice_cause cause = choice_cause::policy;
+  instance_id next{}; ///< the best of the others; empty where nobody was compared
+  // With cause `metric`:
+  std::uint8_t metric = 0; ///< number of the first metric that told the two apart, `metric_name`
+  float value = 0;         ///< of the chosen one
+  float against = 0;       ///< of `next`
+  /// Above 1: there was a draw. With cause `drawn` among so many of the best; else out of so many,
+  /// of the chosen one and `next`.
+  std::uint32_t drawn = 0;
 };
 
 /// Why an instance was chosen, or none, for the record: numbers, and a few ids (DESIGN.md 3.10). It
@@ -96,7 +117,7 @@ struct placement_reasons {
   std::uint8_t pass = 1;        ///< that chose, or that nobody survived; above 1: a fallback
   std::uint32_t considered = 0; ///< candidates of the role
   std::vector<filter_drops> drops;
-  std::array<std::uint8_t, 2> ranked_by{}; ///< numbers of metrics, `metric_name`
+  std::array<std::uint8_t, 3> ranked_by{}; ///< numbers of metrics, `metric_name`
   std::uint8_t ranked_by_count = 0;
   std::vector<ranked_candidate> ranking; ///< best first, the winner among them; a few
   std::uint32_t hit_tokens = 0;          ///< of the winner, where prefixes were looked up
@@ -104,7 +125,7 @@ struct placement_reasons {
   // left out. TTFT from the decision on, of prefill and neutral; TPOT of decode and neutral.
   std::optional<float> predicted_ttft_ms;
   std::optional<float> predicted_tpot_ms;
-  choice_cause cause = choice_cause::policy;
+  decisive_fact decided;
   placement_wishes wishes; ///< of the request, also those that the policy does not look at
   std::string note;        ///< what the decision cannot know, for people
 };
@@ -133,6 +154,7 @@ struct dropped_candidate {
   std::string metric; ///< of filters on load
   float value = 0;
   float threshold = 0;
+  std::optional<infer_type> reserved{}; ///< of filter `attribute`: for which role it is
 };
 
 /// Everything one choice saw: what `llumnix decide` shows.
@@ -148,6 +170,8 @@ struct stage_report {
   };
   std::vector<valued> candidates; ///< by id
   instance_id winner;             ///< empty: nobody
+  decisive_fact decided;          ///< where there is a winner
+  std::vector<instance_id> drawn; ///< among whom a draw was, best first
 };
 
 } // namespace llumnix

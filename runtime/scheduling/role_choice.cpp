@@ -54,7 +54,7 @@ role_choice role_chooser::choose(const placement_query& query, const decision_in
   auto& session = query.wishes.session;
   if (auto row = of_session(session)) {
     sessions_.remember(session, candidates_.ids()[*row]); // is of use again
-    return {row, 1, choice_cause::session};
+    return {row, 1, true};
   }
   auto made = choose_among_survivors(query);
   if (made.row && !session.empty())
@@ -68,10 +68,8 @@ role_choice role_chooser::choose_among_survivors(const placement_query& query) {
   for (made.pass = 1; made.pass <= passes; ++made.pass) {
     made.row = llumnix::choose(
       policy_.pick, survivors_of(made.pass), query.request_id, made.pass > 1, memory_);
-    if (made.row) {
-      made.cause = memory_.kept ? choice_cause::kept : choice_cause::policy;
+    if (made.row)
       return made;
-    }
   }
   made.pass = passes;
   return made;
@@ -80,7 +78,6 @@ role_choice role_chooser::choose_among_survivors(const placement_query& query) {
 placement_reasons role_chooser::reasons(const role_choice& made) {
   placement_reasons reasons;
   reasons.pass = static_cast<std::uint8_t>(made.pass);
-  reasons.cause = made.cause;
   reasons.considered = static_cast<std::uint32_t>(candidates_.size());
   for (std::uint32_t pass = 1; pass <= made.pass; ++pass)
     explain_drops(pass, reasons);
@@ -112,19 +109,35 @@ void role_chooser::explain_drops(std::uint32_t pass, placement_reasons& into) co
       drops.value = candidates_.values(load.slot)[first];
       drops.threshold = load.threshold;
     }
+    if (auto* attribute = std::get_if<attribute_filter>(&which))
+      drops.reserved = attribute->reserved;
   }
 }
 
+/// Of a choice whose role likes these best, the first ones first; two tell enough.
+decisive_fact role_chooser::what_decided(
+  const role_choice& made, std::span<const candidate_table::row> best) const {
+  if (made.of_session)
+    return {choice_cause::session};
+  auto other = std::ranges::find_if(best, [&](auto at) { return at != *made.row; });
+  return llumnix::what_decided(
+    policy_.pick, survivors_of(made.pass), *made.row,
+    other == best.end() ? std::nullopt : std::optional{*other}, made.pass > 1, memory_);
+}
+
 void role_chooser::explain_ranking(const role_choice& made, placement_reasons& into) {
-  auto slots = compared_by(policy_.pick);
-  if (slots.empty() || !made.row)
+  if (!made.row)
     return;
+  auto slots = compared_by(policy_.pick);
   auto kept = std::min(slots.size(), into.ranked_by.size());
   into.ranked_by_count = static_cast<std::uint8_t>(kept);
   for (std::size_t i = 0; i < kept; ++i)
     into.ranked_by[i] = metric_number(policy_.metrics[slots[i]].metric->name);
   auto rows
     = ranking_of(policy_.pick, survivors_of(made.pass), ranked_kept, made.pass > 1, memory_);
+  into.decided = what_decided(made, rows);
+  if (slots.empty())
+    return;
   auto add = [&](candidate_table::row at) {
     auto& entry = into.ranking.emplace_back();
     entry.instance = candidates_.ids()[at];
@@ -156,6 +169,8 @@ stage_report role_chooser::report(const role_choice& made) const {
           drop.value = candidates_.values(load.slot)[at];
           drop.threshold = load.threshold;
         }
+        if (auto* attribute = std::get_if<attribute_filter>(&which))
+          drop.reserved = attribute->reserved;
       }
   }
   auto compared = compared_by(policy_.pick);
@@ -169,9 +184,25 @@ stage_report role_chooser::report(const role_choice& made) const {
     if (!compared.empty() && among.has(at))
       candidate.score = candidates_.values(compared.front())[at];
   }
-  if (made.row)
+  if (made.row) {
     report.winner = candidates_.ids()[*made.row];
+    explain_choice(made, report);
+  }
   return report;
+}
+
+void role_chooser::explain_choice(const role_choice& made, stage_report& into) const {
+  auto scratch = memory_; // whose ranking is written over
+  auto among = survivors_of(made.pass);
+  auto count = std::max<std::size_t>(memory_.drawn, 2);
+  auto best = ranking_of(policy_.pick, among, count, made.pass > 1, scratch);
+  into.decided = what_decided(made, best);
+  auto& ids = candidates_.ids();
+  if (into.decided.cause == choice_cause::drawn)
+    for (auto at : best)
+      into.drawn.push_back(ids[at]);
+  else if (into.decided.drawn > 0)
+    into.drawn = {into.winner, into.decided.next};
 }
 
 } // namespace llumnix

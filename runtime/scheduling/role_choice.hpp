@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 namespace llumnix {
 
@@ -12,7 +13,7 @@ namespace llumnix {
 struct role_choice {
   std::optional<candidate_table::row> row;
   std::uint32_t pass = 1;
-  choice_cause cause = choice_cause::policy;
+  bool of_session = false; ///< it took the last request of the session; no selector was asked
 };
 
 /// All that choosing for one role takes: its policy, its candidates, and what its selector
@@ -58,6 +59,9 @@ private:
   void set_limits(const placement_wishes& wishes);
   void explain_drops(std::uint32_t pass, placement_reasons& into) const;
   void explain_ranking(const role_choice& made, placement_reasons& into);
+  void explain_choice(const role_choice& made, stage_report& into) const;
+  decisive_fact
+  what_decided(const role_choice& made, std::span<const candidate_table::row> best) const;
 
   role_policy policy_;
   candidate_table candidates_;

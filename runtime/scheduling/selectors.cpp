@@ -121,6 +121,7 @@ std::optional<row> one_of_the_best(
   auto best = best_of(which, among, which.top_k, memory.ranking, memory.first);
   if (best.empty())
     return std::nullopt;
+  memory.drawn = best.size() > 1 ? static_cast<std::uint32_t>(best.size()) : 0;
   return best[draw(which.seed, request_id) % best.size()];
 }
 
@@ -133,8 +134,10 @@ row survivor_at(const survivors& among, std::size_t number) {
 }
 
 std::optional<row> better_of_two(
-  const best_metric& which, const survivors& among, std::string_view request_id, row first) {
-  std::size_t count = 0;
+  const best_metric& which, const survivors& among, std::string_view request_id,
+  selector_memory& memory) {
+  auto first = memory.first;
+  std::uint32_t count = 0;
   for (row at = 0; at < among.table.size(); ++at)
     count += among.has(at);
   if (count <= 2)
@@ -143,7 +146,10 @@ std::optional<row> better_of_two(
   auto one = drawn % count;
   auto other = (one + 1 + (drawn >> 32) % (count - 1)) % count;
   auto x = survivor_at(among, one), y = survivor_at(among, other);
-  return goes_before(which, among.table, first, x, y) ? x : y;
+  bool before = goes_before(which, among.table, first, x, y);
+  memory.drawn = count;
+  memory.beaten = before ? y : x;
+  return before ? x : y;
 }
 
 /// Whether the last choice stays although `best` is better.
@@ -172,7 +178,7 @@ std::optional<row> choose_by(
   selector_memory& memory) {
   bool in_turn = which.ties == tie_rule::in_turn;
   memory.first = in_turn ? among.table.first_above(memory.last) : 0;
-  auto chosen = which.power_of_two ? better_of_two(which, among, request_id, memory.first)
+  auto chosen = which.power_of_two ? better_of_two(which, among, request_id, memory)
                 : which.top_k > 1  ? one_of_the_best(which, among, request_id, memory)
                                    : the_best_or_last(which, among, memory);
   if (chosen && (in_turn || which.hysteresis > 0))
@@ -249,6 +255,52 @@ std::optional<row> choose_by(
     among, [&](row x, row y) { return goes_before(which, among.table, fallback, x, y); });
 }
 
+/// A metric that tells two rows apart, as the cause; nothing where it does not.
+std::optional<decisive_fact>
+apart_by(const candidate_table& table, std::size_t slot, row chosen, row next) {
+  auto& values = table.values(slot);
+  if (values[chosen] == values[next])
+    return std::nullopt;
+  decisive_fact told;
+  told.cause = choice_cause::metric;
+  told.metric = metric_number(table.metrics()[slot].metric->name);
+  told.value = values[chosen];
+  told.against = values[next];
+  return told;
+}
+
+/// What makes `chosen` go before `next`, rule by rule as `goes_before` looks at them.
+decisive_fact
+apart(const best_metric& which, const candidate_table& table, bool, row chosen, row next) {
+  for (auto slot : which.slots)
+    if (auto told = apart_by(table, slot, chosen, next))
+      return *told;
+  return {which.ties == tie_rule::in_turn ? choice_cause::turn : choice_cause::lowest_id};
+}
+
+decisive_fact
+apart(const slo_prefill& which, const candidate_table& table, bool, row chosen, row next) {
+  if (auto told = apart_by(table, which.ttft, chosen, next))
+    return *told;
+  auto& reserved = table.reserved();
+  bool kept_for_it
+    = reserved[chosen] == infer_type::prefill && reserved[next] != infer_type::prefill;
+  return {kept_for_it ? choice_cause::reserved : choice_cause::lowest_id};
+}
+
+decisive_fact
+apart(const slo_decode& which, const candidate_table& table, bool fallback, row chosen, row next) {
+  auto kept_for_it = [&](row at) { return table.reserved()[at] == infer_type::decode; };
+  if (!fallback && kept_for_it(chosen) && !kept_for_it(next))
+    return {choice_cause::reserved};
+  if (auto told = apart_by(table, which.tpot, chosen, next))
+    return *told;
+  if (fallback && table.values(which.tpot)[chosen] < which.limit)
+    if (auto told = apart_by(table, which.backlog, chosen, next))
+      return *told;
+  return {choice_cause::lowest_id};
+}
+
 template <class Slo>
 std::span<const row> first_few(
   const Slo& which, const survivors& among, std::size_t count, std::vector<row>& into,
@@ -275,6 +327,7 @@ std::optional<row> choose(
   const selector& which, const survivors& among, std::string_view request_id, bool fallback,
   selector_memory& memory) {
   memory.kept = false;
+  memory.drawn = 0;
   return std::visit(
     [&](auto& x) { return choose_by(x, among, request_id, fallback, memory); }, which);
 }
@@ -299,6 +352,33 @@ std::span<const row> ranking_of(
   if (auto* decode = std::get_if<slo_decode>(&which))
     return first_few(*decode, among, count, memory.ranking, fallback);
   return {};
+}
+
+decisive_fact what_decided(
+  const selector& which, const survivors& among, row chosen, std::optional<row> next, bool fallback,
+  const selector_memory& memory) {
+  decisive_fact told;
+  auto* best = std::get_if<best_metric>(&which);
+  bool of_two = best && best->power_of_two && memory.drawn > 0;
+  if (of_two)
+    next = memory.beaten;
+  if (memory.kept)
+    told.cause = choice_cause::kept;
+  else if (memory.drawn > 0 && !of_two)
+    told.cause = choice_cause::drawn;
+  else if (!compared_by(which).empty())
+    told = std::visit(
+      [&](auto& x) -> decisive_fact {
+        if constexpr (requires { apart(x, among.table, fallback, chosen, chosen); })
+          if (next)
+            return apart(x, among.table, fallback, chosen, *next);
+        return {choice_cause::alone};
+      },
+      which);
+  told.drawn = memory.drawn;
+  if (next && told.cause != choice_cause::policy)
+    told.next = among.table.ids()[*next];
+  return told;
 }
 
 std::span<const row> best_of(

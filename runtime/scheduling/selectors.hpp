@@ -25,6 +25,8 @@ struct selector_memory {
   instance_id last;               ///< chosen last, by selectors that care
   candidate_table::row first = 0; ///< where the last decision began to look
   bool kept = false;              ///< whether hysteresis made the last decision what it is
+  std::uint32_t drawn = 0;        ///< as `decisive_fact::drawn`, of the last decision
+  candidate_table::row beaten = 0; ///< of two that were drawn, the other
   std::vector<candidate_table::row> ranking; ///< scratch
 };
 
@@ -98,6 +100,12 @@ std::vector<std::size_t> compared_by(const selector& which);
 std::span<const candidate_table::row> ranking_of(
   const selector& which, const survivors& among, std::size_t count, bool fallback,
   selector_memory& memory);
+
+/// What set a choice that was just made with this memory apart from `next`, the best of the others;
+/// none: there are no others.
+decisive_fact what_decided(
+  const selector& which, const survivors& among, candidate_table::row chosen,
+  std::optional<candidate_table::row> next, bool fallback, const selector_memory& memory);
 
 /// The best survivors, best first, at most `count`; ties in row order from `first` on, around the
 /// circle. Uses `into` as its memory.

@@ -76,7 +76,8 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
       {"at_ms":1000,"kind":"placed","request":"r1","instance":"engine-2","epoch":1,"reasons":{"policy":"load-balance",
         "fallback":false,"considered":5,"ranking":["engine-2","engine-1"],
         "metrics":{"engine-1":{"load":0.5},"engine-2":{"load":0.25}},
-        "dropped":[{"first":"engine-3","count":3,"pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9}],
+        "dropped":[{"first":"engine-3","count":3,"pass":1,"filter":"metric","metric":"load","value":0.95,"threshold":0.9},
+          {"first":"engine-4","count":1,"pass":1,"filter":"attribute","reserved":"decode"}],
         "predicted":{"tpot_ms":8.25,"ttft_ms":40},"wishes":{"session":"s","ttft_slo_ms":250},"sentence":"engine-2 chosen by load"}},
       {"at_ms":1340,"kind":"replayed","instance":"engine-1","epoch":2,"reasons":{},"note":"engine-2 was lost"},
       {"at_ms":3500,"kind":"finished","reasons":{},"note":"stop, 12 tokens"}]})"),
@@ -89,6 +90,7 @@ TEST_CASE("why tells placements with their candidates, best first, and those pas
        "             -> engine-2  load 0.25\n"
        "                engine-1  load 0.5\n"
        "             not engine-3 and 2 more: filter metric, load 0.95 against 0.9\n"
+       "             not engine-4: filter attribute, reserved for decode\n"
        "             predicted tpot_ms 8.25  ttft_ms 40\n"
        "             asked for session s  ttft_slo_ms 250\n"
        "             engine-2 chosen by load\n"

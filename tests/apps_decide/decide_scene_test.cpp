@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace llumnix {
@@ -141,6 +143,140 @@ TEST_CASE("place: what a store says counts where prefixes are looked up") {
   scene["instances"][0]["chunks"] = {"k2"}; // not from the first on
   scene["instances"][1]["chunks"] = {"k1"};
   CHECK(answer_to(scene)["stages"].at(0)["scores"] == json::parse(R"({"i1": 1000, "i2": 1500})"));
+}
+
+TEST_CASE("place: the answer tells what decided, which need not be what was compared first") {
+  // Instances "ID METRIC..." of adaptive PD, or with prefill tokens that wait there.
+  auto adaptive = [](const char* stage, const json& instances) {
+    json scene{
+      {"config", {{"flags", {{"scheduling-policy", "slo"}, {"enable-adaptive-pd", true}}}}},
+      {"request",
+       {{"id", "r"}, {"scheduling_mode", "pd_staged"}, {"scheduling_stage", stage}}},
+      {"instances", json::array()}};
+    for (auto& [id, tpot, backlog, reserved] :
+         instances.get<std::vector<std::tuple<std::string, double, double, std::string>>>())
+      scene["instances"].push_back(
+        {{"id", id},
+         {"metadata", {{"instance_type", id == "a" ? "prefill" : "decode"}}},
+         {"metrics", {{"predicted_ttft", backlog}, {"predicted_tpot", tpot}}},
+         {"reserved", reserved}});
+    return scene;
+  };
+  auto loaded = [](const json& config, const std::map<std::string, int>& waiting) {
+    json scene{
+      {"seed", 2},
+      {"config", config},
+      {"request", {{"id", "r"}, {"scheduling_mode", "neutral"}, {"prompt_num_tokens", 2048}}},
+      {"instances", json::array()}};
+    for (auto& [id, tokens] : waiting)
+      scene["instances"].push_back(
+        {{"id", id}, {"status", {{"num_uncomputed_tokens_all_waiting_prefills", tokens}}}});
+    return scene;
+  };
+  auto cached = loaded(
+    {{"flags", {{"enable-cache-aware-scheduling", true}}}}, {{"a", 612}, {"b", 100}});
+  cached["request"]["prefix_hit_tokens"] = {{"a", 512}};
+  const json lite{{"enable-full-mode-scheduling", false}};
+  auto ahead = loaded(
+    {{"flags", lite},
+     {"set", {{"scheduler.lora_affinity", true}, {"scheduler.priority_aware", true}}}},
+    {{"a", 0}, {"b", 0}});
+  ahead["request"]["adapter"] = "sql";
+  ahead["instances"][0]["dispatched"] = {{{"request_id", "q"}, {"num_tokens", 2}}};
+  auto in_turn = loaded({{"flags", lite}}, {{"a", 0}, {"b", 0}});
+  in_turn["last"] = {{"neutral", "a"}};
+
+  struct row {
+    const char* what;
+    json scene;
+    std::string reason;
+    const char* decided_by;
+  };
+  for (auto& [what, scene, reason, decided_by] :
+       {row{
+          "the first metric", loaded(json::object(), {{"a", 2}, {"b", 1}}),
+          "neutral: b chosen by all_prefills_tokens_num",
+          R"({"cause":"metric","metric":"all_prefills_tokens_num","value":1,"against":2,"next":"a"})"},
+        row{
+          "nothing", loaded(json::object(), {{"a", 1}, {"b", 1}}),
+          "neutral: a chosen: the lowest id of those equal in all_prefills_tokens_num",
+          R"({"cause":"lowest_id","next":"b"})"},
+        row{
+          "nobody else", loaded(json::object(), {{"a", 1}}), "neutral: a chosen: the only candidate",
+          R"({"cause":"alone"})"},
+        row{
+          "the second metric", cached,
+          "neutral: b chosen by all_prefills_tokens_num, 100 against 612 of a: equal in "
+          "cache_aware_all_prefills_tokens_num",
+          R"({"cause":"metric","metric":"all_prefills_tokens_num","value":100,"against":612,"next":"a"})"},
+        row{
+          "load behind an adapter", ahead,
+          "neutral: b chosen by num_tokens_ahead, 0 against 2 of a: equal in adapter_miss",
+          R"({"cause":"metric","metric":"num_tokens_ahead","value":0,"against":2,"next":"a"})"},
+        row{
+          "whose turn it is", in_turn,
+          "neutral: b chosen: its turn among those equal in num_tokens",
+          R"({"cause":"turn","next":"a"})"},
+        row{
+          "a draw among the best",
+          loaded({{"flags", {{"dispatch-top-k", 2}}}}, {{"a", 0}, {"b", 1}, {"c", 2}}),
+          "neutral: b chosen: drawn among the best 2: a, b",
+          R"({"cause":"drawn","next":"a","drawn_among":2,"drawn":["a","b"]})"},
+        row{
+          "the better of two drawn",
+          loaded(
+            {{"set", {{"scheduler.power_of_two", true}}}}, {{"a", 0}, {"b", 8}, {"c", 30}}),
+          "neutral: b chosen by all_prefills_tokens_num; b and c were drawn",
+          R"({"cause":"metric","metric":"all_prefills_tokens_num","value":8,"against":30,"next":"c",
+              "drawn_among":3,"drawn":["b","c"]})"},
+        row{
+          "no rule that compares",
+          loaded({{"flags", {{"scheduling-policy", "flood"}}}}, {{"a", 5}, {"b", 1}}),
+          "neutral: a chosen by flood", R"({"cause":"policy"})"},
+        row{
+          "the reservation for decode",
+          adaptive("decode", {{"a", 30, 1, ""}, {"b", 42, 1, ""}, {"d", 1, 1, "decode"}}),
+          "decode: d chosen: it is reserved for decode",
+          R"({"cause":"reserved","reserved":"decode","next":"b"})"},
+        row{
+          "the fullest below the limit",
+          adaptive("decode", {{"a", 30, 1, ""}, {"b", 42, 1, ""}, {"d", 43, 1, "decode"}}),
+          "decode: b chosen by predicted_tpot",
+          R"({"cause":"metric","metric":"predicted_tpot","value":42,"against":30,"next":"a"})"},
+        row{
+          "the reservation for prefill, of equals",
+          adaptive("prefill", {{"a", 1, 5, ""}, {"b", 1, 5, "prefill"}, {"d", 1, 1, "decode"}}),
+          "prefill: b chosen: it is reserved for prefill",
+          R"({"cause":"reserved","reserved":"prefill","next":"a"})"},
+        row{
+          "the smaller backlog, of equals past the limits",
+          adaptive("decode", {{"a", 30, 200, ""}, {"b", 30, 100, ""}, {"d", 60, 1, "decode"}}),
+          "decode: b chosen by predicted_ttft, 100 against 200 of a: equal in predicted_tpot; every "
+          "healthy candidate is above the load limit",
+          R"({"cause":"metric","metric":"predicted_ttft","value":100,"against":200,"next":"a"})"}}) {
+    CAPTURE(what);
+    auto answer = answer_to(scene);
+    CHECK(answer["reason"] == reason);
+    REQUIRE(answer["stages"].size() == 1);
+    CHECK(answer["stages"][0]["decided_by"] == json::parse(decided_by));
+  }
+}
+
+TEST_CASE("place: who is reserved for another role is told so") {
+  auto scene = json::parse(R"({
+    "config": {"flags": {"scheduling-policy": "slo", "enable-adaptive-pd": true}},
+    "instances": [
+      {"id": "a", "metadata": {"instance_type": "prefill"}, "reserved": "decode",
+       "metrics": {"predicted_ttft": 1, "predicted_tpot": 1}},
+      {"id": "b", "metadata": {"instance_type": "decode"},
+       "metrics": {"predicted_ttft": 2, "predicted_tpot": 1}}],
+    "request": {"id": "r", "scheduling_mode": "pd_staged", "scheduling_stage": "prefill"}})");
+  auto stage = answer_to(scene)["stages"][0];
+  CHECK(stage["winner"] == "b");
+  CHECK(
+    stage["dropped"]
+    == json::parse(
+      R"([{"instance":"a","pass":1,"filter":"attribute","reserved":"decode"}])"));
 }
 
 TEST_CASE("place: a predicted value that nothing tells is asked for") {

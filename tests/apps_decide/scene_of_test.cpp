@@ -88,7 +88,7 @@ private:
       REQUIRE(again["placement"][0]["instance"] == made.stages[0].instance);
       ++compared;
       last_resorts += made.stages[0].reasons.pass == last_pass;
-      by_session += made.stages[0].reasons.cause == choice_cause::session;
+      by_session += made.stages[0].reasons.decided.cause == choice_cause::session;
     }
   }
 

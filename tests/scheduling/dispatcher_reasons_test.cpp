@@ -57,7 +57,7 @@ TEST_CASE("a placement explains itself by the numbers that were compared") {
   REQUIRE(reasons.ranking.size() == 1);
   CHECK(reasons.ranking[0].instance == "b");
   CHECK(reasons.ranking[0].values[0] == 40);
-  CHECK(sentence(reasons, instance) == "b chosen by all_prefills_tokens_num");
+  CHECK(sentence(reasons, instance) == "b chosen: the only one left of 5 candidates");
 }
 
 TEST_CASE("each pass tells whom it dropped, and the sentence why there was another") {
@@ -76,8 +76,12 @@ TEST_CASE("each pass tells whom it dropped, and the sentence why there was anoth
   CHECK(passes_of(overloaded.reasons) == "metric1a2 ");
   CHECK(
     sentence(overloaded.reasons, overloaded.instance)
-    == "b chosen by all_prefills_tokens_num; every healthy candidate is above the load limit or "
-       "excluded");
+    == "b chosen by all_prefills_tokens_num; every healthy candidate is above the load limit");
+  auto either = d.place(query_for("r3", 0, {"b"}), noon, true);
+  CHECK(
+    sentence(either.reasons, either.instance)
+    == "a chosen: the only one left of 2 candidates; every healthy candidate is above the load "
+       "limit or excluded");
   auto excluded = d.place(query_for("r2", 0, {"a", "b"}), noon, true);
   CHECK(excluded.instance == "b");
   CHECK(excluded.reasons.pass == 3);
@@ -135,6 +139,58 @@ TEST_CASE("a refusal's sentence names what rejected candidates in the pass that 
         row{"chosen by whoever had candidates", elsewhere, "b", "b chosen by remote"}}) {
     CAPTURE(what);
     CHECK(sentence(reasons, chosen) == said);
+  }
+}
+
+TEST_CASE("a refusal says who is reserved for another role") {
+  placement_reasons reasons;
+  reasons.considered = 2;
+  reasons.drops = {
+    {filter_kind::state, 1, 1, "a", 0, 0, 0},
+    {filter_kind::attribute, 1, 1, "b", 0, 0, 0, infer_type::decode}};
+  CHECK(
+    sentence(reasons, "")
+    == "none of 2 candidates can take work; dropped: 1 by state, 1 reserved for decode");
+}
+
+TEST_CASE("the sentence says what set the chosen one apart from the best of the others") {
+  auto first = metric_number("adapter_miss"), second = metric_number("num_tokens");
+  placement_reasons about;
+  about.policy = "load-balance";
+  about.stage = infer_type::decode;
+  about.considered = 5;
+  about.ranked_by = {first, second};
+  about.ranked_by_count = 2;
+  about.ranking = {{"a", {1, 0}}, {"b", {1, 2}}, {"c", {1, 3}}, {"d", {1, 4}}, {"e", {1, 5}}};
+  struct row {
+    decisive_fact decided;
+    const char* said;
+  };
+  using enum choice_cause;
+  for (auto& [decided, said] :
+       {row{{policy}, "b chosen by load-balance"},
+        row{{session}, "b chosen: it took the last request of the session"},
+        row{
+          {kept, "a"},
+          "b chosen: it was chosen last, and nobody is better by more than scheduler.hysteresis"},
+        row{{alone}, "b chosen: the only one left of 5 candidates"},
+        row{{metric, "a", first, 0, 1}, "b chosen by adapter_miss"},
+        row{
+          {metric, "a", second, 0, 2.5},
+          "b chosen by num_tokens, 0 against 2.5 of a: equal in adapter_miss"},
+        row{
+          {metric, "a", metric_number("predicted_ttft"), 7, 8},
+          "b chosen by predicted_ttft, 7 against 8 of a: equal in adapter_miss and num_tokens"},
+        row{{reserved, "a"}, "b chosen: it is reserved for decode"},
+        row{{turn, "a"}, "b chosen: its turn among those equal in adapter_miss and num_tokens"},
+        row{
+          {lowest_id, "a"},
+          "b chosen: the lowest id of those equal in adapter_miss and num_tokens"},
+        row{{drawn, "a", 0, 0, 0, 2}, "b chosen: drawn among the best 2: a, b"},
+        row{{drawn, "a", 0, 0, 0, 20}, "b chosen: drawn among the best 20: a, b, c, d, e, ..."},
+        row{{metric, "a", first, 0, 1, 7}, "b chosen by adapter_miss; b and a were drawn"}}) {
+    about.decided = decided;
+    CHECK(sentence(about, "b") == said);
   }
 }
 

@@ -162,7 +162,10 @@ TEST_CASE("goals change nothing where the policy predicts nothing, and are told 
     auto placed = d.place(query, noon, true);
     CHECK(placed.instance == "a");
     CHECK(placed.reasons.wishes == query.wishes);
-    CHECK(placed.reasons.cause == choice_cause::policy);
+    CHECK(
+      placed.reasons.decided.cause
+      == (policy == std::string_view{"load-balance"} ? choice_cause::metric
+                                                     : choice_cause::policy));
   }
 }
 
@@ -176,7 +179,7 @@ TEST_CASE("a session stays with its instance as long as that one may take it") {
   CHECK(serve(d, "t").first == "b");
   auto [instance, reasons] = serve(d, "s");
   CHECK(instance == "a");
-  CHECK(reasons.cause == choice_cause::session);
+  CHECK(reasons.decided.cause == choice_cause::session);
   CHECK(sentence(reasons, instance) == "a chosen: it took the last request of the session");
   CHECK(reasons.ranking[0].instance == "b");
 
@@ -231,11 +234,11 @@ TEST_CASE("with hysteresis a choice does not follow every small change of load")
       auto [instance, reasons] = serve(d, "");
       chosen += (chosen.empty() ? "" : " ") + instance;
       if (update == 3)
-        CHECK((reasons.cause == choice_cause::kept) == (share > 0));
+        CHECK((reasons.decided.cause == choice_cause::kept) == (share > 0));
       last = reasons;
     }
     CHECK(chosen == expected);
-    CHECK(last.cause == choice_cause::policy);
+    CHECK(last.decided.cause == choice_cause::metric);
   }
 }
 

@@ -351,7 +351,9 @@ TEST_CASE("a gateway that is told to place by itself misses no scheduler") {
   CHECK(cluster.counters("head").placements_by_view == 0);
   auto why = cluster.inspect("head", "why", "r1");
   CHECK(why.find("placed by the gateway") != std::string::npos);
-  CHECK(why.find("engine-0 chosen by all_prefills_tokens_num") != std::string::npos);
+  CHECK(
+    why.find("engine-0 chosen: the lowest id of those equal in all_prefills_tokens_num")
+    != std::string::npos);
 }
 
 TEST_CASE("the directory lists the actors of every node") {

@@ -135,7 +135,7 @@ TEST_CASE("placing without a scheduler is no loss in lite mode, and why says who
   REQUIRE(events.size() == 4);
   CHECK(events[0]["kind"] == "placed");
   CHECK(events[0]["reasons"]["note"] == "placed by the gateway");
-  CHECK(events[0]["reasons"]["sentence"] == "127.0.0.1:8001 chosen by num_tokens");
+  CHECK(events[0]["reasons"]["sentence"] == "127.0.0.1:8001 chosen: the only candidate");
   CHECK(events[1]["kind"] == "replayed");
   CHECK(events[1]["note"] == "goes on from token 42");
   CHECK(events[3]["kind"] == "finished");
