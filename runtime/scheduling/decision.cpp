@@ -63,9 +63,10 @@ std::string rejected_by(const placement_reasons& reasons) {
     if (drops.pass != reasons.pass)
       continue;
     bool on_load = drops.filter == filter_kind::metric || drops.filter == filter_kind::not_metric;
-    auto what = fmt::format("by {}", on_load ? metric_name(drops.metric) : filter_name(drops.filter));
-    if (drops.filter == filter_kind::attribute)
-      what = fmt::format("reserved for {}", to_string(drops.reserved));
+    auto by = on_load ? metric_name(drops.metric) : filter_name(drops.filter);
+    auto what = drops.filter == filter_kind::attribute
+                  ? fmt::format("reserved for {}", to_string(drops.reserved))
+                  : fmt::format("by {}", by);
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", drops.count, what);
   }
   return text;

@@ -106,6 +106,7 @@ struct decisive_fact {
   /// Above 1: there was a draw. With cause `drawn` among so many of the best; else out of so many,
   /// of the chosen one and `next`.
   std::uint32_t drawn = 0;
+  friend bool operator==(const decisive_fact&, const decisive_fact&) = default;
 };
 
 /// Why an instance was chosen, or none, for the record: numbers, and a few ids (DESIGN.md 3.10). It

@@ -125,7 +125,16 @@ TEST_CASE("every message survives the wire") {
   CHECK(over_the_wire(system, placements_msg{{placed, {}}}).placed[0].owner == owner);
   CHECK(over_the_wire(system, placed).reasons.drops[0].filter == filter_kind::metric);
   CHECK(over_the_wire(system, placed).reasons.drops[0].count == 3);
-  CHECK_FALSE(over_the_wire(system, placed).reasons.predicted_ttft_ms.has_value());
+  placed.reasons.drops[0].reserved = infer_type::decode;
+  placed.reasons.ranked_by[2] = 9;
+  placed.reasons.ranking[0].values[2] = 2.5f;
+  placed.reasons.decided = {choice_cause::metric, "j", 9, 1.5f, 2.5f, 3};
+  auto arrived = over_the_wire(system, placed).reasons;
+  CHECK(arrived.drops[0].reserved == infer_type::decode);
+  CHECK(arrived.ranked_by[2] == 9);
+  CHECK(arrived.ranking[0].values[2] == 2.5f);
+  CHECK(arrived.decided == placed.reasons.decided);
+  CHECK_FALSE(arrived.predicted_ttft_ms.has_value());
   placed.reasons.predicted_ttft_ms = 40.5f;
   placed.reasons.predicted_tpot_ms = 8.25f;
   CHECK(over_the_wire(system, placed).reasons.predicted_ttft_ms == 40.5f);
