@@ -79,6 +79,23 @@ std::int64_t virtual_usage(const instance_view& instance, std::int64_t block_tok
   return any_high ? usage + status.num_total_gpu_tokens - high_priority_target_tokens : usage;
 }
 
+/// Of the running requests those that generate.
+std::int64_t decoding(const std::vector<listed_request>& running) {
+  return std::ranges::count_if(
+    running, [](const listed_request& x) { return x.output_tokens > 0; });
+}
+
+/// The metric `decode_batch_size`; listed requests stand for the status' count of those that run.
+float decode_batch(const metric_input& of) {
+  static const auto& batch_size = *find_load_metric("decode_batch_size");
+  if (!of.instance.requests || !of.instance.requests->running)
+    return value_of(batch_size, of);
+  auto listed = of.instance;
+  listed.status.scheduler_running_to_decode_requests_num
+    = static_cast<std::int32_t>(decoding(*of.instance.requests->running));
+  return value_of(batch_size, {listed, of.inflight, of.share, of.profile, of.given});
+}
+
 } // namespace
 
 float remaining_steps(const metric_input& of) {
@@ -109,13 +126,19 @@ float adaptive_decode(const metric_input& of) {
   constexpr float full_batch = 128;
   if (!of.instance.has_status)
     return 0;
-  static const auto& batch_size = *find_load_metric("decode_batch_size");
-  auto batch = value_of(batch_size, of);
+  auto batch = decode_batch(of);
   return batch >= full_batch ? batch : full_batch - batch;
 }
 
 float miss_waiting_tokens(const metric_input& of) {
-  return static_cast<float>(of.instance.status.num_uncomputed_tokens_all_waiting_prefills);
+  auto& instance = of.instance;
+  auto told = instance.status.num_uncomputed_tokens_all_waiting_prefills;
+  if (told != 0 || !instance.requests || !instance.requests->waiting)
+    return static_cast<float>(told);
+  std::int64_t tokens = 0;
+  for (auto& request : *instance.requests->waiting)
+    tokens += std::max(request.tokens, 0);
+  return static_cast<float>(tokens);
 }
 
 float freeness(const metric_input& of) {

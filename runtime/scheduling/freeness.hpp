@@ -30,11 +30,12 @@ float remaining_steps_defrag(const metric_input& of);
 /// Share of the blocks in use once all that waits has its own; infinite without a cache.
 float kv_blocks_ratio(const metric_input& of);
 
-/// Fills half-full instances first: what a decode batch lacks to 128; from there on its size.
+/// Fills half-full instances first: what a decode batch lacks to 128; from there on its size. Of
+/// listed requests those that run and have output are in it, in the place of the status' count.
 float adaptive_decode(const metric_input& of);
 
-/// Tokens that waiting requests have to compute, cached ones left out: field 25, as lists do not
-/// tell what is cached.
+/// Tokens that waiting requests have to compute, cached ones left out: field 25, or where it says
+/// nothing all tokens of those listed, as lists do not tell what is cached.
 float miss_waiting_tokens(const metric_input& of);
 
 /// Steps until memory is exhausted, by virtual usage (7.2): memory less what running requests use,

@@ -357,8 +357,13 @@ class Instance:
             wanted = [] if waiting == 0 else None
         if name == "adaptive_decode":
             b = self.metric("decode_batch_size")
+            if self.running is not None and "decode_batch_size" not in self.given:  # surface: the list's, not [11]
+                b = self.sum((8, 13, 9), self.account.d + sum(r.get("out", 0) > 0 for r in self.running))
             return 128.0 if b == 0 else b if b >= 128 else float32(128 - b)
-        if name == "miss_waiting_tokens" or wanted is None:
+        if name == "miss_waiting_tokens":
+            listed = self.waiting is not None and not self.field(25)  # a list does not say what is cached
+            return float32(sum(r.get("len", 0) for r in self.waiting) if listed else self.field(25))
+        if wanted is None:
             return None
         if name == "kv_blocks_ratio":
             return float32((used + sum(wanted)) / total) if total else INFINITY

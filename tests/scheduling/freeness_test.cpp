@@ -132,10 +132,38 @@ TEST_CASE("adaptive decode prefers the batch that is next to full") {
   CHECK(adaptive_decode({view, {}, {}, nullptr, &given}) == 28);
 }
 
-TEST_CASE("tokens that waiting requests miss are what the status says") {
-  CHECK(
-    value(miss_waiting_tokens, view_of({.waiting = {{request(900)}}, .waiting_tokens = 400}))
-    == 400);
+TEST_CASE("listed requests that run and have output are the decode batch") {
+  auto generating = request(10);
+  generating.output_tokens = 1;
+  struct row {
+    const char* what;
+    std::optional<std::vector<listed_request>> running;
+    std::int32_t told, loading;
+    float expected;
+  };
+  for (auto& [what, running, told, loading, expected] :
+       {row{"one of them", {{generating}}, 0, 0, 127},
+        row{"others are still prefilled", {{generating, request(10)}}, 7, 0, 127},
+        row{"nobody runs", {{}}, 7, 0, 128},
+        row{"not listed", {}, 7, 0, 121},
+        row{"requests that come over are told by the status", {{generating}}, 7, 2, 125}}) {
+    CAPTURE(what);
+    auto view = view_of({.running = running});
+    view.status.scheduler_running_to_decode_requests_num = told;
+    view.status.num_loading_requests = loading;
+    CHECK(value(adaptive_decode, view) == expected);
+    given_metrics given{{"decode_batch_size", 100}};
+    CHECK(adaptive_decode({view, {}, {}, nullptr, &given}) == 28);
+  }
+}
+
+TEST_CASE("tokens that waiting requests miss are what the status says, else all of those listed") {
+  for (auto& [of, tokens] :
+       {std::pair<load, float>{{.waiting = {{request(900)}}, .waiting_tokens = 400}, 400},
+        {{.waiting = {{request(40), request(2)}}}, 42},
+        {{.waiting = {{}}}, 0},
+        {{.running = {{request(900)}}, .waiting_tokens = 400}, 400}})
+    CHECK(value(miss_waiting_tokens, view_of(of)) == tokens);
 }
 
 TEST_CASE("freeness is by virtual usage") {
