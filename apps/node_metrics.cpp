@@ -326,6 +326,33 @@ namespace {
 
 constexpr std::size_t series_max = 1000; // of one name
 
+/// What the gauges of `instance_gauge_names` say, in that order: as dashboards know them.
+constexpr std::array<const char*, instance_gauge_names.size()> gauge_texts{
+  "GPU tokens currently used per instance",
+  "Waiting requests per instance",
+  "Loading requests per instance",
+  "Running requests per instance",
+  "Scheduler waiting-to-decode requests per instance",
+  "Scheduler running-to-decode requests per instance",
+  "Hybrid scheduler waiting-to-decode requests per instance",
+  "Uncomputed tokens across all waiting prefill requests per instance",
+  "Uncomputed tokens for scheduler running prefills per instance",
+  "Unallocated tokens for scheduler running prefills per instance",
+  "Unallocated tokens for hybrid scheduler waiting decodes per instance",
+  "Hybrid scheduler waiting-to-decode tokens per instance",
+  "Scheduler waiting-to-decode tokens per instance",
+  "Scheduler running-to-decode tokens per instance",
+  "Tokens for loading requests per instance",
+  "Inflight dispatch requests per instance",
+  "Inflight dispatch prefill requests per instance",
+  "Inflight dispatch decode requests per instance",
+  "Uncomputed tokens for inflight dispatch prefill requests per instance",
+  "Tokens for inflight dispatch decode requests per instance",
+  "Projected KV cache usage ratio per instance",
+  "Decode batch size per instance",
+  "Total tokens for all prefill requests per instance",
+  "Total tokens for all decode requests per instance"};
+
 void add_gauges(const std::vector<instance_gauges>& instances, exposition& out) {
   if (instances.empty())
     return;
@@ -337,7 +364,7 @@ void add_gauges(const std::vector<instance_gauges>& instances, exposition& out) 
       escaped(instances[at].role)));
   for (std::size_t i = 0; i < instance_gauge_names.size(); ++i) {
     auto name = fmt::format("instance_cms_{}", instance_gauge_names[i]);
-    out.describe(name.c_str(), "gauge", "Of an instance, as of its last status and its account.");
+    out.describe(name.c_str(), "gauge", gauge_texts[i]);
     for (std::size_t at = 0; at < shown; ++at)
       out.labelled(name, labels[at], instances[at].values[i]);
     if (instances.size() > shown)
@@ -348,19 +375,30 @@ void add_gauges(const std::vector<instance_gauges>& instances, exposition& out) 
 
 struct request_family {
   const char* name;
+  const char* text;
   std::uint64_t (*of)(const request_gauges&);
 };
 constexpr std::array request_families{
-  request_family{"instance_lrs_total_tokens", [](const auto& x) { return x.tokens; }},
-  request_family{"instance_lrs_waiting_tokens", [](const auto& x) { return x.waiting_tokens; }},
   request_family{
-    "instance_lrs_running_tokens", [](const auto& x) { return x.tokens - x.waiting_tokens; }},
-  request_family{"instance_lrs_total_requests", [](const auto& x) { return x.requests; }},
-  request_family{"instance_lrs_waiting_requests", [](const auto& x) { return x.waiting_requests; }},
+    "instance_lrs_total_tokens", "Total token count on a backend endpoint",
+    [](const auto& x) { return x.tokens; }},
   request_family{
-    "instance_lrs_running_requests",
+    "instance_lrs_waiting_tokens", "Tokens waiting to be processed on a backend endpoint",
+    [](const auto& x) { return x.waiting_tokens; }},
+  request_family{
+    "instance_lrs_running_tokens", "Tokens on a backend endpoint that do not wait",
+    [](const auto& x) { return x.tokens - x.waiting_tokens; }},
+  request_family{
+    "instance_lrs_total_requests", "Total requests on a backend endpoint",
+    [](const auto& x) { return x.requests; }},
+  request_family{
+    "instance_lrs_waiting_requests", "Requests waiting on a backend endpoint",
+    [](const auto& x) { return x.waiting_requests; }},
+  request_family{
+    "instance_lrs_running_requests", "Requests on a backend endpoint that do not wait",
     [](const auto& x) { return x.requests - x.waiting_requests; }}};
 
+/// What was sent to instances and has not ended; those wait that a gateway said have no token yet.
 /// By address, as the reference has it: those that share one are summed up.
 void add_requests(
   const std::vector<request_gauges>& instances,
@@ -380,10 +418,8 @@ void add_requests(
   }
   if (series.empty())
     return;
-  for (const auto& [name, of] : request_families) {
-    out.describe(
-      name, "gauge",
-      "Sent to an instance and not ended; those wait that a gateway said have no token yet.");
+  for (const auto& [name, text, of] : request_families) {
+    out.describe(name, "gauge", text);
     for (const auto& [labels, sum] : series)
       out.labelled(name, labels, static_cast<double>(of(sum)));
   }

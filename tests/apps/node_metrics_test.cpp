@@ -90,6 +90,15 @@ TEST_CASE("gauges of an instance come with its status and go with it") {
   probes.instances.show({gauges("a", 6)});
   auto text = scheduler_text(probes);
   CHECK(has(text, "# TYPE instance_cms_used_gpu_tokens gauge"));
+  for (auto help :
+       {"used_gpu_tokens GPU tokens currently used per instance",
+        "waiting_requests Waiting requests per instance",
+        "unallocated_tokens_hybrid_scheduler_waiting_decodes Unallocated tokens for hybrid "
+        "scheduler waiting decodes per instance",
+        "all_decodes_tokens_num Total tokens for all decode requests per instance"}) {
+    CAPTURE(help);
+    CHECK(has(text, std::string{"# HELP instance_cms_"} + help));
+  }
   CHECK(has(text, R"(instance_cms_used_gpu_tokens{instance_id="a",infer_type="neutral"} 6)"));
   CHECK(has(text, R"(instance_cms_used_gpu_tokens{instance_id="b\"",infer_type="neutral"} 7)"));
   CHECK(lines_with(text, "\ninstance_cms_") == 2 * 24);
