@@ -21,8 +21,8 @@ placement_query query_of(const admission& word, const scheduler_config& knobs) {
   auto tokens = static_cast<std::uint32_t>(std::min(most, prompt + delivered_tokens(word)));
   placement_query query{word.request.text_id, tokens, word.exclude};
   query.wishes = word.request.wishes;
-  if (knobs.lora_affinity)
-    query.wishes.adapter = word.request.model;
+  if (!knobs.lora_affinity)
+    query.wishes.adapter.clear();
   return query;
 }
 

@@ -37,6 +37,7 @@ struct engine_endpoint {
   std::optional<bool> tokens{};     ///< has /inference/v1/generate; nothing: not known yet
   /// Names of the models it serves, in any order; empty: not known, so any.
   std::vector<std::string> models{};
+  std::vector<std::string> adapters{}; ///< those of them that are LoRAs
   bool draining = false; ///< it gets nothing new
   bool ready = true;     ///< takes work, as it said last; before that it may be tried
   std::shared_ptr<engine_common> common{}; ///< never null in the directory, nor is the next
@@ -108,6 +109,13 @@ public:
            && std::none_of(engines_.begin(), engines_.end(), [&](const auto& each) {
                 return serving(each) && each.second.tokens.value_or(true);
               });
+  }
+  /// Whether an engine lists a model as a LoRA.
+  bool is_adapter(std::string_view model) const {
+    return std::any_of(engines_.begin(), engines_.end(), [&](const auto& each) {
+      const auto& adapters = each.second.adapters;
+      return std::find(adapters.begin(), adapters.end(), model) != adapters.end();
+    });
   }
   /// Those of which `is_such(id, engine)` holds.
   template <class Predicate>

@@ -78,6 +78,8 @@ void relay_session::place() {
   head.text_id = request_.id.text();
   head.model = request_.wish.model;
   head.wishes = request_.wishes;
+  if (table_.services().engines.is_adapter(head.model))
+    head.wishes.adapter = head.model;
   head.wishes.priority = request_.wish.priority.value_or(request_.wishes.priority);
   if (table_.services().tells_prompts)
     head.prompt = prompt_ids(*request_.body, request_.wish);

@@ -98,6 +98,8 @@ result<model_list> read_models(std::string_view body) {
       list.owned_by = text_of(entry, "owned_by");
     if (list.max_model_len == 0)
       list.max_model_len = length_of(entry);
+    if (!text_of(entry, "parent").empty())
+      list.adapters.push_back(id);
     list.ids.push_back(std::move(id));
     list.entries.push_back(std::move(slice));
   }

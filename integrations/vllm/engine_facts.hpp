@@ -14,6 +14,7 @@ namespace llumnix {
 struct model_list {
   std::vector<std::string> entries; ///< as sent: {"id":...}
   std::vector<std::string> ids;     ///< of `entries`, in the same order, each once
+  std::vector<std::string> adapters; ///< those of `ids` that name another model as their `parent`
   std::string owned_by;             ///< of the first entry: "vllm", "sglang", ...
   std::uint32_t max_model_len = 0;  ///< tokens, of the first entry that tells; 0: none does
   bool cut = false;                 ///< some were left out: named twice, or without a usable id

@@ -422,6 +422,7 @@ void engine_watch::engine::take_models(const engine_answer& what) {
   report_.max_model_len = list->max_model_len;
   report_.models = std::move(list->entries);
   report_.model_ids = std::move(list->ids);
+  report_.adapters = std::move(list->adapters);
 }
 
 void engine_watch::engine::take_version(const engine_answer& what) {

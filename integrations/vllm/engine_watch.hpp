@@ -36,6 +36,7 @@ struct engine_report {
   /// The entries of its /v1/models, as sent ({"id":…}).
   std::vector<std::string> models;
   std::vector<std::string> model_ids;
+  std::vector<std::string> adapters; ///< LoRAs among `model_ids`
   /// Load by its /metrics; `schedulable` says `ready`. Identity is left to the llumlet.
   instance_status status;
 };

@@ -86,6 +86,23 @@ TEST_CASE_FIXTURE(table_rig, "tokens of several outputs side by side are no time
   CHECK(port.ended[0].times.last_token == std::nullopt);
 }
 
+TEST_CASE_FIXTURE(table_rig, "a relay wants an adapter if an engine lists its model as one") {
+  engines.put("a", {.address = "h:1", .models = {"m", "sql"}, .adapters = {"sql"}});
+  engines.put("b", {.address = "h:2", .models = {"m"}});
+  CHECK(engines.is_adapter("sql"));
+  CHECK_FALSE(engines.is_adapter("m")); // the model of both, not of an adapter
+  CHECK_FALSE(engines.is_adapter("other"));
+  CHECK_FALSE(engines.is_adapter(""));
+  for (std::string model : {"sql", "m", ""}) {
+    CAPTURE(model);
+    auto body = R"({"model":")" + model + R"("})";
+    auto wish
+      = std::get<relay::relay_request>(relay::request_reader{}.read(openai::endpoint::chat, body));
+    auto client = open(wish, body);
+    CHECK(port.placed.back().wishes.adapter == (model == "sql" ? "sql" : ""));
+  }
+}
+
 TEST_CASE_FIXTURE(table_rig, "a relay's wishes go with it, to the engine after a lost one too") {
   engines.put("e:2", {.address = "e:2"});
   wishes = {250.f, {}, "s"};

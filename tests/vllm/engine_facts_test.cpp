@@ -40,6 +40,15 @@ TEST_CASE("entries of models are kept as they were sent") {
   CHECK_FALSE(list->cut);
 }
 
+TEST_CASE("models with a parent are LoRAs") {
+  auto list = read_models(
+    R"({"data":[{"id":"m","parent":null},{"id":"n"},{"id":"sql","parent":"m"},{"id":"o","parent":""},
+       {"id":"p","parent":7}]})");
+  REQUIRE(list);
+  CHECK(list->ids.size() == 5);
+  CHECK(list->adapters == std::vector<std::string>{"sql"});
+}
+
 TEST_CASE("entries that cannot be used are left out") {
   auto long_id = std::string(513, 'x');
   auto list = read_models(
