@@ -9,6 +9,7 @@
 #include "runtime/scheduling/profile_file.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 namespace llumnix {
 
@@ -49,6 +50,29 @@ void check_address(
        opened.error().context + "; choose another with " + std::string{option} + " HOST:PORT"});
 }
 
+/// Warnings are left to the caller, as a start reads the files to check them and once more for use.
+result<latency_profile>
+read_profiles(const scheduler_config& config, std::vector<std::string>& warnings) {
+  latency_profile made;
+  std::string problems;
+  auto read = [&](const char* knob, const std::string& path, auto file, interpolation_table& into) {
+    if (path.empty())
+      return;
+    result<profile_table> found = file(path);
+    if (!found) {
+      problems += (problems.empty() ? "" : "; ") + std::string{knob} + ": " + found.error().context;
+      return;
+    }
+    std::ranges::move(found->warnings, std::back_inserter(warnings));
+    into = std::move(found->table);
+  };
+  read("scheduler.ttft_profile", config.ttft_profile, read_ttft_profile, made.ttft);
+  read("scheduler.tpot_profile", config.tpot_profile, read_tpot_profile, made.tpot);
+  if (!problems.empty())
+    return {errc::invalid_argument, std::move(problems)};
+  return made;
+}
+
 } // namespace
 
 void check_parts(const cluster_config& config, std::vector<config_problem>& problems) {
@@ -57,10 +81,19 @@ void check_parts(const cluster_config& config, std::vector<config_problem>& prob
   if (config.scheduler.full_mode) // else nothing is moved by plan
     if (auto moves = make_move_policies(config.rescheduler, config.scheduler); !moves)
       add(moves.error().context, problems);
-  if (auto profiles = read_profiles(config.scheduler); !profiles)
+  std::vector<std::string> told_by_whoever_starts;
+  if (auto profiles = read_profiles(config.scheduler, told_by_whoever_starts); !profiles)
     add_each(profiles.error().context, problems);
   if (auto engine = make_modeled_setup(config.engine); !engine)
     add(engine.error().context, problems);
+}
+
+result<latency_profile> read_profiles(const scheduler_config& config) {
+  std::vector<std::string> warnings;
+  auto made = read_profiles(config, warnings);
+  for (auto& warning : warnings)
+    log::scheduler.warn("profile", "{}", warning);
+  return made;
 }
 
 void check_served(const cluster_config& config, std::vector<config_problem>& problems) {
@@ -96,28 +129,6 @@ std::vector<config_problem> idle_knobs(const scheduler_config& config) {
   if (by_order && config.cache_aware)
     add("scheduler.cache_aware", "cache-aware");
   return idle;
-}
-
-result<latency_profile> read_profiles(const scheduler_config& config) {
-  latency_profile made;
-  std::string problems;
-  auto read = [&](const char* knob, const std::string& path, auto file, interpolation_table& into) {
-    if (path.empty())
-      return;
-    result<profile_table> found = file(path);
-    if (!found) {
-      problems += (problems.empty() ? "" : "; ") + std::string{knob} + ": " + found.error().context;
-      return;
-    }
-    for (auto& warning : found->warnings)
-      log::scheduler.warn("profile", "{}", warning);
-    into = std::move(found->table);
-  };
-  read("scheduler.ttft_profile", config.ttft_profile, read_ttft_profile, made.ttft);
-  read("scheduler.tpot_profile", config.tpot_profile, read_tpot_profile, made.tpot);
-  if (!problems.empty())
-    return {errc::invalid_argument, std::move(problems)};
-  return made;
 }
 
 void check_machine(

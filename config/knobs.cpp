@@ -272,15 +272,22 @@ bool is_section(std::string_view name) {
 }
 
 std::string_view nearest_path(std::string_view path) {
+  auto own = leaf(path);
+  auto section = path.substr(0, path.size() - own.size());
+  bool in_section = !section.empty() && is_section(section.substr(0, section.size() - 1));
+  // Of a known section only the rest may be misspelt, so its letters allow no more of them to be.
   std::vector<std::string_view> known;
-  if (path.find('.') == path.npos)
+  if (section.empty())
     for (auto& each : table)
       known.push_back(each.path.substr(0, each.path.find('.')));
   for (auto& each : table)
-    known.push_back(each.path);
-  if (auto near = nearest_name(path, known); !near.empty())
-    return near;
-  auto same_leaf = std::ranges::find(table, leaf(path), [](const knob& k) { return leaf(k.path); });
+    if (!in_section)
+      known.push_back(each.path);
+    else if (each.path.starts_with(section))
+      known.push_back(each.path.substr(section.size()));
+  if (auto near = nearest_name(in_section ? own : path, known); !near.empty())
+    return in_section ? find_knob(std::string{section} + std::string{near})->path : near;
+  auto same_leaf = std::ranges::find(table, own, [](const knob& k) { return leaf(k.path); });
   return same_leaf == std::end(table) ? std::string_view{} : same_leaf->path;
 }
 

@@ -24,12 +24,22 @@ std::size_t edit_distance(std::string_view from, std::string_view to) {
   return now[to.size()];
 }
 
+namespace {
+
+/// How many letters two names begin with together.
+std::size_t common(std::string_view x, std::string_view y) {
+  return static_cast<std::size_t>(std::ranges::mismatch(x, y).in1 - x.begin());
+}
+
+} // namespace
+
 std::string_view nearest_name(std::string_view wanted, std::span<const std::string_view> known) {
   auto best = std::max<std::size_t>(1, wanted.size() / 3) + 1; // one more than is near enough
   std::string_view nearest;
   for (auto name : known) {
     auto distance = edit_distance(wanted, name);
-    if (distance < best) {
+    bool as_near = distance == best && !nearest.empty();
+    if (distance < best || (as_near && common(wanted, name) > common(wanted, nearest))) {
       best = distance;
       nearest = name;
     }

@@ -7,7 +7,7 @@ namespace llumnix {
 
 /// The name in `known` that `wanted` is probably a misspelling of, or empty when none is near
 /// enough. Near: at most one edit per three letters, and at least one is allowed; ties go to the
-/// earlier name.
+/// one that begins most alike, then to the earlier.
 std::string_view nearest_name(std::string_view wanted, std::span<const std::string_view> known);
 
 /// Insertions, deletions, replacements and swaps of neighbours that turn one name into the other.

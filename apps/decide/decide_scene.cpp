@@ -40,6 +40,22 @@ std::optional<scene_answer> unpredictable(scene_cluster& cluster, const Candidat
   return std::nullopt;
 }
 
+/// What a store says of the prompt that no decision looks at, for a warning; nothing if all is
+/// looked at, or nothing is said.
+std::optional<std::string> unused_hits(const scene& about, const scheduler_config& config) {
+  if (!about.request || !(about.request->hit_tokens || about.request->chunk_keys))
+    return std::nullopt;
+  auto path = about.request->hit_tokens ? "request.prefix_hit_tokens" : "request.chunk_keys";
+  auto tokens = about.request->prompt_tokens;
+  if (!is_cache_aware(config))
+    return fmt::format("{} is passed over: enable-cache-aware-scheduling is off", path);
+  if (tokens < config.cache_aware_min_tokens)
+    return fmt::format(
+      "{} is passed over: {} of the prompt are fewer than cache-aware-scheduling-min-tokens, {}",
+      path, counted(tokens, "token"), config.cache_aware_min_tokens);
+  return std::nullopt;
+}
+
 // ---- place
 
 /// The query, or why no role is tried.
@@ -288,6 +304,9 @@ scene_answer decide(const scene& about) {
     auto& good = std::get<scene_setup>(setup);
     made = answer_to(about, good);
     made.warnings = std::move(good.warnings);
+    if (about.ask == scene_question::place || about.ask == scene_question::metrics)
+      if (auto unused = unused_hits(about, good.scheduler))
+        made.warnings.push_back(*std::move(unused));
   }
   made.name = about.name;
   return made;

@@ -57,6 +57,15 @@ void json_object::close() const {
       return at_.fail_within(name, "nothing knows this name" + suggestion(name, known_));
 }
 
+namespace {
+
+/// What may be wrong with a number that is whole for people.
+std::string how_to_write(const nlohmann::json& value) {
+  return value.is_number_float() ? ", written without exponent and fraction" : "";
+}
+
+} // namespace
+
 std::optional<std::int64_t> read_whole(const json_part& at, std::int64_t low, std::int64_t high) {
   auto& value = at.value();
   bool fits = value.is_number_unsigned()
@@ -66,7 +75,9 @@ std::optional<std::int64_t> read_whole(const json_part& at, std::int64_t low, st
                     && value.get<std::int64_t>() <= high;
   if (fits)
     return value.get<std::int64_t>();
-  at.fail("is not a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+  at.fail(
+    "is not a whole number from " + std::to_string(low) + " to " + std::to_string(high)
+    + how_to_write(value));
   return std::nullopt;
 }
 
@@ -98,7 +109,7 @@ void read_part(const json_part& at, std::uint64_t& into) {
   if (!at.value().is_number_unsigned())
     return at.fail(
       "is not a whole number from 0 to "
-      + std::to_string(std::numeric_limits<std::uint64_t>::max()));
+      + std::to_string(std::numeric_limits<std::uint64_t>::max()) + how_to_write(at.value()));
   into = at.value().get<std::uint64_t>();
 }
 

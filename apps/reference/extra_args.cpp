@@ -61,6 +61,10 @@ extra_args read_extra_args(std::string_view text) {
     }
     auto name = trimmed(item.substr(0, equals));
     auto value = trimmed(without_quotes(item.substr(equals + 1)));
+    if (name.empty()) {
+      found.warnings.push_back(shown_value(item) + " names no flag: passed over");
+      continue;
+    }
     found.flags.emplace_back(name, value);
   }
   return found;

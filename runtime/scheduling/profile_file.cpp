@@ -55,6 +55,9 @@ public:
     profile_point point;
     if (auto wrong = read(entry, point); !wrong.empty())
       return complain(fmt::format("{}{}", where, wrong));
+    auto whole = fields_of(kind_).row;
+    if (point.row != std::floor(point.row))
+      doubt(fmt::format("{}.{} is {}, no whole number", where, whole, point.row));
     points_.push_back(point);
     return true;
   }
@@ -64,14 +67,23 @@ public:
     return problems_.size() < most_problems;
   }
 
-  void restart() { points_.clear(); }
+  /// Something that is probably not meant so, but has a meaning. The first few are told.
+  void doubt(const std::string& what) {
+    if (doubts_.size() < most_problems)
+      doubts_.push_back(name_ + what);
+  }
+
+  void restart() {
+    points_.clear();
+    doubts_.clear();
+  }
 
   result<profile_table> finish() && {
     if (problems_.empty() && points_.empty())
       complain(": `results` has no entries");
     if (!problems_.empty())
       return {errc::invalid_argument, fmt::format("{}", fmt::join(problems_named(), "; "))};
-    profile_table read{interpolation_table{std::move(points_)}, {}};
+    profile_table read{interpolation_table{std::move(points_)}, std::move(doubts_)};
     warn_of_reach(read);
     warn_of_holes(read);
     return read;
@@ -130,6 +142,7 @@ private:
   std::string name_;
   std::vector<profile_point> points_;
   std::vector<std::string> problems_;
+  std::vector<std::string> doubts_;
 };
 
 /// Characters of a text for a parser, noting the last one it took that is no white space: so the
@@ -166,7 +179,7 @@ public:
     auto end = text_.data() + text_.size();
     if (json::sax_parse(watched_text{text_.data(), &solid_}, watched_text{end, &solid_}, this))
       if (!results_)
-        points_.complain(": has no `results`");
+        complain("the file ends without `results`");
   }
 
   bool null() override { return value(json{}); }
@@ -244,8 +257,12 @@ private:
       return complain("`results` is not a list but " + std::string{x.type_name()});
     if (depth_ == 2 && in_results_)
       return take(x, line());
-    if (depth_ == 3 && in_results_ && wanted(kind_, field_))
+    if (depth_ == 3 && in_results_ && wanted(kind_, field_)) {
+      if (entry_.contains(field_))
+        points_.doubt(fmt::format(
+          ", line {}: results[{}].{} stands twice: the last one counts", line(), index_, field_));
       entry_[field_] = x;
+    }
     return true;
   }
 

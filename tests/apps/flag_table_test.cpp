@@ -96,7 +96,7 @@ TEST_CASE("a long value is shortened between two characters") {
 
 TEST_CASE("extra-args go on top of what was given") {
   given_flags given{
-    {"port", "80"}, {"extra-args", "port=81,prot=1,host,extra-args='port=82',v=x,v=3,port=0x52"}};
+    {"port", "80"}, {"extra-args", "port=81,prot=1,host,=5,extra-args='port=82',v=x,v=3,port=0x52"}};
   auto warnings = put_extra_args_on_top(gateway_flags(), given);
   CHECK(given.at("port") == "0x52"); // the last counts
   CHECK(given.at("v") == "3");
@@ -104,7 +104,8 @@ TEST_CASE("extra-args go on top of what was given") {
   CHECK(
     warnings
     == words{
-      "host has no '=': passed over", "there is no flag prot: passed over",
+      "host has no '=': passed over", "=5 names no flag: passed over",
+      "there is no flag prot: passed over",
       "there is no flag extra-args: passed over", "v: x is no whole number: passed over"});
   given = {{"port", "80"}};
   CHECK(put_extra_args_on_top(gateway_flags(), given).empty());
@@ -124,7 +125,7 @@ TEST_CASE("extra-args are split where the reference splits them") {
          row{"a=1,b=2", {{"a", "1"}, {"b", "2"}}},
          row{" a = 1 , b=2 ", {{"a", "1"}, {"b", "2"}}},
          row{"a=", {{"a", ""}}},
-         row{"=1", {{"", "1"}}},
+         row{"=1, = ,b=2", {{"b", "2"}}, 2},
          row{"a=b=c", {{"a", "b=c"}}},
          row{"a", {}, 1},
          row{"a,b=1", {{"b", "1"}}, 1},

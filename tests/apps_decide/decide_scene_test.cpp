@@ -145,6 +145,32 @@ TEST_CASE("place: what a store says counts where prefixes are looked up") {
   CHECK(answer_to(scene)["stages"].at(0)["scores"] == json::parse(R"({"i1": 1000, "i2": 1500})"));
 }
 
+TEST_CASE("place: what a store says and nobody looks at is named in a warning") {
+  auto warnings = [](const char* ask, int tokens, bool cache_aware, const json& said) {
+    auto scene = one({}, {{"ask", ask}});
+    scene["config"]["flags"]["enable-cache-aware-scheduling"] = cache_aware;
+    scene["request"] = {
+      {"id", "r"}, {"scheduling_mode", "neutral"}, {"prompt_num_tokens", tokens}};
+    scene["request"].update(said);
+    return answer_to(scene).value("warnings", json::array());
+  };
+  const json hits{{"prefix_hit_tokens", {{"i1", 512}}}}, keys{{"chunk_keys", {"k"}}};
+  const json none = json::array();
+  const json few{
+    "request.prefix_hit_tokens is passed over: 700 tokens of the prompt are fewer than "
+    "cache-aware-scheduling-min-tokens, 1024"};
+  CHECK(warnings("place", 2048, true, hits) == none);
+  CHECK(warnings("place", 700, true, hits) == few);
+  CHECK(warnings("metrics", 700, true, hits) == few);
+  CHECK(warnings("place", 700, true, json::object()) == none);
+  CHECK(
+    warnings("place", 2048, false, hits)
+    == json{"request.prefix_hit_tokens is passed over: enable-cache-aware-scheduling is off"});
+  CHECK(
+    warnings("place", 2048, false, keys)
+    == json{"request.chunk_keys is passed over: enable-cache-aware-scheduling is off"});
+}
+
 TEST_CASE("place: the answer tells what decided, which need not be what was compared first") {
   // Instances "ID METRIC..." of adaptive PD, or with prefill tokens that wait there.
   auto adaptive = [](const char* stage, const json& instances) {

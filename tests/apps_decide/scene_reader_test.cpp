@@ -35,6 +35,8 @@ TEST_CASE("what a scene does not know is named, with the name that was probably 
     {R"({"config": {"profiles": {"ttft": [{"tokens_num": 1, "p5": 2}]}}})",
      "config.profiles.ttft[0].p50", "is missing"},
     {R"({"config": {"step_model": {"a": 1, "samples": []}}})", "config.step_model", "give either"},
+    {R"({"now_ms": 1e5})", "now_ms", ", written without exponent and fraction"},
+    {with(R"("statu": {})"), "instances[0].statu", "did you mean status?"},
     {R"({"ask": "palce"})", "ask", "did you mean place?"},
     {R"({"last": {"nutral": "a"}})", "last.nutral", "did you mean neutral?"},
     {R"({"request": {"prompt_tokens": 3}})", "request.prompt_tokens", "nothing knows"},

@@ -1,4 +1,5 @@
 #include "config/load_config.hpp"
+#include "config/knobs.hpp"
 #include "config/near_name.hpp"
 
 #include <doctest/doctest.h>
@@ -203,6 +204,20 @@ TEST_CASE("edits are counted and only near names are suggested") {
   CHECK(nearest_name("stauts", names) == "status");
   CHECK(nearest_name("ip", names) == "up");
   CHECK(nearest_name("console", names) == "");
+  constexpr std::string_view alike[] = {"state", "status"};
+  CHECK(nearest_name("statu", alike) == "status"); // one edit from either
+  CHECK(nearest_name("statr", alike) == "state");
+}
+
+TEST_CASE("in a known section it is the rest that must be near") {
+  CHECK(nearest_path("scheduler.foo") == "");
+  CHECK(nearest_path("scheduler.sead") == "scheduler.seed");
+  CHECK(nearest_path("shceduler.seed") == "scheduler.seed");
+  CHECK(nearest_path("gateway.policy") == "scheduler.policy");
+  CHECK(nearest_path("schduler") == "scheduler");
+  CHECK(nearest_path("scheduler.") == "");
+  CHECK(nearest_path(".seed") == "scheduler.seed");
+  CHECK(nearest_path("") == "");
 }
 
 } // namespace llumnix

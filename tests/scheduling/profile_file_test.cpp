@@ -67,8 +67,10 @@ TEST_CASE("a profiling file that says nothing sensible is refused with its place
            ttft,
            "{\"results\": [{\"x\":\n[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
            ", line 2: it nests more than 64 deep"},
-         row{ttft, "{}", ": has no `results`"},
-         row{ttft, "{\"metadata\": {\"results\": [{}]}}", ": has no `results`"},
+         row{ttft, "{}", ", line 1: the file ends without `results`"},
+         row{
+           ttft, "{\"metadata\":\n {\"results\": [{}]}}",
+           ", line 2: the file ends without `results`"},
          row{ttft, "{\"results\": []}", ": `results` has no entries"},
          row{ttft, "{\n\"results\": {}}", ", line 2: `results` is not a list but object"},
          row{ttft, "{\n\"results\":\n null\n}", ", line 3: `results` is not a list but null"},
@@ -108,6 +110,28 @@ TEST_CASE("a profiling file that says nothing sensible is refused with its place
     CHECK(said.starts_with("f.json"));
     CHECK(said.find(wanted) != said.npos);
   }
+}
+
+TEST_CASE("what has a meaning but is hardly meant is read with a warning") {
+  auto read = parse_profile(
+    ttft,
+    "{\"results\": [{\"tokens_num\": 1, \"p50\": 1},\n"
+    "{\"tokens_num\": 1.5, \"p50\": 2},\n"
+    "{\"tokens_num\": 4, \"p50\": 5, \"p95\": 6,\n \"p50\": 7, \"p95\": 8}]}",
+    "f.json");
+  REQUIRE(read.has_value());
+  CHECK(
+    read->warnings
+    == std::vector<std::string>{
+      "f.json, line 2: results[1].tokens_num is 1.5, no whole number",
+      "f.json, line 4: results[2].p50 stands twice: the last one counts"});
+  CHECK(read->table.at(1.5, 0) == 2);
+  CHECK(read->table.at(4, 0) == 7);
+  auto halves = nlohmann::json::parse(
+    R"([{"batch_size": 0.5, "tokens_per_request": 8.5, "p50": 1}])");
+  auto of_scene = profile_from_results(tpot, halves, "tpot");
+  REQUIRE(of_scene.has_value());
+  CHECK(of_scene->warnings[0] == "tpot[0].batch_size is 0.5, no whole number");
 }
 
 TEST_CASE("several problems are told at once, but not all of very many") {
@@ -178,7 +202,9 @@ TEST_CASE("a profiling file gives its table, and all but the points is skipped")
   REQUIRE(twice.has_value());
   CHECK(twice->table.size() == 1);
   CHECK(twice->table.at(1, 0) == 6);
-  CHECK(twice->warnings.empty());
+  CHECK(
+    twice->warnings
+    == std::vector<std::string>{"f, line 1: results[0].tokens_num stands twice: the last one counts"});
 }
 
 TEST_CASE("a grid with holes is read, and says which") {
