@@ -189,11 +189,41 @@ TEST_CASE("what stands in the way last is recorded, too") {
   REQUIRE(events.size() == 3); // before, after and its end
   CHECK(
     events[0]["note"]
-    == "none of 1 candidates can take work; dropped: 1 by schedulability, 1 by failover");
+    == "none of 1 candidates can take work; dropped: 1 by state, 1 by schedulability");
   CHECK(events[0]["reasons"]["dropped"][0]["first"] == "engine-0");
   CHECK(events[1]["kind"] == "waiting");
   CHECK(events[1]["note"] != events[0]["note"]);
   CHECK(client.failure.context.ends_with(events[1]["note"].get<std::string>()));
+}
+
+TEST_CASE("the neighbours of a drained instance go on taking work") {
+  auto config = small_engines();
+  config.scheduler.failover_domain = "node";
+  scene cluster{5, 0, config};
+  auto engines = scene::engine();
+  engines.instances = 2;
+  cluster.start("engine-0", engines);
+  REQUIRE(cluster.settle(2));
+  auto place = [&](const std::string& id) {
+    auto& client = cluster.request("head", greedy(id, 8));
+    REQUIRE(cluster.run_until([&] { return client.ended(); }, 3s));
+    CHECK(client.failure.code == errc::ok);
+    cluster.run_for(10ms);
+    auto events = cluster.list_of("events", "why", id);
+    auto placed = std::ranges::find_if(events, [](auto& x) { return x["kind"] == "placed"; });
+    REQUIRE(placed != events.end());
+    return (*placed)["instance"].get<std::string>();
+  };
+  auto order = [&](order_msg what) {
+    caf::anon_send(cluster.card("head").console.front(), std::move(what));
+    cluster.run_for(100ms);
+  };
+  order({order_msg::drain{"engine-0.0", 60s}});
+  for (auto id : {"r1", "r2"})
+    CHECK(place(id) == "engine-0.1");
+  order({order_msg::undrain{"engine-0.0"}});
+  order({order_msg::drain{"engine-0.1", 60s}});
+  CHECK(place("r3") == "engine-0.0");
 }
 
 TEST_CASE("the same seed gives the same events, another seed others") {
