@@ -475,7 +475,7 @@ TEST_CASE("numbers that no knob holds end at its bound") {
   CHECK(config.kv_index == "v6d");
 }
 
-TEST_CASE("a start takes pull intervals of nothing or less as never, and warns of what it passes over") {
+TEST_CASE("a start takes pull intervals of 0 or less as never, and warns of what it passes over") {
   for (const char* interval : {"0", "-5", "-9223372036854775808"}) {
     CAPTURE(interval);
     cluster_config config;
@@ -487,7 +487,8 @@ TEST_CASE("a start takes pull intervals of nothing or less as never, and warns o
     CHECK(config.cms.pull_metadata_interval == milliseconds{0});
   }
   cluster_config config;
-  auto effects = set_up_scheduler({{"extra-args", "zz=1"}, {"enable-rescheduling", "true"}}, config);
+  auto effects
+    = set_up_scheduler({{"extra-args", "zz=1"}, {"enable-rescheduling", "true"}}, config);
   CHECK(effects.warnings == words{"--extra-args: there is no flag zz: passed over"});
   CHECK(
     effects.notes == words{"--enable-rescheduling: only the two rescheduling modes start it"});

@@ -384,8 +384,9 @@ TEST_CASE("config: odd numbers that a start takes, and parts that only a start w
   };
   for (const auto& flags :
        {json{{"cms-pull-status-interval-ms", -5}}, json{{"cms-pull-metadata-interval-ms", 0}},
-        json{{"dispatch-decode-load-threshold", -1}}, json{{"dispatch-decode-load-threshold", "inf"}},
-        json{{"instance-staleness-seconds", 0}}, json{{"rescheduling-load-balance-threshold", -1}}}) {
+        json{{"dispatch-decode-load-threshold", -1}},
+        json{{"dispatch-decode-load-threshold", "inf"}}, json{{"instance-staleness-seconds", 0}},
+        json{{"rescheduling-load-balance-threshold", -1}}}) {
     auto answer = ask(flags);
     CAPTURE(answer.dump());
     CHECK(answer["outcome"] == "configured");

@@ -344,7 +344,8 @@ TEST_CASE("what an answer that is of no use has booked is released, each by itse
   fake_scheduler there;
   asking us{quick(there)};
   REQUIRE(eventually([&] { return us.ready(); }));
-  const std::string prefill = R"({"id":"p","infer_type":"prefill","endpoint":{"host":"h","port":1}})";
+  const std::string prefill
+    = R"({"id":"p","infer_type":"prefill","endpoint":{"host":"h","port":1}})";
   const std::string nowhere = R"({"id":"d","endpoint":{"host":"a b","port":0}})";
   const std::string odd = R"({"id":7,"endpoint":[{}]})";
   struct row {
