@@ -147,7 +147,7 @@ TEST_CASE("place: what a store says counts where prefixes are looked up") {
 
 TEST_CASE("place: what a store says and nobody looks at is named in a warning") {
   auto warnings = [](const char* ask, int tokens, bool cache_aware, const json& said) {
-    auto scene = one({}, {{"ask", ask}});
+    auto scene = one(json::object(), {{"ask", ask}});
     scene["config"]["flags"]["enable-cache-aware-scheduling"] = cache_aware;
     scene["request"] = {
       {"id", "r"}, {"scheduling_mode", "neutral"}, {"prompt_num_tokens", tokens}};
