@@ -4,6 +4,7 @@
 #include "apps/node_announcement.hpp"
 #include "apps/node_setup.hpp"
 #include "apps/preflight.hpp"
+#include "runtime/base/log.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -75,6 +76,11 @@ int serve(const serve_options& options) {
   if (!problems.empty())
     return report_problems(problems);
   configure_log(options.log, config.node.name);
+  if (has_role(config, "gateway") && !has_role(config, "cms") && config.node.seeds.empty())
+    log::node.warn(
+      "no-cms",
+      "--roles has gateway without cms, which tells it where engines are, and there are no --seeds "
+      "to find one by: requests are refused until a node with role cms joins this one");
   node_run_options run{.drain = options.drain, .on_ready = {}};
   run.on_ready = [fd = options.ready_fd](const node_ready& ready) { announce(fd, ready); };
   return run_node(config, run);

@@ -25,7 +25,8 @@ struct up_options {
   std::string scheduling;          ///< full, lite; empty: what suits the engines
 
   bool apart() const { return prefill > 0 || decode > 0; }
-  bool remote() const { return !engine.empty() && engine.front() != "modeled"; }
+  bool remote() const { return !engine.empty() && !modeled(); }
+  bool modeled() const { return std::ranges::find(engine, "modeled") != engine.end(); }
   milliseconds run_for{0};
   milliseconds drain{10000};
   bool json = false;
@@ -113,6 +114,8 @@ int up(const up_options& options) {
     refuse_beside_remote(options, problems);
   else
     check_apart(options, config, problems);
+  if (options.modeled() && options.engine.size() > 1)
+    problems.push_back({"--engine", "is either modeled or URLs, not both; leave out one of them"});
   std::ranges::move(check(config), std::back_inserter(problems));
   check_parts(config, problems);
   check_served(config, problems);

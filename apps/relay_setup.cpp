@@ -76,7 +76,7 @@ relay_setup::relay_setup(
         || (!config.gateway.scheduler.empty() && config.gateway.scheduler_tokens),
       wall,
       replies,
-      [this, i] { ask_models(i, [] {}); }});
+      [this, i](std::function<void()> answered) { ask_models(i, std::move(answered)); }});
     loops[i]->relays = part->table.get();
     loops_.push_back(std::move(part));
   }

@@ -22,13 +22,13 @@ inline constexpr auto record_stores = std::to_array<reference_flag>({
   {discovery, "discovery-redis-password", text, "", "that user's password", knob, "discovery.redis_password"},
   {discovery, "discovery-redis-socket-timeout", number, "1.0", "for a connection and a reply, in seconds", knob, "discovery.timeout", "s"},
   {discovery, "discovery-redis-retry-times", whole, "1", "tries of a command", taken, "reads are repeated for ever, and the last list stays meanwhile"},
-  {discovery, "discovery-redis-status-ttl-ms", whole, "60000", "a record as old as this is dead", knob, "discovery.record_expiry", "ms"},
+  {discovery, "discovery-redis-status-ttl-ms", whole, "60000", "a record not written anew for so long is dead", knob, "discovery.record_expiry", "ms"},
   {discovery, "discovery-redis-refresh-interval-ms", whole, "1000", "between two reads", knob, "discovery.redis_interval", "ms"},
   {discovery, "discovery-etcd-endpoints", text, "etcd:2379", "members of the etcd with the records", works},
   {discovery, "discovery-etcd-username", text, "", "its user", knob, "discovery.etcd_username"},
   {discovery, "discovery-etcd-password", text, "", "that user's password", knob, "discovery.etcd_password"},
   {discovery, "discovery-etcd-dial-timeout", number, "5.0", "for a connection and a reply, in seconds", knob, "discovery.timeout", "s"},
-  {discovery, "discovery-etcd-lease-ttl", whole, "60", "a record as old as this is dead, in seconds", knob, "discovery.record_expiry", "s"},
+  {discovery, "discovery-etcd-lease-ttl", whole, "60", "a record not written anew for so many seconds is dead", knob, "discovery.record_expiry", "s"},
   {discovery, "discovery-etcd-refresh-interval-sec", whole, "3600", "between two reads of everything beside the watch", knob, "discovery.etcd_interval", "s"},
 });
 

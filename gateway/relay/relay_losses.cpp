@@ -17,6 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto retry_pause = 100ms; // once every engine has failed
+constexpr std::uint32_t asks_max = 3; // of models, for one request
 constexpr std::uint32_t cuts_max = 3; // of one request: what kills engines must not meet them all
 constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
 
@@ -45,7 +46,7 @@ bool relay_session::lost_its_model() const {
 void relay_session::on_refusal() {
   auto why = "the engine answered " + std::to_string(reply_.status);
   if (lost_its_model() && !on_trial()) {
-    table_.services().ask_models();
+    model_lost_ = true;
     answer_.reset();
     refusal_ = std::exchange(reply_, {});
     return lose_engine({errc::internal, why + " for a model that it had listed"});
@@ -171,11 +172,31 @@ bool relay_session::has_failed(const instance_id& engine) const {
 void relay_session::wait_for_return(const error& why) {
   owner_.reset();
   ++epoch_;
+  if (refusal_ && !stream_.begun() && std::exchange(model_lost_, false) && models_asked_ < asks_max)
+    return wait_for_models();
   if (refusal_ && !stream_.begun())
     return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
   if (table_.now() >= give_up_at_)
     return fail(why);
   wait_to_place();
+}
+
+/// Nobody else is known to have it. Another may have loaded what this one unloaded.
+void relay_session::wait_for_models() {
+  ++models_asked_;
+  wait_to_place();
+  retry_at_ = table_.now() + table_.services().config.wait_for_instance; // the answer comes before
+  table_.ask_models_for(*this);
+}
+
+void relay_session::on_models_asked() {
+  if (phase_ != phase::waiting || !refusal_ || stream_.begun())
+    return;
+  if (table_.services().engines.any_beside({}, wanted()))
+    place();
+  else
+    answer_with(
+      std::move(*refusal_), "failed", {errc::not_found, "no engine lists the model any more"});
 }
 
 /// Then all may be asked again.

@@ -160,6 +160,7 @@ find_single_use(request_fields& top, request_fields& body, const relay_request& 
     {body.holds_something("repetition_detection"), "repetition_detection"},
     {chat && body.has("include_reasoning") && !body.boolean("include_reasoning"),
      "include_reasoning"}, // its engine tells no ids, and which tokens it left out
+    {body.has("logprob_token_ids"), "logprob_token_ids"},
     {named_alternatives, "return_tokens_as_token_ids"},
     {tokens && top.holds_something("features"), "features"}, // images and the like
     {tokens && top.holds_something("content_parts"), "content_parts"},

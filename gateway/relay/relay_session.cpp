@@ -149,9 +149,11 @@ void relay_session::ask(const stream_owner& owner) {
   question.headers.reserve(request_.headers.size() + 2);
   question.headers = request_.headers;
   question.headers.emplace_back("content-type", "application/json");
+  bool again = std::find(asked_.begin(), asked_.end(), owner.instance) != asked_.end();
+  if (!again)
+    asked_.push_back(owner.instance);
   question.headers.emplace_back(
-    "x-request-id",
-    epoch_ == 0 ? request_.id.text() : request_.id.text() + "-" + std::to_string(epoch_));
+    "x-request-id", again ? request_.id.text() + "-" + std::to_string(epoch_) : request_.id.text());
   question.body_begin
     = {request_.body, std::string_view{*request_.body}.substr(0, asked->body.kept)};
   question.body = std::move(asked->body.rest);
@@ -310,7 +312,7 @@ std::string relay_session::without_address(const std::string& text) const {
 
 void relay_session::on_whole_reply() {
   auto status = reply_.status;
-  if (status >= 400)
+  if (status >= 400 && status < 600)
     return on_refusal();
   if (request_.wish.stream)
     return lose_engine({errc::bad_message, "the engine did not answer with a stream"});
@@ -319,10 +321,10 @@ void relay_session::on_whole_reply() {
   auto read = read_whole_reply(reply_.body);
   if (!read)
     return lose_engine(read.error());
-  if (read->choices < request_.wish.choices)
+  if (read->choices != request_.wish.choices)
     return lose_engine(
-      {errc::bad_message, "the engine's reply holds " + std::to_string(read->choices) + " of "
-                            + std::to_string(request_.wish.choices) + " choices"});
+      {errc::bad_message, "the engine's reply holds " + std::to_string(read->choices)
+                            + " choices, and not " + std::to_string(request_.wish.choices)});
   last_token_ = table_.now();
   note_success(last_token_);
   auto known = wanted().tokens ? std::uint64_t{stream_.prompt_tokens()} : 0; // old vLLM tells none

@@ -59,6 +59,8 @@ public:
   void on_unplaceable(std::uint32_t epoch, const error& why);
   /// Whoever was asked for a placement has forgotten.
   void place_again();
+  /// Engines were asked which models they have, for this one.
+  void on_models_asked();
   /// An engine answers nobody any more.
   void on_engine_lost(const instance_id& engine);
   /// It is to go on at another engine, though its own is well: as `relay_desk::move`.
@@ -98,6 +100,7 @@ private:
   void retry_or_give_up(const error& why);
   bool has_failed(const instance_id& engine) const;
   void wait_for_return(const error& why);
+  void wait_for_models();
   void wait_to_place();
   void wait_for_engine(const error& why);
 
@@ -158,8 +161,11 @@ private:
   time_point asked_at_{};           ///< an engine was last asked for, by what was known then
   std::vector<instance_id> failed_; ///< not asked again while there are others
   std::optional<planned_move> move_;
+  std::vector<instance_id> asked_;   ///< each once; to these its id alone is nothing new
   std::vector<instance_id> tried_;   ///< engines that took it and did not end it, each once
   std::uint32_t attempts_ = 0;       ///< times that one of them was lost
+  std::uint32_t models_asked_ = 0;   ///< times, as an engine knew its model no more
+  bool model_lost_ = false;          ///< the engine asked last
   std::uint32_t cuts_ = 0;           ///< of those: with the connection, before the first token
   time_point retry_at_{};            ///< of phase `waiting`
   time_point give_up_at_{};          ///< when no engine is left to ask

@@ -132,6 +132,16 @@ void relay_table::age_budget() {
   floor_retries_ = std::min(floor, floor_retries_ + passed * floor);
 }
 
+void relay_table::ask_models_for(relay_session& session) {
+  services_.ask_models([weak = std::weak_ptr{self_}, number = session.number()] {
+    auto self = weak.lock();
+    if (!self)
+      return;
+    if (auto found = (*self)->sessions_.find(number); found != (*self)->sessions_.end())
+      found->second->on_models_asked();
+  });
+}
+
 /// One posted task serves all sessions that end before it runs.
 void relay_table::free_later(relay_session& session) {
   if (!self_)

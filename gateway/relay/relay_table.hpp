@@ -32,8 +32,9 @@ struct relay_services {
   /// of a process one.
   std::shared_ptr<net::body_budget> replies
     = std::make_shared<net::body_budget>(256 * 1024 * 1024);
-  /// An engine's list of models is found to be old: they are asked for theirs soon.
-  std::function<void()> ask_models = [] {};
+  /// An engine's list of models is found to be old: they are asked for theirs, and then `answered`
+  /// is called on the loop.
+  std::function<void(std::function<void()> answered)> ask_models = [](auto) {};
 };
 
 /// The relays of one I/O loop: requests whose engines are behind HTTP. Confined to the loop, and
@@ -80,6 +81,8 @@ public:
   /// began, nor where there was no connection: that is no storm.)
   bool may_retry();
   void free_later(relay_session& session);
+  /// Has engines asked for their models; the session hears of it if it still is one then.
+  void ask_models_for(relay_session& session);
 
 private:
   std::vector<relay_session*> all() const;

@@ -167,6 +167,8 @@ void translator::append_choice(
       continue;
     }
     auto value = at.skip();
+    if (chat && key == "stop_reason" && facts.finish_reason.empty())
+      continue; // of a chat it is told with the end
     if (key == "text" || key == "delta") {
       object.name(chat ? "delta" : "text");
       out += chat ? R"({"content":)" : "";

@@ -28,6 +28,7 @@ inline constexpr auto known_fields = std::to_array<std::string_view>(
    "json_schema",
    "kv_transfer_params",
    "logits_processors",
+   "logprob_token_ids",
    "logprobs",
    "max_completion_tokens",
    "max_tokens",

@@ -20,6 +20,7 @@ namespace {
 constexpr std::chrono::milliseconds suspicions_apart{100};
 constexpr int silences_to_leave = 2; // in a row: a busy engine is not a dead one
 constexpr int tries_per_fact = 3;
+constexpr int unauthorized = 401;
 
 constexpr std::string_view key_hint = "see gateway.engine_key";
 
@@ -36,7 +37,7 @@ struct fact {
 
 auto parts(const engine_report& report) {
   return std::tie(
-    report.id, report.ready, report.lost, report.kind, report.token_ids, report.continues_text,
+    report.id, report.ready, report.trouble, report.lost, report.kind, report.token_ids, report.continues_text,
     report.wants_key, report.aborts, report.tokens, report.max_model_len, report.models,
     report.model_ids, report.status);
 }
@@ -64,11 +65,13 @@ void take_load(instance_status& status, engine_load load) {
 } // namespace
 
 std::string describe_engine(const engine_report& report) {
+  auto trouble = report.ready ? std::string{} : report.trouble;
   if (report.kind.empty())
-    return {};
+    return trouble;
   return report.kind + (report.token_ids ? " (token ids" : " (text only")
          + (report.aborts ? ", abort" : "") + (report.tokens.value_or(false) ? ", generate" : "")
-         + (report.wants_key ? "; answers 401, " + std::string{key_hint} + ")" : ")");
+         + (report.wants_key ? "; answers 401, " + std::string{key_hint} + ")" : ")")
+         + (trouble.empty() ? "" : "; " + trouble);
 }
 
 /// Gathers one answer for an engine. Given up when destroyed.
@@ -399,7 +402,9 @@ void engine_watch::engine::take_fact(topic about, const engine_answer& what) {
   found.tried_at = now();
   if (about == topic::tokens && (!what.may_change() || !found.open()))
     report_.tokens = takes_tokens(what.status);
-  if (what.may_change())
+  bool final = !what.may_change() && what.status != unauthorized
+               && (about != topic::version || what.good()); // an engine may be behind what starts up
+  if (!final)
     return describe();
   found.known = true;
   if (about == topic::models && what.good())
@@ -437,7 +442,6 @@ void engine_watch::engine::take_version(const engine_answer& what) {
 void engine_watch::engine::note_key(topic about, const engine_answer& what) {
   if (!what.whole())
     return;
-  constexpr int unauthorized = 401;
   if (what.status == unauthorized)
     locked_.insert(about);
   else

@@ -42,8 +42,8 @@ struct engine_report {
 };
 
 /// What an engine is and can, for people: "vLLM 0.32.0 (token ids, abort, generate)", "SGLang (text
-/// only)", "OpenAI-compatible (text only; answers 401, see gateway.engine_key)"; empty while it is
-/// not known.
+/// only)", "OpenAI-compatible (text only; answers 401, see gateway.engine_key)", and what keeps it
+/// from taking work: "vLLM 0.32.0 (token ids); answers 503"; empty while nothing is known.
 std::string describe_engine(const engine_report& report);
 
 struct engine_watch_options {

@@ -496,33 +496,71 @@ TEST_CASE_FIXTURE(table_rig, "a first token is waited for where there is nobody 
 
 TEST_CASE_FIXTURE(
   table_rig, "an engine that has unloaded an adapter it listed is passed over, and asked what it has") {
-  int asked = 0;
-  table.services().ask_models = [&] { ++asked; };
-  engines.put("e:1", {.address = "e:1", .models = {"m"}});
-  engines.put("e:2", {.address = "e:2", .models = {"m"}});
+  std::vector<std::function<void()>> asked;
+  table.services().ask_models = [&](std::function<void()> answered) {
+    asked.push_back(std::move(answered));
+  };
+  auto lists = [&](const char* engine, std::vector<std::string> models) {
+    engines.put(engine, {.address = engine, .models = std::move(models)});
+  };
   const net::http_reply unknown{404, {{"content-type", "application/json"}}, R"({"error":{}})"};
   for (bool stream : {true, false}) {
-    auto client = open(stream);
-    auto before = port.placed.size();
-    place();
-    answer(unknown);
-    CHECK(client->status == 0);
-    REQUIRE(port.placed.size() == before + 1);
-    CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
-    CHECK(engines.find("e:1")->rest_end() <= loop.now()); // it is well
-    place("e:2");
-    answer(unknown); // nobody has it: the client may hear it
-    CHECK(client->status == 404);
-    CHECK(client->body == unknown.body);
+    for (bool loaded_elsewhere : {true, false}) {
+      lists("e:1", {"m"});
+      lists("e:2", {"m"});
+      asked.clear();
+      auto client = open(stream);
+      auto before = port.placed.size();
+      place();
+      answer(unknown);
+      CHECK(client->status == 0);
+      REQUIRE(port.placed.size() == before + 1);
+      CHECK(port.excluded.back() == std::vector<instance_id>{"e:1"});
+      CHECK(engines.find("e:1")->rest_end() <= loop.now()); // it is well
+      CHECK(asked.empty());
+      place("e:2");
+      answer(unknown); // nobody else lists it, but who knows
+      CHECK(client->status == 0);
+      REQUIRE(asked.size() == 1);
+      CHECK(port.placed.size() == before + 1);
+      lists("e:2", {"other"});
+      lists("e:1", {loaded_elsewhere ? "m" : "other"});
+      asked.front()();
+      if (!loaded_elsewhere) {
+        CHECK(client->status == 404);
+        CHECK(client->body == unknown.body);
+        continue;
+      }
+      REQUIRE(port.placed.size() == before + 2);
+      place("e:1");
+      if (stream)
+        say(event);
+      else
+        answer({200, {}, whole});
+      CHECK(client->status == 200);
+    }
   }
-  CHECK(asked == 4);
   // One that never listed it is believed.
-  engines.put("e:1", {.address = "e:1"});
+  lists("e:1", {});
   auto client = open(true);
   place();
   answer(unknown);
   CHECK(client->status == 404);
-  CHECK(asked == 4);
+}
+
+TEST_CASE_FIXTURE(table_rig, "an engine that forgets a model it lists again and again is believed in the end") {
+  engines.put("e:1", {.address = "e:1", .models = {"m"}});
+  table.services().ask_models = [&](std::function<void()> answered) {
+    loop.post(std::move(answered));
+  };
+  auto client = open(true);
+  for (int i = 0; i < 10 && client->status == 0; ++i) {
+    place();
+    answer({404, {}, "{}"});
+    loop.run();
+  }
+  CHECK(client->status == 404);
+  CHECK(pool.asked.size() == 4);
 }
 
 TEST_CASE_FIXTURE(table_rig, "a whole reply with fewer outputs than were asked for is none") {
@@ -534,7 +572,7 @@ TEST_CASE_FIXTURE(table_rig, "a whole reply with fewer outputs than were asked f
   place();
   answer({200, {}, whole});
   CHECK(client->status == 0);
-  CHECK(port.loads.back().why == "the engine's reply holds 1 of 2 choices");
+  CHECK(port.loads.back().why == "the engine's reply holds 1 choices, and not 2");
   place("e:2");
   answer(
     {200,

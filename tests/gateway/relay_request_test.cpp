@@ -335,6 +335,7 @@ TEST_CASE("what does not carry over to another engine is named") {
      row{R"({"include_reasoning":false})", "include_reasoning"},
      row{R"({"include_reasoning":"false"})", "include_reasoning"},
      row{R"({"include_reasoning":true})", ""},
+     row{R"({"logprobs":true,"logprob_token_ids":[1]})", "logprob_token_ids"},
      row{
        R"({"return_tokens_as_token_ids":true,"logprobs":true,"top_logprobs":1})",
        "return_tokens_as_token_ids"},

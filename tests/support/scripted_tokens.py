@@ -114,7 +114,8 @@ def _continuations(prefix):
     """Bytes that may follow: those of our own characters, or any valid one where the prompt began another."""
     own = {character.encode()[len(prefix)] for character in CHARACTERS
            if character.encode().startswith(prefix) and character.encode() != prefix}
-    return sorted(own) or [byte for byte in range(0x80, 0xC0) if _may_follow(prefix, byte)]
+    valid = sorted(own) or [byte for byte in range(0x80, 0xC0) if _may_follow(prefix, byte)]
+    return valid or list(range(0x80, 0xC0))  # what the prompt began can become no character
 
 
 def _may_follow(prefix, byte):

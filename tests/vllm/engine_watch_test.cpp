@@ -188,6 +188,13 @@ TEST_CASE("what an engine is and can is said in a few words") {
   CHECK(
     describe_engine(report)
     == "vLLM 0.32.0 (token ids, abort; answers 401, see gateway.engine_key)");
+  report = {};
+  report.trouble = "answers 503";
+  CHECK(describe_engine(report) == "answers 503");
+  report.kind = "SGLang";
+  CHECK(describe_engine(report) == "SGLang (text only); answers 503");
+  report.ready = true;
+  CHECK(describe_engine(report) == "SGLang (text only)");
 }
 
 TEST_CASE("an engine's key goes with every question") {
@@ -462,6 +469,20 @@ TEST_CASE("engines come, are renamed and go while others are watched") {
       CHECK(rig.reports[i].id == "a");
     CHECK(rig.reports.size() > before);
     CHECK(rig.pool.most_open == 1);
+  }
+}
+
+TEST_CASE("an engine that was locked, or whose pages were not there yet, is asked again") {
+  for (int status : {401, 404}) {
+    CAPTURE(status);
+    watch_rig rig;
+    auto version = std::exchange(rig.engine().answers["/version"], {status, "{}"});
+    rig.pass(30s);
+    CHECK(rig.last().kind == "vLLM");
+    CHECK(rig.count("/version") <= 6);
+    rig.engine().answers["/version"] = version;
+    CHECK(rig.pass_until([&] { return rig.last().token_ids; }, 11s));
+    CHECK_FALSE(rig.last().wants_key);
   }
 }
 
