@@ -1,5 +1,5 @@
 #include "moving_scene.hpp"
-#include "troubles.hpp"
+#include "random_faults.hpp"
 
 #include <doctest/doctest.h>
 
@@ -206,7 +206,7 @@ TEST_CASE("whatever breaks while requests move, streams are exact and nothing is
   for (std::uint64_t seed = begin; seed < begin + seeds; ++seed) {
     CAPTURE(seed);
     moving_scene there{seed, 3};
-    troubles faults{there, seed, {"engine-0", "engine-1", "engine-2"}, [&](const auto& engine) {
+    random_faults faults{there, seed, {"engine-0", "engine-1", "engine-2"}, [&](const auto& engine) {
                       there.start(engine, scene::engine());
                     }};
     std::vector<virtual_client*> clients;

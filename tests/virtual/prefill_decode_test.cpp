@@ -1,5 +1,5 @@
 #include "leftovers.hpp"
-#include "troubles.hpp"
+#include "random_faults.hpp"
 
 #include <doctest/doctest.h>
 
@@ -320,7 +320,7 @@ TEST_CASE("whatever breaks with prefill and decode apart, streams are exact, not
   for (std::uint64_t seed = begin; seed < begin + seeds; ++seed) {
     CAPTURE(seed);
     apart_scene there{seed, 2, 2, apart(seed % 2 == 0 ? "pd_batch" : "pd_staged")};
-    troubles faults{there, seed, {"prefill-0", "prefill-1", "decode-0", "decode-1"},
+    random_faults faults{there, seed, {"prefill-0", "prefill-1", "decode-0", "decode-1"},
                     [&](const auto& engine) { there.start_engine(engine); }};
     std::vector<virtual_client*> clients;
     for (int round = 0; round < 60; ++round) {

@@ -14,11 +14,11 @@ namespace llumnix::testing {
 
 /// What breaks while requests run, drawn from a seed: engines die and come back, stand still and
 /// go on, links break and lag, clients leave.
-class troubles {
+class random_faults {
 public:
   using starter = std::function<void(const std::string& engine)>;
 
-  troubles(scene& there, std::uint64_t seed, std::vector<std::string> engines, starter start)
+  random_faults(scene& there, std::uint64_t seed, std::vector<std::string> engines, starter start)
     : there_{there}, chance_{seed}, engines_{std::move(engines)}, start_{std::move(start)} {}
 
   std::uint64_t draw(std::uint64_t below) { return chance_() % below; }
