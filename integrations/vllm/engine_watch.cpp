@@ -30,6 +30,7 @@ constexpr topic facts[]
 /// Known by an answer. After a few that were none one does without it, and asks now and then.
 struct fact {
   bool known = false;
+  bool lasting = false; ///< known, and for all of the engine's life
   int tries = 0;
   time_point tried_at{};
   bool open() const { return !known && tries < tries_per_fact; }
@@ -303,7 +304,7 @@ void engine_watch::engine::ask_next() {
 
 bool engine_watch::engine::is_due(topic about) {
   const auto& found = facts_[about];
-  return found.open() || (!found.known && now() - found.tried_at >= watch_.options_.models_every);
+  return found.open() || (!found.lasting && now() - found.tried_at >= watch_.options_.models_every);
 }
 
 /// An engine may load more of them at any time.
@@ -402,11 +403,11 @@ void engine_watch::engine::take_fact(topic about, const engine_answer& what) {
   found.tried_at = now();
   if (about == topic::tokens && (!what.may_change() || !found.open()))
     report_.tokens = takes_tokens(what.status);
-  bool final = !what.may_change() && what.status != unauthorized
-               && (about != topic::version || what.good()); // an engine may be behind what starts up
-  if (!final)
+  if (what.may_change())
     return describe();
   found.known = true;
+  found.lasting = what.status != unauthorized // a key may come, and the page where there is none yet
+                  && (about != topic::version || what.good());
   if (about == topic::models && what.good())
     take_models(what);
   else if (about == topic::version && what.good())

@@ -195,7 +195,8 @@ bool second_opinion::failing(const record& x, unix_ms now) const {
     return true;
   if (!x.reported || x.state == instance_state::stopped)
     return false;
-  return !x.status.schedulable
+  bool unfit = !x.status.schedulable && x.state != instance_state::draining; // else by our own will
+  return unfit
          || (now - x.status.timestamp_ms) / 1000 > std::int64_t{config_.instance_staleness_s};
 }
 
