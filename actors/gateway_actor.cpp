@@ -305,7 +305,8 @@ void gateway_state::on_watch() {
   watched_until = self->clock().now() + watched_for;
 }
 
-/// Places what waits once something changed; what waited too long is answered.
+/// Places what waits once something changed; what waited too long is answered, though not while
+/// somebody is asked about it, whose time has bounds of its own.
 void gateway_state::on_tick() {
   self->delayed_send(self, config.retry_every, tick_atom::value);
   flush_releases();
@@ -314,8 +315,8 @@ void gateway_state::on_tick() {
   std::vector<stream_ref> streams;
   for (const auto& [stream, request] : waiting)
     if (
-      now >= request.deadline
-      || ((view_changed || wants_remote(request)) && !request.asked && !request.looking))
+      !request.asked && !request.looking
+      && (now >= request.deadline || view_changed || wants_remote(request)))
       streams.push_back(stream);
   view_changed = false;
   for (const auto& stream : streams) {

@@ -253,9 +253,10 @@ void gateway_state::place_by_view(waiting_request& request) {
   auto epoch = body.epoch;
   auto query = query_of(request);
   const auto& hits = hits_of(request, query);
+  auto at = now_ms(); // of the decision and of what is written down of it
   if (archive.keeps())
-    archive.keep(own_view->snapshot(query, &hits, now_ms()));
-  auto choice = own_view->place(query, &hits, now_ms(), true);
+    archive.keep(own_view->snapshot(query, &hits, at));
+  auto choice = own_view->place(query, &hits, at, true);
   const auto* chosen = own_view->view().find(choice.instance);
   if (choice.instance.empty() || !chosen) {
     on_no_choice(stream, epoch, errc::no_instance, std::move(choice.reasons));

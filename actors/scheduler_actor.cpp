@@ -65,9 +65,10 @@ placements_msg scheduler_state::on_place(const place_msg& msg) {
 }
 
 placed_msg scheduler_state::place(const placement_question& question) {
+  auto at = now(); // of the decision and of what is written down of it
   if (archive.keeps())
-    archive.keep(decisions->snapshot(question.query, &question.hits, now()));
-  auto choice = decisions->place(question.query, &question.hits, now(), true);
+    archive.keep(decisions->snapshot(question.query, &question.hits, at));
+  auto choice = decisions->place(question.query, &question.hits, at, true);
   placed_msg answer{question.stream, question.epoch, {}, std::move(choice.reasons)};
   if (const auto* chosen = decisions->view().find(choice.instance)) {
     ++placed;
@@ -147,11 +148,12 @@ void scheduler_state::on_schedule(const schedule_msg& msg) {
     hits = find_hits(*msg.holders, msg.query.prompt_tokens, decisions->view());
     config.probes->prefixes.saw_match(self->clock().now() - began);
   }
+  auto at = now(); // as in `place`
   if (archive.keeps())
-    archive.keep(decisions->snapshot(msg.query, &hits, now()));
+    archive.keep(decisions->snapshot(msg.query, &hits, at));
   bool predicts = config.profile.ttft.size() + config.profile.tpot.size() > 0;
   auto choice = decisions->schedule(
-    msg.query, &hits, now(), predicts || records.keeps() ? explain::briefly : explain::nothing);
+    msg.query, &hits, at, predicts || records.keeps() ? explain::briefly : explain::nothing);
   if (!choice.placed) {
     ++refused;
     note_refused(msg, std::move(choice));

@@ -39,8 +39,9 @@ int answer_all(std::istream& from, const decide_options& options) {
   int code = exit_code::done;
   while (auto text = scenes.next()) {
     auto answer = decide(*text);
-    if (auto written = write_out(write_answer(answer).dump(options.pretty ? 2 : -1) + "\n");
-        written != exit_code::done)
+    auto lax = nlohmann::json::error_handler_t::replace; // it may quote what is no UTF-8
+    auto line = write_answer(answer).dump(options.pretty ? 2 : -1, ' ', false, lax) + "\n";
+    if (auto written = write_out(line); written != exit_code::done)
       return written;
     code = code_of(answer);
     errors += is_error(answer) ? 1 : 0;

@@ -21,9 +21,9 @@ namespace {
 std::string escaped(std::string_view value) {
   std::string text;
   for (char c : value) {
-    if (c == '"' || c == '\\')
+    if (c == '"' || c == '\\' || c == '\n')
       text += '\\';
-    text += c == '\n' ? ' ' : c;
+    text += c == '\n' ? 'n' : c;
   }
   return text;
 }

@@ -19,6 +19,8 @@ std::string_view flaw_of(const instance_metadata& x) {
     return "a key without an instance id";
   if (!is_utf8(x.instance_id)) // of its key; the other texts were read as UTF-8
     return "an instance id that is no UTF-8";
+  if (std::ranges::any_of(x.instance_id, [](unsigned char c) { return c < ' ' || c == 127; }))
+    return "an instance id with control characters";
   if (!parse_infer_type(x.instance_type))
     return "instance_type is none of neutral, prefill and decode";
   if (!std::isfinite(x.utc_create) || !std::isfinite(x.utc_update))

@@ -133,7 +133,8 @@ float adaptive_decode(const metric_input& of) {
 float miss_waiting_tokens(const metric_input& of) {
   auto& instance = of.instance;
   auto told = instance.status.num_uncomputed_tokens_all_waiting_prefills;
-  if (told != 0 || !instance.requests || !instance.requests->waiting)
+  bool listed = instance.requests && instance.requests->waiting;
+  if (!listed || (told != 0 && !instance.requests->waiting->empty())) // cached tokens no list tells
     return static_cast<float>(told);
   std::int64_t tokens = 0;
   for (auto& request : *instance.requests->waiting)

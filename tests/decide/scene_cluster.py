@@ -361,7 +361,7 @@ class Instance:
                 b = self.sum((8, 13, 9), self.account.d + sum(r.get("out", 0) > 0 for r in self.running))
             return 128.0 if b == 0 else b if b >= 128 else float32(128 - b)
         if name == "miss_waiting_tokens":
-            listed = self.waiting is not None and not self.field(25)  # a list does not say what is cached
+            listed = self.waiting is not None and not (self.waiting and self.field(25))  # what is cached no list says
             return float32(sum(r.get("len", 0) for r in self.waiting) if listed else self.field(25))
         if wanted is None:
             return None

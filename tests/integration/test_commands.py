@@ -184,6 +184,17 @@ class Commands(ClusterTest):
                 self.assertEqual(done.returncode, 1, done.stderr)
                 self.assertIn("No space left", done.stderr)
 
+    def test_a_scene_that_is_no_text_costs_the_others_nothing(self):
+        good = b'{"instances":[{"id":"a"}],"request":{"scheduling_mode":"neutral"}}'
+        scenes = [good, good.replace(b'"a"', b'"\xff"'), b'{"name":"\xff"}', good]
+        with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+            file.write(b"\n".join(scenes))
+            file.flush()
+            done = self.run_alone("decide", file.name)
+        self.assertEqual((done.returncode, done.stderr), (2, ""))
+        told = [json.loads(line)["outcome"] for line in done.stdout.splitlines()]
+        self.assertEqual((told[0], told[2], told[3], len(told)), ("placed", "error", "placed", 4))
+
     def test_a_wrong_file_is_named(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             for text, told in (('{"engine": {"sped": 1}}', f"{file.name}: engine.sped: no such knob"),

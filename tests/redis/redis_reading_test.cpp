@@ -202,6 +202,7 @@ TEST_CASE("hostile records are left out whole, and cost the others nothing") {
   long_type.backend_type = std::string(20000, 'b');
   server.ask({"SET", metadata_key + "long", encode(long_type)});
   server.ask({"SET", metadata_key + "\xff\xfe", encode(metadata_of("bytes"))});
+  server.ask({"SET", metadata_key + "\x7f", encode(metadata_of("control"))});
   auto no_time = metadata_of("no-time");
   no_time.utc_create = std::numeric_limits<double>::infinity();
   server.ask({"SET", metadata_key + "no-time", encode(no_time)});
@@ -219,9 +220,9 @@ TEST_CASE("hostile records are left out whole, and cost the others nothing") {
     REQUIRE(all);
     CHECK(all->size() == rows.size() + 1);
   }
-  CHECK(logged.count("odd-record") == rows.size() + 4); // each once
-  CHECK(logged.count("\n") == rows.size() + 4 + 1);     // and one for the link
-  CHECK(store->metrics().odd_records == 3 * (rows.size() + 4));
+  CHECK(logged.count("odd-record") == rows.size() + 5); // each once
+  CHECK(logged.count("\n") == rows.size() + 5 + 1);     // and one for the link
+  CHECK(store->metrics().odd_records == 3 * (rows.size() + 5));
   CHECK(store->metrics().readings == 6);
   CHECK(observations(store->metrics().metadata_ms) == 3);
   CHECK(observations(store->metrics().statuses_ms) == 3);

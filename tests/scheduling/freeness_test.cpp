@@ -162,6 +162,7 @@ TEST_CASE("tokens that waiting requests miss are what the status says, else all 
        {std::pair<load, float>{{.waiting = {{request(900)}}, .waiting_tokens = 400}, 400},
         {{.waiting = {{request(40), request(2)}}}, 42},
         {{.waiting = {{}}}, 0},
+        {{.waiting = {{}}, .waiting_tokens = 50}, 0},
         {{.running = {{request(900)}}, .waiting_tokens = 400}, 400}})
     CHECK(value(miss_waiting_tokens, view_of(of)) == tokens);
 }

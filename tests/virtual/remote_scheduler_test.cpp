@@ -212,4 +212,24 @@ TEST_CASE("a choice for a request that has gone changes nothing") {
   CHECK(us.there.released == std::vector<std::string>{"r"});
 }
 
+TEST_CASE("a scheduler that hangs for longer than requests may wait costs them nothing") {
+  auto config = lite_mode();
+  config.gateway.wait_for_instance = 1s;
+  front us{config};
+  auto& x = us.open("r");
+  us.run_for(2s);
+  CHECK(us.counters("head").unplaceable == 0);
+  us.tell(gone); // as its client says in the end
+  CHECK_FALSE(x.at().empty());
+  CHECK(us.counters("head").placements_by_view == 1);
+  auto& y = us.open("s"); // one that is busy is waited for no longer than that
+  us.tell(busy);
+  us.run_for(1100ms);
+  CHECK(y.at().empty());
+  while (!us.there.waiting.empty())
+    us.tell(busy);
+  us.run_for(100ms);
+  CHECK(us.counters("head").unplaceable == 1);
+}
+
 } // namespace llumnix::testing

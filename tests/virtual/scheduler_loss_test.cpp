@@ -13,9 +13,10 @@ const node_life head{"head", 1};
 
 /// GATEWAY with one instance, and a SCHEDULER on another node that takes its time.
 struct waiting_gateway : stage {
-  waiting_gateway() {
+  explicit waiting_gateway(std::chrono::milliseconds wait = 5s) {
     log::configure({.threshold = log::level::off, .json = false, .node = {}});
     config.life = head;
+    config.knobs.wait_for_instance = wait;
     config.scheduling.policy = "load-balance";
     config.counters = std::make_shared<node_counters>();
     gateway = system->spawn(make_gateway, config);
@@ -130,6 +131,20 @@ TEST_CASE("a question that was put to the next scheduler is not lost with the fi
   x.pass(1ms);
   CHECK(x.submitted.size() == 3);
   CHECK(x.config.counters->placements_by_view == 1);
+}
+
+TEST_CASE("a request is not given up while a scheduler is asked about it") {
+  waiting_gateway x{0ms};
+  x.admit(1);
+  x.pass(500ms);
+  CHECK(x.config.counters->unplaceable == 0);
+  x.answer(0);
+  CHECK(x.submitted.size() == 1);
+  x.admit(2);
+  x.pass(1000ms); // it does not answer in its own time
+  CHECK(x.submitted.size() == 2);
+  CHECK(x.config.counters->placements_by_view == 1);
+  CHECK(x.config.counters->unplaceable == 0);
 }
 
 } // namespace llumnix::testing
