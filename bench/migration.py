@@ -38,6 +38,7 @@ class Stream(threading.Thread):
     def __init__(self, url, name, prompt_tokens, max_tokens):
         super().__init__(daemon=True)
         self.address, self.name_, self.times, self.over = urllib.parse.urlsplit(url), name, [], False
+        self.left = False
         self.body = json.dumps({"model": "modeled", "prompt": "x" * prompt_tokens, "max_tokens": max_tokens, "stream": True,
                                 "ignore_eos": True, "temperature": 0})
         self.start()
@@ -48,8 +49,11 @@ class Stream(threading.Thread):
                            {"content-type": "application/json", "x-request-id": self.name_})
         reply = connection.getresponse()
         for line in reply:
+            if self.left:
+                break
             if line.startswith(b"data: {"):
                 self.times.append(time.monotonic())
+        connection.close()
         self.over = True
 
 
@@ -82,6 +86,8 @@ def measure(ready, prompt_tokens, moves, name):
         done.append(move)
         await_true(lambda: stream.over or len(stream.times) >= seen + 12, "it goes on", 60)
     spent = sum(map(cpu_us, pids)) - before
+    stream.left = True  # or it would step beside the next one
+    await_true(lambda: place_of(ready["admin"], name) is None, "the engines have forgotten it", 60)
     gaps = [(b - a, a, b) for a, b in zip(stream.times, stream.times[1:])]
     median_gap = statistics.median(gap for gap, _, _ in gaps)
     around = [max((gap for gap, a, b in gaps if b >= began and a <= ended + 2 * median_gap), default=0) - median_gap
