@@ -149,11 +149,9 @@ void relay_session::ask(const stream_owner& owner) {
   question.headers.reserve(request_.headers.size() + 2);
   question.headers = request_.headers;
   question.headers.emplace_back("content-type", "application/json");
-  bool again = std::find(asked_.begin(), asked_.end(), owner.instance) != asked_.end();
-  if (!again)
-    asked_.push_back(owner.instance);
   question.headers.emplace_back(
-    "x-request-id", again ? request_.id.text() + "-" + std::to_string(epoch_) : request_.id.text());
+    "x-request-id",
+    epoch_ == 0 ? request_.id.text() : request_.id.text() + "-" + std::to_string(epoch_));
   question.body_begin
     = {request_.body, std::string_view{*request_.body}.substr(0, asked->body.kept)};
   question.body = std::move(asked->body.rest);

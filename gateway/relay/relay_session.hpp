@@ -161,7 +161,6 @@ private:
   time_point asked_at_{};           ///< an engine was last asked for, by what was known then
   std::vector<instance_id> failed_; ///< not asked again while there are others
   std::optional<planned_move> move_;
-  std::vector<instance_id> asked_;   ///< each once; to these its id alone is nothing new
   std::vector<instance_id> tried_;   ///< engines that took it and did not end it, each once
   std::uint32_t attempts_ = 0;       ///< times that one of them was lost
   std::uint32_t models_asked_ = 0;   ///< times, as an engine knew its model no more
