@@ -23,6 +23,15 @@ name_watch::hear(nlohmann::json::parse_event_t event, const nlohmann::json& part
   return config_problem{std::move(path), "is given twice; keep one of them"};
 }
 
+bool is_utf8(std::string_view text) {
+  try {
+    nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
 text_place place_of_byte(std::string_view text, std::size_t byte) {
   auto before = text.substr(0, std::min(byte == 0 ? 0 : byte - 1, text.size()));
   auto start = before.rfind('\n');

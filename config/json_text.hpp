@@ -30,6 +30,9 @@ private:
   std::vector<object> open_; // from the document itself to the object being read
 };
 
+/// Whether `text` is well-formed UTF-8: JSON holds no other.
+bool is_utf8(std::string_view text);
+
 /// Where a byte that nlohmann counts from 1 stands, both counted from 1.
 struct text_place {
   std::size_t line = 1;

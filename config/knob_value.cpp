@@ -1,5 +1,6 @@
 #include "config/knob_value.hpp"
 
+#include "config/json_text.hpp"
 #include "config/load_config.hpp"
 #include "config/notation.hpp"
 
@@ -67,16 +68,6 @@ std::string read(const knob&, std::string_view text, double& value) {
 
 std::string read(const knob&, std::string_view text, milliseconds& value) {
   return parse_duration(text, value) ? "" : " is no duration; write it like 250ms, 10s or 2m";
-}
-
-/// JSON, which every configuration can be written as, holds no other text.
-bool is_utf8(std::string_view text) {
-  try {
-    nlohmann::json(text).dump();
-    return true;
-  } catch (const nlohmann::json::type_error&) {
-    return false;
-  }
 }
 
 std::string read(const knob& which, std::string_view text, std::string& value) {

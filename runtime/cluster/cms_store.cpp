@@ -1,7 +1,7 @@
 #include "runtime/cluster/cms_store.hpp"
 
+#include "config/json_text.hpp"
 #include "runtime/cluster/dispatch_ledger.hpp"
-#include "runtime/serving/tokenizer.hpp"
 
 #include <algorithm>
 #include <cmath>

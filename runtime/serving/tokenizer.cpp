@@ -24,22 +24,6 @@ bool may_follow(unsigned char lead, unsigned char second) {
 
 } // namespace
 
-bool is_utf8(std::string_view text) {
-  auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
-  for (std::size_t at = 0; at < text.size();) {
-    auto length = sequence_length(byte(at));
-    if (length == 1 && byte(at) >= 0x80)
-      return false;
-    if (length > text.size() - at || (length > 1 && !may_follow(byte(at), byte(at + 1))))
-      return false;
-    for (std::size_t rest = 2; rest < length; ++rest)
-      if ((byte(at + rest) & 0xC0) != 0x80)
-        return false;
-    at += length;
-  }
-  return true;
-}
-
 std::size_t utf8_complete_prefix(std::string_view text) {
   auto longest = std::min<std::size_t>(3, text.size());
   for (std::size_t tail = 1; tail <= longest; ++tail) {

@@ -34,9 +34,6 @@ public:
   virtual void append_text(token_id id, std::string& text) const = 0;
 };
 
-/// Whether all of `text` is well-formed UTF-8.
-bool is_utf8(std::string_view text);
-
 /// Length of the longest prefix of `text` that does not end inside a UTF-8 sequence.
 std::size_t utf8_complete_prefix(std::string_view text);
 
