@@ -75,11 +75,11 @@ void cms_state::on_status(status_msg& msg) {
   tell(std::move(change));
 }
 
-/// Whether its llumlet's word on draining changed what is known. One whose node is not connected
-/// stays lost: the word is older than that.
+/// Whether its llumlet's word on draining changed what is known. One whose node is gone stays so:
+/// the word is older than that.
 bool cms_state::note_state(const instance_view& known, bool draining) {
   auto told = draining ? instance_state::draining : instance_state::ready;
-  if (known.state == told || known.state == instance_state::lost)
+  if (known.state == told || is_gone(known.state))
     return false;
   view.set_state(known.metadata.instance_id, told);
   return true;
@@ -236,8 +236,7 @@ void cms_state::on_peer_down(const peer_down_msg& msg) {
 /// It takes no failover domain with it, as one that is lost does.
 void cms_state::note_stopped(const instance_id& id, view_change_msg& change) {
   view.set_state(id, instance_state::stopped);
-  const auto& known = *view.find(id);
-  change.put.push_back({known.metadata, known.life, known.engine, known.state});
+  change.put.push_back(entry_of(*view.find(id)));
 }
 
 void cms_state::note_gone(const instance_id& id) {

@@ -31,6 +31,11 @@ status_msg status(std::int32_t update, ids seen) {
   return msg;
 }
 
+cms_actor start_cms(stage& x) {
+  cms_actor_config config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr};
+  return x.system->spawn(make_cms, std::move(config));
+}
+
 peer_up_msg engine_up() {
   peer_up_msg up;
   up.card.self.life = engine_life;
@@ -66,8 +71,7 @@ struct idle_engine final : stepped_engine {
 TEST_CASE("a paced listener hears the sum of loads some milliseconds later, and the rest at once") {
   stage x;
   std::vector<view_change_msg> at_once, paced;
-  auto cms = x.system->spawn(
-    make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+  auto cms = start_cms(x);
   for (auto* heard : {&at_once, &paced})
     caf::anon_send(
       cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(*heard)), heard == &paced});
@@ -104,8 +108,7 @@ TEST_CASE("of a node that goes the view says how") {
     CAPTURE(stopped);
     stage x;
     std::vector<view_change_msg> heard;
-    auto cms = x.system->spawn(
-      make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+    auto cms = start_cms(x);
     caf::anon_send(
       cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(heard)), false});
     caf::anon_send(cms, engine_up());
@@ -130,6 +133,9 @@ TEST_CASE("of a node that goes the view says how") {
     x.run();
     take();
     CHECK(shown.state == (stopped ? instance_state::stopped : instance_state::lost));
+    auto last = status(2, {}); // a word from before it went
+    last.draining = true;
+    caf::anon_send(cms, last);
     caf::anon_send(cms, peer_down_msg{{engine_life.node, engine_life.incarnation + 1}}); // or later
     x.run();
     take();
@@ -142,8 +148,7 @@ TEST_CASE("of a node that goes the view says how") {
 TEST_CASE("that an instance drains is its state, until it takes work again") {
   stage x;
   std::vector<view_change_msg> heard;
-  auto cms = x.system->spawn(
-    make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+  auto cms = start_cms(x);
   caf::anon_send(cms, engine_up());
   caf::anon_send(
     cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(heard)), true});
@@ -244,8 +249,7 @@ TEST_CASE("a llumlet tells who waited once, and all of the last ten seconds to a
 TEST_CASE("an instance that its node has no more is forgotten; one that starts again is not") {
   stage x;
   std::vector<view_change_msg> heard;
-  auto cms = x.system->spawn(
-    make_cms, cms_actor_config{{"head", 1}, {}, {}, std::make_shared<node_counters>(), nullptr});
+  auto cms = start_cms(x);
   caf::anon_send(cms, subscribe_view_msg{caf::actor_cast<view_listener>(x.listener(heard)), true});
   auto card_with = [](const ids& there, ids starting = {}) {
     peer_up_msg up;
