@@ -227,9 +227,9 @@ void gateway_state::on_peer_down(const peer_down_msg& msg) {
   if (known != nodes.end() && known->second.life.incarnation <= msg.life.incarnation)
     nodes.erase(known);
   auto scheduler = schedulers.find(msg.life.node);
-  bool asked
+  bool had_one
     = scheduler != schedulers.end() && scheduler->second.life.incarnation <= msg.life.incarnation;
-  if (asked)
+  if (had_one)
     schedulers.erase(scheduler);
   subscribe();
   own_view->lose(msg.life);
@@ -237,7 +237,7 @@ void gateway_state::on_peer_down(const peer_down_msg& msg) {
     prefixes->lose(msg.life);
   for (const auto& hub : hubs)
     self->send(hub, msg);
-  if (asked)
+  if (had_one)
     stop_waiting_for(msg.life.node);
 }
 
@@ -305,19 +305,21 @@ void gateway_state::on_watch() {
   watched_until = self->clock().now() + watched_for;
 }
 
-/// Places what waits once something changed; what waited too long is answered, though not while
-/// somebody is asked about it, whose time has bounds of its own.
+/// Places what waits once something changed; what waited too long is answered. Whoever is asked
+/// about it has some time more: most have bounds of their own.
 void gateway_state::on_tick() {
   self->delayed_send(self, config.retry_every, tick_atom::value);
   flush_releases();
   ask_engines();
   auto now = self->clock().now();
   std::vector<stream_ref> streams;
-  for (const auto& [stream, request] : waiting)
+  for (const auto& [stream, request] : waiting) {
+    bool is_asked = request.asked || request.looking;
     if (
-      !request.asked && !request.looking
-      && (now >= request.deadline || view_changed || wants_remote(request)))
+      now >= request.deadline + (is_asked ? config.answer_patience : milliseconds{0})
+      || ((view_changed || wants_remote(request)) && !is_asked))
       streams.push_back(stream);
+  }
   view_changed = false;
   for (const auto& stream : streams) {
     auto found = waiting.find(stream);

@@ -36,6 +36,7 @@ struct gateway_actor_config {
   milliseconds remote_busy_pause{1000}; ///< before it is asked again where nobody could be had
   milliseconds retry_every{20};        ///< between two attempts to place what waits for an instance
   milliseconds schedule_timeout{1000}; ///< for a SCHEDULER on another node
+  milliseconds answer_patience{5000};  ///< beyond `wait_for_instance`, where somebody is asked
   /// The loops of this process by hub index: they are told of placements without a detour through
   /// their hubs. Where one is missing its hub is told.
   std::vector<std::shared_ptr<hub_loop>> loops{};

@@ -272,7 +272,8 @@ typename Inspector::result_type inspect(Inspector& f, filter_drops& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, ranked_candidate& x) {
-  return f(caf::meta::type_name("ranked_candidate"), x.instance, x.values[0], x.values[1], x.values[2]);
+  return f(
+    caf::meta::type_name("ranked_candidate"), x.instance, x.values[0], x.values[1], x.values[2]);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, decisive_fact& x) {

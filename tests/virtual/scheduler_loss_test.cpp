@@ -147,4 +147,17 @@ TEST_CASE("a request is not given up while a scheduler is asked about it") {
   CHECK(x.config.counters->unplaceable == 0);
 }
 
+TEST_CASE("a scheduler of the own node that hangs is not waited for without end") {
+  waiting_gateway x{100ms};
+  x.join(head.node, head.incarnation); // it is asked first, and without a time limit
+  x.admit(1);
+  for (int i = 0; i < 50; ++i)
+    x.pass(100ms);
+  CHECK(x.config.counters->unplaceable == 0);
+  for (int i = 0; i < 3; ++i)
+    x.pass(100ms);
+  CHECK(x.config.counters->unplaceable == 1);
+  CHECK(x.submitted.empty());
+}
+
 } // namespace llumnix::testing
