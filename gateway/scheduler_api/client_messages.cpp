@@ -58,6 +58,19 @@ void read_instance(json_cursor& at, std::string_view body, told_choice& into) {
   into.address = address_of(host, port);
 }
 
+/// Calls `each` at every instance that a reply tells of.
+template <class Each>
+void read_results(json_cursor& at, Each each) {
+  read_object(at, [&](std::string_view name) {
+    if (name != "scheduling_result" || at.peek() != '[')
+      return false;
+    at.enter_array();
+    while (at.next_element())
+      each();
+    return true;
+  });
+}
+
 } // namespace
 
 std::string render_question(
@@ -81,16 +94,11 @@ std::string render_question(
 result<told_choice> read_choice(std::string_view body) {
   std::vector<told_choice> told;
   json_cursor at{body};
-  read_object(at, [&](std::string_view name) {
-    if (name != "scheduling_result" || at.peek() != '[')
-      return false;
-    at.enter_array();
-    while (at.next_element())
-      if (told.empty())
-        read_instance(at, body, told.emplace_back());
-      else
-        at.fail("more than one instance");
-    return true;
+  read_results(at, [&] {
+    if (told.empty())
+      read_instance(at, body, told.emplace_back());
+    else
+      at.fail("more than one instance");
   });
   if (!at.finished())
     return error{errc::bad_message, "the scheduler's answer: " + std::string{at.problem()}};
@@ -110,22 +118,11 @@ std::vector<told_choice> read_bookings(std::string_view body) {
   constexpr std::size_t bookings_max = 8; // a role has one each; each costs a message
   std::vector<told_choice> told;
   json_cursor at{body};
-  read_object(at, [&](std::string_view name) {
-    if (name != "scheduling_result" || at.peek() != '[')
-      return false;
-    at.enter_array();
-    while (at.next_element()) {
-      if (at.peek() != '{') {
-        at.skip();
-        continue;
-      }
-      auto from = at.offset();
-      read_object(at, [](std::string_view) { return false; });
-      auto text = body.substr(from, at.offset() - from);
-      if (!at.failed() && text.size() <= choice_bytes_max && told.size() < bookings_max)
-        told.emplace_back().text = text;
-    }
-    return true;
+  read_results(at, [&] {
+    auto text = at.skip();
+    bool usable = text.starts_with('{') && text.size() <= choice_bytes_max;
+    if (usable && told.size() < bookings_max)
+      told.emplace_back().text = text;
   });
   return at.finished() ? told : std::vector<told_choice>{};
 }
