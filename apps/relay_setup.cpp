@@ -320,7 +320,8 @@ void relay_setup::tell_loops(const engine_report& report, const std::vector<std:
   for (std::uint32_t i = 0; i < loops_.size(); ++i)
     http_.loop(i).post([part = loops_[i].get(), id = report.id, ids = report.token_ids,
                         text = report.continues_text, context = report.max_model_len,
-                        tokens = report.tokens, models, adapters = report.adapters, ready = report.ready, lost = report.lost] {
+                        tokens = report.tokens, models, adapters = report.adapters,
+                        ready = report.ready, lost = report.lost] {
       if (const auto* known = part->engines.find(id))
         part->engines.put(
           id, {.address = known->address,

@@ -17,7 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto retry_pause = 100ms; // once every engine has failed
-constexpr std::uint32_t asks_max = 3; // of models, for one request
+constexpr std::uint32_t asks_max = 3; // for the models of engines, by one request
 constexpr std::uint32_t cuts_max = 3; // of one request: what kills engines must not meet them all
 constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
 
@@ -172,10 +172,11 @@ bool relay_session::has_failed(const instance_id& engine) const {
 void relay_session::wait_for_return(const error& why) {
   owner_.reset();
   ++epoch_;
-  if (refusal_ && !stream_.begun() && std::exchange(model_lost_, false) && models_asked_ < asks_max)
-    return wait_for_models();
-  if (refusal_ && !stream_.begun())
+  if (refusal_ && !stream_.begun()) {
+    if (std::exchange(model_lost_, false) && models_asked_ < asks_max)
+      return wait_for_models();
     return answer_with(std::move(*refusal_), "failed", why); // all said no: the client may hear it
+  }
   if (table_.now() >= give_up_at_)
     return fail(why);
   wait_to_place();

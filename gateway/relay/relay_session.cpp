@@ -321,8 +321,8 @@ void relay_session::on_whole_reply() {
     return lose_engine(read.error());
   if (read->choices != request_.wish.choices)
     return lose_engine(
-      {errc::bad_message, "the engine's reply holds " + std::to_string(read->choices)
-                            + " choices, and not " + std::to_string(request_.wish.choices)});
+      {errc::bad_message, "the engine was asked for " + std::to_string(request_.wish.choices)
+                            + " outputs, and its reply holds " + std::to_string(read->choices)});
   last_token_ = table_.now();
   note_success(last_token_);
   auto known = wanted().tokens ? std::uint64_t{stream_.prompt_tokens()} : 0; // old vLLM tells none

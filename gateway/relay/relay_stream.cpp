@@ -109,10 +109,8 @@ relay_stream::verdict relay_stream::on_tokens(
     if (choice.finish_reason == "abort")
       return fail(errc::disconnected, "the engine gave the request up");
   }
-  auto late = std::count_if(facts.choices.begin(), facts.choices.end(), [this](const auto& choice) {
-    return says_something(choice) && has_ended(choice.index);
-  });
-  if (late > 0 && static_cast<std::size_t>(late) == facts.choices.size())
+  auto late = count_late(facts);
+  if (late > 0 && late == facts.choices.size())
     return verdict::go_on; // whatever it is, the output is whole without it
   if (late > 0)
     return fail(errc::bad_message, "the engine goes on behind the end of an output");
@@ -172,6 +170,15 @@ bool relay_stream::exceeds_limit(const chunk_facts& facts) const {
 /// have said some of it twice.
 bool relay_stream::showed_some() const {
   return translator_ ? told_ > 0 || text_tokens_ > kept_ : begun_;
+}
+
+/// Choices that say something though their output has ended.
+std::size_t relay_stream::count_late(const chunk_facts& facts) const {
+  auto late = [this](const chunk_choice& choice) {
+    return says_something(choice) && has_ended(choice.index);
+  };
+  return static_cast<std::size_t>(
+    std::count_if(facts.choices.begin(), facts.choices.end(), late));
 }
 
 bool relay_stream::has_ended(std::uint32_t choice) const {

@@ -128,6 +128,7 @@ private:
   bool exceeds_limit(const chunk_facts& facts) const;
   bool showed_some() const;
   bool begins(const chunk_choice& choice) const;
+  std::size_t count_late(const chunk_facts& facts) const;
   bool has_ended(std::uint32_t choice) const;
   bool note_end(const chunk_choice& choice);
   bool take_repeated(const chunk_choice& choice);

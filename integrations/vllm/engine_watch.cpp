@@ -38,9 +38,9 @@ struct fact {
 
 auto parts(const engine_report& report) {
   return std::tie(
-    report.id, report.ready, report.trouble, report.lost, report.kind, report.token_ids, report.continues_text,
-    report.wants_key, report.aborts, report.tokens, report.max_model_len, report.models,
-    report.model_ids, report.status);
+    report.id, report.ready, report.trouble, report.lost, report.kind, report.token_ids,
+    report.continues_text, report.wants_key, report.aborts, report.tokens, report.max_model_len,
+    report.models, report.model_ids, report.status);
 }
 
 std::string trouble_of(const engine_answer& what) {

@@ -193,7 +193,7 @@ class Commands(ClusterTest):
             done = self.run_alone("decide", file.name)
         self.assertEqual((done.returncode, done.stderr), (2, ""))
         told = [json.loads(line)["outcome"] for line in done.stdout.splitlines()]
-        self.assertEqual((told[0], told[2], told[3], len(told)), ("placed", "error", "placed", 4))
+        self.assertEqual(told, ["placed", "error", "error", "placed"])
 
     def test_a_wrong_file_is_named(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
