@@ -13,11 +13,14 @@ namespace llumnix::ucx {
 
 namespace {
 
-// An operator's own variables win.
+// An operator's own variables win. A connection that waited in connect() would hold up all others;
+// and one that was reset and then refused there, by a peer that died within milliseconds, kills the
+// living side (by an assertion of UCX 1.13).
 void prepare_environment(const std::string& device) {
   const std::pair<const char*, std::string> variables[] = {
-    {"UCX_TCP_TX_SEG_SIZE", "64K"}, {"UCX_TCP_CM_REUSEADDR", "y"}, {"UCX_KEEPALIVE_INTERVAL", "5s"},
-    {"UCX_TCP_KEEPIDLE", "5s"},     {"UCX_TCP_KEEPINTVL", "2s"},   {"UCX_NET_DEVICES", device}};
+    {"UCX_TCP_TX_SEG_SIZE", "64K"}, {"UCX_TCP_CM_REUSEADDR", "y"}, {"UCX_TCP_CONN_NB", "y"},
+    {"UCX_KEEPALIVE_INTERVAL", "5s"}, {"UCX_TCP_KEEPIDLE", "5s"}, {"UCX_TCP_KEEPINTVL", "2s"},
+    {"UCX_NET_DEVICES", device}};
   for (const auto& [name, value] : variables)
     setenv(name, value.c_str(), 0);
   // UCX has read these when it was loaded. It would write of every stranger's knock to stdout, and

@@ -14,6 +14,9 @@ constexpr log::logger kv_log{"kv"};
 /// Below, bytes travel with their announcement: two copies cost less than three more messages.
 constexpr std::uint64_t rendezvous_min = 32 << 10;
 constexpr std::size_t reads_max = 64; ///< of one peer at once; ours ask for fewer
+// A connection that UCX has taken and not told us of yet must not outlive its listener: what comes
+// on it would be told to one that is freed (1.13). Its first bytes follow within microseconds.
+constexpr nanoseconds quiet_before_end = std::chrono::milliseconds{20};
 
 } // namespace
 
@@ -48,6 +51,8 @@ void ucx_source::link::each_open(Call call) {
 }
 
 void ucx_source::accept(time_point now) {
+  if (stopping_ && !knocking_.empty())
+    quiet_at_ = now + quiet_before_end;
   for (auto request : std::exchange(knocking_, {})) {
     if (stopping_ || links_.size() >= settings_.peers_max) {
       ucp_listener_reject(listener_, request);
@@ -255,6 +260,7 @@ bool ucx_source::sweep(link& one, time_point now) {
 bool ucx_source::work(time_point now) {
   auto moved = !knocking_.empty() || !inbox_.empty();
   accept(now);
+  quiet_ = now >= quiet_at_;
   for (auto& [what, reply] : std::exchange(inbox_, {}))
     handle(what, reply, now);
   for (auto at = links_.begin(); at != links_.end();) {
@@ -278,7 +284,7 @@ bool ucx_source::work(time_point now) {
 }
 
 time_point ucx_source::wake_at() const {
-  auto at = time_point::max();
+  auto at = quiet_ ? time_point::max() : quiet_at_;
   for (const auto& [id, one] : links_)
     at = std::min(at, cut_off_at(one.times(), settings_));
   return at;
@@ -291,8 +297,9 @@ bool ucx_source::busy() const {
   });
 }
 
-void ucx_source::stop() {
+void ucx_source::stop(time_point now) {
   stopping_ = true;
+  quiet_at_ = now + quiet_before_end;
 }
 
 void ucx_source::stood_still(nanoseconds gap) {

@@ -45,9 +45,9 @@ public:
   bool busy() const;
   /// Whether a device copies for us.
   bool copying() const;
-  /// Cuts all connections.
-  void stop();
-  bool stopped() const { return links_.empty() && knocking_.empty(); }
+  /// Cuts all connections, and turns new ones away until none has come for a while.
+  void stop(time_point now);
+  bool stopped() const { return quiet_ && links_.empty() && knocking_.empty(); }
   /// The thread stood still for so long; nobody else is to blame for it.
   void stood_still(nanoseconds gap);
 
@@ -133,6 +133,8 @@ private:
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
   bool stopping_ = false;
+  time_point quiet_at_ = time_point::max(); ///< once stopping: when it is quiet if nobody knocks
+  bool quiet_ = false;
   std::vector<ucp_conn_request_h> knocking_;
   std::deque<std::pair<message, ucp_ep_h>> inbox_;
   std::map<std::uint64_t, link> links_;

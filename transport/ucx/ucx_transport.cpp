@@ -43,8 +43,9 @@ public:
 
   ~ucx_transport() override {
     thread_.post([this] {
-      destination_.stop(std::chrono::steady_clock::now());
-      source_.stop();
+      auto now = std::chrono::steady_clock::now();
+      destination_.stop(now);
+      source_.stop(now);
     });
     thread_.stop();
   }
