@@ -22,8 +22,6 @@ constexpr int silences_to_leave = 2; // in a row: a busy engine is not a dead on
 constexpr int tries_per_fact = 3;
 constexpr int unauthorized = 401;
 
-constexpr std::string_view key_hint = "see gateway.engine_key";
-
 constexpr topic facts[]
   = {topic::models, topic::version, topic::aborts, topic::tokens}; // in this order
 
@@ -46,7 +44,7 @@ auto parts(const engine_report& report) {
 std::string trouble_of(const engine_answer& what) {
   if (what.whole())
     return "answers " + std::to_string(what.status)
-           + (what.status == 401 ? ", " + std::string{key_hint} : "");
+           + (what.status == 401 ? ", " + std::string{engine_key_hint} : "");
   return what.outcome == errc::timeout ? "does not answer" : "cannot be reached";
 }
 
@@ -64,16 +62,6 @@ void take_load(instance_status& status, engine_load load) {
 }
 
 } // namespace
-
-std::string describe_engine(const engine_report& report) {
-  auto trouble = report.ready ? std::string{} : report.trouble;
-  if (report.kind.empty())
-    return trouble;
-  return report.kind + (report.token_ids ? " (token ids" : " (text only")
-         + (report.aborts ? ", abort" : "") + (report.tokens.value_or(false) ? ", generate" : "")
-         + (report.wants_key ? "; answers 401, " + std::string{key_hint} + ")" : ")")
-         + (trouble.empty() ? "" : "; " + trouble);
-}
 
 /// Gathers one answer for an engine. Given up when destroyed.
 class engine_watch::question final : public net::upstream_watcher {
