@@ -26,8 +26,6 @@ struct planned_option {
   std::string_view message;
 };
 constexpr planned_option planned_options[] = {
-  {"up", "--prefill", "this build has no prefill and decode instances; use --engines N"},
-  {"up", "--decode", "this build has no prefill and decode instances; use --engines N"},
   {"up", "--demo",
    "this build has no demo; start a cluster with `llumnix up`, then try `llumnix load --verify`"},
 };

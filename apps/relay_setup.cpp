@@ -60,6 +60,11 @@ relay_setup::relay_setup(
     wall_{wall},
     began_s_{wall.at(http.loop(0).now()) / 1000},
     lookup_{lookup} {
+  if (lookup_)
+    log::gateway.warn(
+      "texts-by-load",
+      "cached prefixes are looked up for prompts sent as token ids; chats and texts, whose tokens only "
+      "their engine knows, are placed by load");
   auto replies = std::make_shared<net::body_budget>(config.http.max_bodies_bytes / 4);
   for (std::uint32_t i = 0; i < http.loops(); ++i) {
     auto part = std::make_unique<loop_part>();

@@ -18,7 +18,7 @@ constexpr std::string_view batches = "Batch service";
 constexpr std::string_view tokenizers = "tokenizers: engines tokenize themselves";
 constexpr std::string_view traffic = "routes to other services";
 constexpr std::string_view fallback = "fallback to other services";
-constexpr std::string_view pd = "prefill and decode instances";
+constexpr std::string_view pd = "prefill and decode apart at engines behind HTTP; engines of its own do that: llumnix up --prefill 2 --decode 2";
 constexpr std::string_view batch = "batch service";
 
 // clang-format off

@@ -65,10 +65,10 @@ status_effect cluster_view::update(const instance_status& status) {
 }
 
 unix_ms cluster_view::written_at(const instance_status& status, unix_ms now) const {
-  auto latest = now + clock_ahead_ms;
-  if (auto* known = find(status.instance_id); known && known->has_status)
-    latest = std::max(latest, known->status.timestamp_ms + 1);
-  return std::min(status.timestamp_ms, latest);
+  auto* known = find(status.instance_id);
+  auto next = known && known->has_status ? known->status.timestamp_ms + 1 : now;
+  bool ahead = status.timestamp_ms > std::max(now + clock_ahead_ms, next);
+  return ahead ? std::max(now, next) : status.timestamp_ms;
 }
 
 void cluster_view::set_state(const instance_id& id, instance_state state) {

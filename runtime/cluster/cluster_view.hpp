@@ -35,7 +35,7 @@ inline constexpr std::int32_t restart_jump = 16;
 inline constexpr unix_ms clock_jump_ms = 10'000;
 
 /// How far a writer's clock may be ahead. What says it was written later than that counts as written
-/// then: else its writer would seem alive for as long as its clock is ahead, and its next status, by
+/// now: else its writer would seem alive for as long as its clock is ahead, and its next status, by
 /// a clock that was mended, would be ignored.
 inline constexpr unix_ms clock_ahead_ms = 1'000;
 

@@ -33,6 +33,9 @@ to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_to
   return {query.request_id, stage, tokens, uncomputed, query.wishes.priority};
 }
 
+constexpr std::string_view blind_because
+  = "the prompt came as a text or is too short, or no index answered";
+
 bool brings_sample(const instance_view* before, const instance_status& status) {
   return status.profiling_id != -1
          && (!before || !before->has_status || status.profiling_id > before->status.profiling_id);
@@ -211,7 +214,14 @@ struct dispatcher::state {
       outcome.report->stage = stage;
     if (how_much != explain::nothing)
       name_decision(outcome.reasons, stage);
+    if (how_much != explain::nothing && made.row && blind_to_prefixes(stage, hits))
+      outcome.reasons.note = "no cached prefix was looked up: " + std::string{blind_because};
     return outcome;
+  }
+
+  /// A decision on prefixes that knows of none, where metrics of 0 do not mean that all is cached.
+  bool blind_to_prefixes(infer_type stage, const prefix_hits* hits) const {
+    return cache_aware() && stage != infer_type::decode && !(hits && hits->asked);
   }
 
   /// What the profiles, where there are any, say of whoever was chosen.

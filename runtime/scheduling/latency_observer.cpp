@@ -244,9 +244,12 @@ bool latency_observer::saw_step(
     return saw_decode_step(batch, tokens, ms);
   if (batch == 0 || tokens == 0)
     return saw_prefill(prefill_tokens, ms);
-  auto& alone = of(profile_kind::tpot).cells;
-  auto like = alone.find(series::place_of(decode_point(batch, tokens, ms)));
-  return like != alone.end() && saw_prefill(prefill_tokens, ms - mean_ms(like->second.kept));
+  auto& alone = of(profile_kind::tpot);
+  auto like = alone.cells.find(series::place_of(decode_point(batch, tokens, ms)));
+  if (like == alone.cells.end())
+    return false;
+  auto left = ms - mean_ms(like->second.kept);
+  return possible(left) && saw_prefill(prefill_tokens, std::max(left, alone.least.ms));
 }
 
 std::string latency_observer::samples() const {

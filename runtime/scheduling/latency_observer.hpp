@@ -34,7 +34,8 @@ public:
   /// A step that computed that many tokens of prompts beside `batch` decoding requests that held
   /// `tokens` together; either may be 0. The share of the decoding requests in a mixed one is what
   /// a step like theirs took by itself as far as that was seen, and is left out: without, it is no
-  /// sample.
+  /// sample. What is left is only what the prompts added; by themselves they take no less than the
+  /// shortest step that was seen, for every step reads the model's weights.
   bool saw_step(std::uint32_t prefill_tokens, std::uint32_t batch, std::uint64_t tokens, double ms);
 
   /// All samples it keeps, as text for another observer.

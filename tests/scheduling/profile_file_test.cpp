@@ -482,6 +482,17 @@ TEST_CASE("a mixed step is a prefill without what the decodes beside it take by 
   CHECK(read_back(observer).piece_ms(512) == 12.0);
 }
 
+TEST_CASE("a prompt that adds little to a step takes a whole one by itself") {
+  latency_observer observer;
+  REQUIRE(observer.saw_step(0, 1, 64, 34));
+  REQUIRE(observer.saw_step(0, 8, 512, 37));
+  REQUIRE(observer.saw_step(64, 8, 512, 50));    // 13 more
+  REQUIRE(observer.saw_step(1024, 8, 512, 244)); // 207 more
+  auto profile = read_back(observer);
+  CHECK(profile.piece_ms(64) == 34.0);
+  CHECK(profile.piece_ms(1024) == 207.0);
+}
+
 TEST_CASE("what one observer kept another takes in") {
   latency_observer first, second, all;
   for (auto* each : {&first, &all})
