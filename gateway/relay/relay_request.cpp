@@ -156,6 +156,8 @@ find_single_use(request_fields& top, request_fields& body, const relay_request& 
     {body.boolean("use_beam_search"), "use_beam_search"},
     {body.has("prompt_logprobs"), "prompt_logprobs"},
     {body.holds_something("logits_processors"), "logits_processors"},
+    {body.holds_something("custom_logit_processor"), "custom_logit_processor"}, // SGLang's
+    {body.holds_something("bad_words"), "bad_words"}, // looked for in the output of one request
     {above("thinking_token_budget", -1), "thinking_token_budget"},
     {body.holds_something("repetition_detection"), "repetition_detection"},
     {chat && body.has("include_reasoning") && !body.boolean("include_reasoning"),

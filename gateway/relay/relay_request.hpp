@@ -53,7 +53,8 @@ struct relay_request {
   /// temperature above 0 or absent), "frequency_penalty", "presence_penalty", "response_format",
   /// "structured_outputs", "guided_*", "regex", "ebnf", "json_schema", "tools", "functions", "n",
   /// "prompt" (several), "prompt_embeds", "messages" (not only text), "best_of", "echo", "suffix",
-  /// "use_beam_search", "prompt_logprobs", "logits_processors", "thinking_token_budget",
+  /// "use_beam_search", "prompt_logprobs", "logits_processors", "custom_logit_processor",
+  /// "bad_words" (one of several tokens may be split by the cut), "thinking_token_budget",
   /// "repetition_detection", "return_tokens_as_token_ids" (of a chat with alternatives: their ids
   /// and the token's own text come in no one form), and of /inference/v1/generate "features",
   /// "content_parts" (images), "trace_decode_token_ids", "stop" (of a text that is not told, where

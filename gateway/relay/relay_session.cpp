@@ -221,7 +221,7 @@ bool relay_session::on_event(std::string_view data) {
     case relay_stream::verdict::go_on: break;
     case relay_stream::verdict::complete: complete(); return false;
     case relay_stream::verdict::failed: lose_engine(stream_.failure()); return false;
-    case relay_stream::verdict::broken: fail(stream_.failure()); return false;
+    case relay_stream::verdict::broken: on_broken(stream_.failure()); return false;
     case relay_stream::verdict::refused:
       reply_
         = {stream_.refusal_status(), {{"content-type", "application/json"}}, std::string{data}};
@@ -247,6 +247,17 @@ bool relay_session::on_event(std::string_view data) {
     table_.services().probes.on_token_gap(now - last_token_);
   last_token_ = now;
   return true;
+}
+
+/// What came does not go with what the client has. If that is nothing yet, another engine can say
+/// all of it.
+void relay_session::on_broken(error why) { // a copy: it belongs to the stream
+  if (head_sent_)
+    return fail(why);
+  out_.clear();
+  stream_ = relay_stream{request_.wish};
+  first_token_.reset();
+  lose_engine(std::move(why));
 }
 
 void relay_session::on_pause() {

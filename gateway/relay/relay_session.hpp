@@ -133,6 +133,7 @@ private:
   bool on_event(std::string_view data);
   std::string without_address(const std::string& text) const;
   void on_whole_reply();
+  void on_broken(error why);
   void note_success(time_point now);
   void queue();
   void write_on();

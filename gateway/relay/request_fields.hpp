@@ -15,8 +15,10 @@ namespace llumnix::relay {
 
 /// The fields of a request that the gateway reads, sorted.
 inline constexpr auto known_fields = std::to_array<std::string_view>(
-  {"best_of",
+  {"bad_words",
+   "best_of",
    "content_parts",
+   "custom_logit_processor",
    "ebnf",
    "echo",
    "extra_args",

@@ -125,6 +125,34 @@ TEST_CASE_FIXTURE(table_rig, "replies that are none of the API's are asked of an
   }
 }
 
+TEST_CASE_FIXTURE(
+  table_rig, "an engine that says too much at once is left, though it began well") {
+  engines.put("e:2", {.address = "e:2"});
+  relay::relay_request wish;
+  wish.model = "m";
+  wish.stream = true;
+  wish.max_tokens = 2;
+  std::string too_much;
+  for (int i = 0; i < 80; ++i)
+    too_much += event;
+  auto client = open(wish, R"({"model":"m","max_tokens":2})");
+  place();
+  auto before = port.placed.size();
+  say(too_much); // in one read: nothing of it was shown
+  CHECK(port.placed.size() == before + 1);
+  CHECK(client->status == 0);
+  CHECK(port.loads.back().why.find("more than it was asked for") != std::string::npos);
+  place("e:2");
+  say(event);
+  CHECK(client->status == 200);
+  auto shown = client->body;
+  CHECK(shown.find("hi") == shown.rfind("hi"));
+  say(too_much); // now the client has some
+  CHECK(port.placed.size() == before + 1);
+  CHECK(client->body.find("more than it was asked for") != std::string::npos);
+  CHECK(client->body.find("[DONE]") == std::string::npos);
+}
+
 TEST_CASE_FIXTURE(table_rig, "an engine's answer that is too long is no fault of the client's") {
   auto client = open(false);
   config.max_placements = 1;

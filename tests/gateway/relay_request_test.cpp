@@ -329,6 +329,11 @@ TEST_CASE("what does not carry over to another engine is named") {
      row{R"({"use_beam_search":true})", "use_beam_search"},
      row{R"({"prompt_logprobs":0})", "prompt_logprobs"},
      row{R"({"logits_processors":["x"]})", "logits_processors"},
+     row{R"({"custom_logit_processor":"x"})", "custom_logit_processor"},
+     row{R"({"custom_logit_processor":null})", ""},
+     row{R"({"bad_words":["x"]})", "bad_words"},
+     row{R"({"temperature":0,"bad_words":["x y"]})", "bad_words"},
+     row{R"({"bad_words":[]})", ""},
      row{R"({"thinking_token_budget":0})", "thinking_token_budget"},
      row{R"({"thinking_token_budget":-1})", ""},
      row{R"({"repetition_detection":{"max_pattern_size":3}})", "repetition_detection"},
@@ -344,7 +349,7 @@ TEST_CASE("what does not carry over to another engine is named") {
      row{R"({"kv_transfer_params":{"a":1}})", "kv_transfer_params"},
      row{R"({"kv_transfer_params":1,"n":3,"presence_penalty":1,"seed":4})", "seed"},
      row{
-       R"({"logit_bias":{"5":1},"repetition_penalty":1.2,"bad_words":["x"],"top_k":4,"top_p":0.5,)"
+       R"({"logit_bias":{"5":1},"repetition_penalty":1.2,"bad_words":null,"top_k":4,"top_p":0.5,)"
        R"("min_p":0.1,"stop_token_ids":[3],"ignore_eos":true,"chat_template_kwargs":{"a":1},)"
        R"("reasoning_effort":"low","priority":3,"cache_salt":"x","logprobs":null})",
        ""}}) {

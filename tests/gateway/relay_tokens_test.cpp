@@ -190,7 +190,8 @@ TEST_CASE("of a request with token ids what does not carry over is named") {
         row{"", R"(,"seed":1,"n":3,"echo":true)", ""}, // not where they count
         row{R"("presence_penalty":0.1)", "", "presence_penalty"},
         row{R"("frequency_penalty":0.1)", "", "frequency_penalty"},
-        row{R"("repetition_penalty":1.1,"logit_bias":{"1":2},"bad_words":["a"])", "", ""},
+        row{R"("repetition_penalty":1.1,"logit_bias":{"1":2},"bad_words":[])", "", ""},
+        row{R"("bad_words":["a"])", "", "bad_words"},
         row{R"("structured_outputs":{"regex":"a"})", "", "structured_outputs"},
         row{R"("n":2)", "", "n"},
         row{R"("n":1)", "", ""},
