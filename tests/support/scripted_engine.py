@@ -43,7 +43,7 @@ from scripted_batch import Batch, Running
 from scripted_faults import Failed, Fault, Truncated
 from scripted_http import EVENTS, Connection, Gate
 from scripted_openai import BAD_REQUEST, JOBS, VERSION, error, expected, invalid, models, parse, tokenize, understand
-from scripted_tokens import Refused, chat_ids, decode, encode, generate
+from scripted_tokens import Refused, chat_ids, detokenize, encode, generate
 
 __all__ = ["ScriptedEngine", "Settings", "chat_ids", "encode", "expected", "generate"]
 
@@ -234,7 +234,10 @@ class ScriptedEngine:
         await reply.document(200, answer)
 
     async def _detokenize(self, request, reply, record):
-        await reply.document(200, {"prompt": decode(_json_of(request).get("tokens", []))})
+        asked = _json_of(request)
+        if asked.get("model") not in (None, self.settings.model, *self.adapters):
+            raise Refused(f"The model `{asked['model']}` does not exist.", "model", 404, "NotFoundError")
+        await reply.document(200, {"prompt": detokenize(asked.get("tokens", []))})
 
     async def _abort(self, request, reply, record):
         self._check_scale_out()

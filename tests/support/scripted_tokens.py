@@ -16,7 +16,8 @@ and the ids delivered gets just the tokens of the unbroken run. Exceptions, as w
   choice i > 0 of n                                                  differs in its first token, and so from there on
 Without temperature the engine is greedy; without a seed it samples without chance: parameters that look at the whole
 sequence (repetition_penalty, logit_bias, bad_words, allowed_token_ids, and with temperature > 0 also temperature,
-top_p, top_k, min_p) change the tokens, so whoever loses one of them on the way is found out.
+top_p, top_k, min_p) change the tokens, so whoever loses one of them on the way is found out. With "x_chance": true it samples
+as if by chance: each token hangs on where its request began, too, so whoever has one computed again gets another.
 """
 
 import codecs
@@ -66,6 +67,13 @@ def encode(text):
 def decode(ids):
     """Markers and unknown ids are skipped; bytes that are no UTF-8 become U+FFFD."""
     return _bytes_of(ids).decode("utf-8", "replace")
+
+
+def detokenize(ids):
+    """As vLLM's /detokenize has it: markers are told, too."""
+    known = (MARKER_OF[token].encode() if token in MARKER_OF else bytes([BYTE_OF[token]])
+             for token in ids if token in MARKER_OF or token in BYTE_OF)
+    return b"".join(known).decode("utf-8", "replace")
 
 
 def _bytes_of(ids):
@@ -174,6 +182,7 @@ class Sampling:
     shape: tuple = ()  # parameters that look at the whole sequence
     grammar: tuple = ()  # parameters that start anew with each request
     penalties: tuple = (0, 0)  # presence, frequency
+    chance: bool = False  # only where there is a temperature
 
     @staticmethod
     def of(options):
@@ -193,6 +202,7 @@ class Sampling:
             include_stop=bool(options.get("include_stop_str_in_output")),
             ignore_eos=bool(options.get("ignore_eos")), min_tokens=_whole(options, "min_tokens") or 0,
             seed=_whole(options, "seed") if temperature else None, penalties=penalties,
+            chance=bool(temperature and options.get("x_chance")),
             shape=_given(options, _SEQUENCE) + (_given(options, _SAMPLED) if temperature else ()),
             grammar=_given(options, _GRAMMARS))
 
@@ -323,6 +333,8 @@ class Output:
             salt += (("seed", self.sampling.seed + self.choice, len(self.ids)),)
         elif self.choice and not self.ids:
             salt += (("choice", self.choice),)
+        if self.sampling.chance:
+            salt += (("chance", len(self.prompt_ids)),)
         if self.sampling.grammar:
             salt += self.sampling.grammar + (len(self.ids),)
         if any(self.sampling.penalties) and self.ids:

@@ -184,6 +184,14 @@ class TokenTest(unittest.TestCase):
         late = generate(encode("Hi"), 80, ignore_eos=True, stop=stop, min_tokens=60)
         self.assertGreater(len(late.ids), 60)
 
+    def test_by_chance_each_run_draws_anew(self):
+        chance = {"temperature": 1, "x_chance": True, "ignore_eos": True}
+        one = generate(encode("Hi"), 20, **chance).ids
+        self.assertEqual(generate(encode("Hi"), 20, **chance).ids, one)
+        self.assertNotEqual(generate(encode("Hi") + one[:5], 15, **chance).ids, one[5:])
+        self.assertEqual(generate(encode("Hi"), 20, **chance | {"temperature": 0}).ids,
+                         generate(encode("Hi"), 20, ignore_eos=True).ids)
+
     def test_a_chunk_never_shows_what_may_become_a_stop_string(self):
         plain = generate(encode("Hi"), 60, ignore_eos=True)
         stop = plain.text[30:36]
@@ -337,7 +345,11 @@ class BytesTest(EngineTest):
         asked = await client.ask("POST", "/tokenize", {"messages": [{"role": "user", "content": "hi"}]})
         self.assertEqual(asked.json()["tokens"], [0, 260, 74, 75, 261])
         self.assertEqual((await client.ask("POST", "/tokenize", {"prompt": "Hi"})).json()["count"], 2)
-        self.assertEqual((await client.ask("POST", "/detokenize", {"tokens": [42, 75]})).json(), {"prompt": "Hi"})
+        for tokens, text in (([42, 75], "Hi"), ([0, 260, 74, 75, 261], "<s><|user|>hi<|assistant|>"),
+                             ([42, *encode("\u20ac")[:2]], "H\ufffd"), ([], "")):
+            asked = await client.ask("POST", "/detokenize", {"model": "tiny", "tokens": tokens})
+            self.assertEqual(asked.json(), {"prompt": text})
+        self.assertEqual((await client.ask("POST", "/detokenize", {"model": "x", "tokens": [42]})).status, 404)
         self.assertEqual((await client.ask("POST", "/inference/v1/abort_requests", {"request_ids": []})).status, 403)
         self.assertEqual((await client.ask("POST", GENERATE, {})).status, 403)
 
