@@ -62,7 +62,9 @@ result<asked_body> ask_for(
     return begin_with(body, request, engine);
   if (from.where == resumption::from::ids)
     return asked_body{
-      {0, continuation_body(body, request, from.ids, from.kept, engine.context_tokens)},
+      {0,
+       continuation_body(
+         body, request, from.ids, from.kept, engine.context_tokens, from.shows_stops)},
       false,
       !request.wants_token_ids};
   bool counts = engine.continues_text && !request.continuous_usage;

@@ -54,6 +54,8 @@ constexpr auto of_chats = std::to_array<std::string_view>(
    "chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
    "documents", "max_completion_tokens", "logprobs", "top_logprobs", "return_tokens_as_token_ids"});
 
+constexpr std::string_view showing_stops = "include_stop_str_in_output";
+
 void add_ids(std::string& out, std::span<const token_id> ids) {
   out += '[';
   for (auto id : ids) {
@@ -154,17 +156,22 @@ engine_body first_body(std::string_view body, const relay_request& request, bool
 
 std::string continuation_body(
   std::string_view body, const relay_request& request, std::span<const token_id> ids,
-  std::uint32_t delivered, std::uint32_t context_tokens) {
+  std::uint32_t delivered, std::uint32_t context_tokens, bool show_stops) {
   if (request.kind == openai::endpoint::tokens)
     return tokens_body(body, request, ids, delivered, context_tokens);
   std::string out;
   out.reserve(body.size() + 8 * ids.size() + 128);
   bool chat = request.kind == openai::endpoint::chat;
   auto rest = copy_members(out, body, [&](std::string_view name) {
-    return connects(name) || among(replaced, name) || (chat && among(of_chats, name));
+    return connects(name) || among(replaced, name) || (chat && among(of_chats, name))
+           || (show_stops && name == showing_stops);
   });
   add_limits(out, request, delivered, ids.size(), context_tokens);
   add_logprobs(out, request);
+  if (show_stops) {
+    add_member(out, showing_stops);
+    out += "true";
+  }
   add_member(out, "stream");
   out += "true";
   add_member(out, "return_token_ids");

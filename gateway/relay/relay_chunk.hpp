@@ -91,10 +91,15 @@ public:
   /// `text_offset` characters, and cached tokens told are at most those of the prompt. A [DONE]
   /// stays one. `repeated`: so many of its tokens were shown before, whose ids and
   /// log-probabilities are left out; null where that is all of them. Of token ids in and out the
-  /// versions of weights are null, too: they count from where this engine began.
+  /// versions of weights are null, too: they count from where this engine began. `stop`: the output
+  /// ends with this event, because of that stop string; empty where the engine says itself if it
+  /// does.
   void append(
     std::string& out, const chunk_reader& from, std::string_view text, const openai::usage& counts,
-    std::uint64_t text_offset, std::size_t repeated) const;
+    std::uint64_t text_offset, std::size_t repeated, std::string_view stop = {}) const;
+
+  /// Appends an event with nothing but the usage, which no engine says.
+  void append_usage(std::string& out, const openai::usage& counts) const;
 
   static constexpr std::size_t all = SIZE_MAX; ///< tokens of an event
 
@@ -107,10 +112,10 @@ private:
   std::string_view as_first(std::string_view key, std::string_view value) const;
   void append_choices(
     std::string& out, json_cursor& at, const chunk_reader& from, std::string_view text,
-    std::uint64_t text_offset, std::size_t repeated) const;
+    std::uint64_t text_offset, std::size_t repeated, std::string_view stop) const;
   void append_choice(
     std::string& out, json_cursor& at, const chunk_choice& facts, std::string_view text,
-    std::uint64_t text_offset, std::size_t repeated) const;
+    std::uint64_t text_offset, std::size_t repeated, std::string_view stop) const;
 
   openai::endpoint kind_;
   bool wants_token_ids_;

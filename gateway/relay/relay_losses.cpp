@@ -16,7 +16,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto retry_pause = 100ms; // once every engine has failed
+constexpr auto retry_pause = 100ms;  // once every engine has failed
+constexpr auto recall_patience = 1s; // with an engine that is asked what another held back
 constexpr std::uint32_t asks_max = 3; // for the models of engines, by one request
 constexpr std::uint32_t cuts_max = 3; // of one request: what kills engines must not meet them all
 constexpr std::string_view budget_spent = ", and the retry budget is spent: gateway.engine_retries";
@@ -96,6 +97,7 @@ bool relay_session::may_retry() {
 /// The engine that was asked is of no use: another one goes on from what the client has.
 void relay_session::lose_engine(error why) { // a copy: `resume` forgets failures
   call_.reset();
+  recall_.reset();
   note_failure(why.code);
   held_ = false;
   drop_reply(); // with its memory, which may be much
@@ -106,6 +108,8 @@ void relay_session::lose_engine(error why) { // a copy: `resume` forgets failure
   log::gateway.info(
     "engine-lost", "{} by {}: {}", request_.id.text(), owner_ ? owner_->instance : "nobody",
     why.context);
+  if (stream_.finish(out_))
+    return complete();
   // Without a connection it knows nothing of the request. What is silent was waited for, and what
   // refuses has been asked about already.
   bool asked = owner_ && phase_ >= phase::asking && why.code != errc::unreachable;
@@ -161,6 +165,29 @@ void relay_session::retry_or_give_up(const error& why) {
     return wait_for_return(why);
   ++epoch_;
   place();
+}
+
+/// The engine before held text back. This one is asked for it, that it may go on behind that.
+void relay_session::recall_text(const engine_endpoint& engine) {
+  phase_ = phase::recalling;
+  recalling_since_ = table_.now();
+  auto done = [this](std::optional<std::string> text) { on_recalled(std::move(text)); };
+  recall_ = std::make_unique<token_reader>(
+    table_.services().pool, engine.address, request_.headers, request_.wish.model,
+    *stream_.hidden(), done);
+}
+
+/// Nothing: the engine goes on from where it computes some of the text again.
+void relay_session::on_recalled(std::optional<std::string> text) {
+  recall_.reset();
+  if (auto behind = stream_.resume_behind(std::move(text)))
+    resume_ = std::move(*behind);
+  ask(stream_owner{*owner_}); // much may have happened to the engine meanwhile
+}
+
+void relay_session::give_up_recalling(time_point now) {
+  if (now - recalling_since_ > recall_patience)
+    on_recalled(std::nullopt);
 }
 
 /// Where nobody else takes work an engine may be chosen although it was excluded.

@@ -73,6 +73,7 @@ std::string relay_session::why_not_to(const relay_move& wanted) const {
 /// The engine hears of it by its socket, as of a client that leaves.
 void relay_session::leave_by_plan() {
   call_.reset();
+  recall_.reset();
   answer_.reset();
   held_ = false;
   static_cast<void>(std::exchange(reply_, {}));

@@ -31,15 +31,12 @@ void read_stream(request_fields& body, relay_request& request) {
                              && request.include_usage;
 }
 
-/// The characters of the longest stop string.
-std::size_t longest_stop(request_fields& body, std::string& scratch) {
-  std::size_t longest = 0;
+std::vector<std::string> stop_strings(request_fields& body) {
+  std::vector<std::string> all;
   auto take = [&](std::string_view value) {
     if (!value.starts_with('"'))
       return body.wrong_type("stop", "a string or an array of strings");
-    scratch.clear();
-    append_unescaped(scratch, inside_quotes(value));
-    longest = std::max(longest, openai::count_characters(scratch));
+    append_unescaped(all.emplace_back(), inside_quotes(value));
   };
   auto stop = body.find("stop");
   if (stop.starts_with('[')) {
@@ -50,15 +47,21 @@ std::size_t longest_stop(request_fields& body, std::string& scratch) {
   } else if (!stop.empty()) {
     take(stop);
   }
-  return longest;
+  return all;
 }
 
-void read_stops(request_fields& body, relay_request& request, std::string& scratch) {
-  auto longest = longest_stop(body, scratch);
+void read_stops(request_fields& body, relay_request& request) {
+  request.stops = stop_strings(body);
+  std::size_t longest = 0;
+  for (const auto& stop : request.stops)
+    longest = std::max(longest, openai::count_characters(stop));
   bool shown = body.boolean("include_stop_str_in_output");
   request.stop_reach = longest == 0 ? 0 : clamped(static_cast<std::int64_t>(longest - 1));
   request.held_back = shown ? 0 : request.stop_reach;
   request.unseen_stops = request.without_text && longest > 0;
+  request.may_show_stops
+    = request.kind != openai::endpoint::tokens && !body.holds_something("stop_token_ids")
+      && body.boolean("skip_special_tokens", body.find("skip_special_tokens"), true);
 }
 
 void read_lengths(request_fields& body, relay_request& request) {
@@ -204,7 +207,7 @@ std::variant<relay_request, openai::api_error> request_reader::read(
     append_unescaped(request.model, inside_quotes(model));
   request.wants_token_ids = fields.boolean("return_token_ids") || tokens;
   read_stream(fields, request);
-  read_stops(sampling, request, scratch_);
+  read_stops(sampling, request);
   read_lengths(sampling, request);
   read_logprobs(sampling, request);
   request.greedy = sampling.has("temperature") && sampling.number("temperature", 1) == 0;

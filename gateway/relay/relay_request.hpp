@@ -41,6 +41,10 @@ struct relay_request {
   /// Characters of the longest stop string, less one, also where stop strings are shown: as far
   /// back as one that ends in new text may begin.
   std::uint32_t stop_reach = 0;
+  std::vector<std::string> stops; ///< stop strings, as given
+  /// If the engine were asked to show stop strings (`include_stop_str_in_output`) it would show
+  /// nothing else by it: no `stop_token_ids`, no special tokens.
+  bool may_show_stops = false;
   bool without_text = false; ///< tokens only (`output_mode` of /inference/v1/generate)
   /// There are stop strings, in a text that is not told: where one may have begun is not known.
   bool unseen_stops = false;
@@ -68,8 +72,7 @@ struct relay_request {
 };
 
 /// Reads the bodies of requests that are passed on. Only what the gateway acts on is checked, and
-/// JSON as a whole: an engine says itself what it thinks of the rest. Keeps a buffer: one for each
-/// I/O loop.
+/// JSON as a whole: an engine says itself what it thinks of the rest.
 class request_reader {
 public:
   /// 400 for a body that is no JSON object or whose known fields have impossible types. Scalars have
@@ -79,8 +82,6 @@ public:
 private:
   std::variant<relay_request, openai::api_error> read(
     openai::endpoint kind, std::string_view body, request_fields& fields, request_fields& sampling);
-
-  std::string scratch_;
 };
 
 /// The prompt's token ids, where it is one list of them; else none.
@@ -107,9 +108,10 @@ engine_body first_body(std::string_view body, const relay_request& request, bool
 ///
 /// `context_tokens`: what the engine's model can hold, 0 if it is not known. A chat that gives no
 /// limit needs it, because as a completion it would end after `default_max_tokens`; for token ids
-/// in and out it is said, too.
+/// in and out it is said, too. `show_stops`: the engine is to hold no text back, and to show stop
+/// strings; not for token ids in and out.
 std::string continuation_body(
   std::string_view body, const relay_request& request, std::span<const token_id> ids,
-  std::uint32_t delivered, std::uint32_t context_tokens);
+  std::uint32_t delivered, std::uint32_t context_tokens, bool show_stops = false);
 
 } // namespace llumnix::relay

@@ -133,7 +133,13 @@ void relay_session::ask(const stream_owner& owner) {
   if (auto obstacle = cannot_go_on(request_.wish, resume_, *engine); !obstacle.empty())
     return lose_engine(
       {errc::unsupported, owner.instance + " cannot go on: " + std::string{obstacle}});
-  auto asked = ask_for(*request_.body, request_.wish, resume_, *engine);
+  if (stream_.hidden())
+    return recall_text(*engine);
+  send_to(*engine);
+}
+
+void relay_session::send_to(const engine_endpoint& engine) {
+  auto asked = ask_for(*request_.body, request_.wish, resume_, engine);
   if (!asked)
     return fail(std::move(asked.error()).while_doing(why_.context));
   stream_.hide_usage(asked->hides_usage);
@@ -143,7 +149,7 @@ void relay_session::ask(const stream_owner& owner) {
   events_.reset();
   last_progress_ = table_.now();
   net::upstream_request question;
-  question.address = engine->address;
+  question.address = engine.address;
   bool as_completion = resume_.where == resumption::from::ids && !wanted().tokens;
   question.target = as_completion ? "/v1/completions" : request_.path;
   question.headers.reserve(request_.headers.size() + 2);
@@ -156,13 +162,13 @@ void relay_session::ask(const stream_owner& owner) {
     = {request_.body, std::string_view{*request_.body}.substr(0, asked->body.kept)};
   question.body = std::move(asked->body.rest);
   auto prompt_max = question.body_begin.text.size() + question.body.size(); // of a byte each
-  if (engine->context_tokens > 0)
-    prompt_max = std::min<std::size_t>(prompt_max, engine->context_tokens);
+  if (engine.context_tokens > 0)
+    prompt_max = std::min<std::size_t>(prompt_max, engine.context_tokens);
   event_max_ = event_max + id_bytes * prompt_max;
   question.max_body_bytes = request_.wish.stream ? SIZE_MAX : reply_max;
   question.stream = request_.wish.stream;
-  answer_.emplace(engine->pulse, stream_.prompt_tokens(), last_progress_);
-  engine->common->trouble.on_asked(last_progress_);
+  answer_.emplace(engine.pulse, stream_.prompt_tokens(), last_progress_);
+  engine.common->trouble.on_asked(last_progress_);
   call_ = table_.services().pool.send(std::move(question), *this);
 }
 
@@ -362,6 +368,8 @@ void relay_session::sweep(time_point now) {
     return place();
   if (phase_ == phase::over)
     return;
+  if (phase_ == phase::recalling)
+    give_up_recalling(now);
   if (move_ && !move_->left_at && now - move_->asked_at > place_patience)
     settle_move("refused", "it came to no place from where another engine would repeat nothing");
   if (client_->backlog() > 0 && now - client_->stalled_since() > config.stalled_client) {
@@ -429,6 +437,7 @@ void relay_session::end(int status, std::string outcome, const error& failure) {
   auto was = std::exchange(phase_, phase::over);
   if (was == phase::over)
     return;
+  recall_.reset();
   answer_.reset();
   bool failed = failure.code != errc::ok && failure.code != errc::cancelled;
   settle_move(

@@ -4,6 +4,7 @@
 #include "gateway/relay/engine_directory.hpp"
 #include "gateway/relay/engine_pulse.hpp"
 #include "gateway/relay/relay_stream.hpp"
+#include "gateway/relay/token_reader.hpp"
 #include "gateway/request_ids.hpp"
 #include "net/body_budget.hpp"
 #include "net/event_stream.hpp"
@@ -40,8 +41,10 @@ struct passed_request {
 /// lost. The client's connection and the engine's are on one loop, whose thread alone uses this;
 /// only the question which engine crosses to GATEWAY and back.
 ///
-///     placing -> asking -> reading -> over
-///        ^----------'---------'              an engine was lost, or left by plan: placed anew
+///     placing -> (recalling) -> asking -> reading -> over
+///        ^-----------'-------------'---------'    an engine was lost, or left by plan: placed anew
+///
+/// Recalling: an engine that is to go on is asked first for text that the one before held back.
 class relay_session final : public net::exchange_watcher, public net::upstream_watcher {
 public:
   relay_session(
@@ -81,7 +84,7 @@ public:
   void on_end(const error& failure) override;
 
 private:
-  enum class phase : std::uint8_t { placing, waiting, asking, reading, over };
+  enum class phase : std::uint8_t { placing, waiting, recalling, asking, reading, over };
 
   /// Engines that suit the request.
   engine_wish wanted() const {
@@ -98,6 +101,9 @@ private:
   void note_attempt();
   void tell_prompt();
   void retry_or_give_up(const error& why);
+  void recall_text(const engine_endpoint& engine);
+  void on_recalled(std::optional<std::string> text);
+  void give_up_recalling(time_point now);
   bool has_failed(const instance_id& engine) const;
   void wait_for_return(const error& why);
   void wait_for_models();
@@ -128,6 +134,7 @@ private:
 
   void place();
   void ask(const stream_owner& owner);
+  void send_to(const engine_endpoint& engine);
   void on_whole_body(std::string_view piece);
   void drop_reply();
   bool on_event(std::string_view data);
@@ -170,6 +177,8 @@ private:
   time_point retry_at_{};            ///< of phase `waiting`
   time_point give_up_at_{};          ///< when no engine is left to ask
   std::unique_ptr<net::upstream_call> call_;
+  std::unique_ptr<token_reader> recall_;
+  time_point recalling_since_{};
   std::optional<engine_pulse::expected> answer_; ///< of the engine that is asked
   std::uint32_t silent_moves_ = 0;               ///< engines left before their first token
   net::http_reply reply_; ///< the engine's head, and the body of one that is not streamed

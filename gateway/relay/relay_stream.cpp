@@ -3,7 +3,6 @@
 #include "gateway/openai/json_text.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 namespace llumnix::relay {
@@ -37,18 +36,6 @@ std::string clipped(std::string_view text) {
   while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
     --end; // inside a character
   return std::string{text.substr(0, end)} + (end < text.size() ? "..." : "");
-}
-
-/// The byte `characters` further on in UTF-8 text, or nothing where it ends before.
-std::optional<std::size_t>
-advance(std::string_view text, std::size_t from, std::uint32_t characters) {
-  for (; characters > 0; --characters) {
-    auto length = openai::utf8_sequence(text.substr(from));
-    if (length == 0)
-      return std::nullopt;
-    from += length;
-  }
-  return from;
 }
 
 } // namespace
@@ -186,14 +173,14 @@ bool relay_stream::has_ended(std::uint32_t choice) const {
 }
 
 /// If this is the end of an output. Whether the client had seen one before, that of another engine.
-bool relay_stream::note_end(const chunk_choice& choice) {
-  if (choice.finish_reason.empty())
+bool relay_stream::note_end(std::uint32_t choice, std::string_view reason) {
+  if (reason.empty())
     return false;
-  if (!has_ended(choice.index))
-    ended_.insert(std::upper_bound(ended_.begin(), ended_.end(), choice.index), choice.index);
+  if (!has_ended(choice))
+    ended_.insert(std::upper_bound(ended_.begin(), ended_.end(), choice), choice);
   bool before = std::exchange(end_shown_, true) && translator_;
   if (!before)
-    finish_reason_ = choice.finish_reason;
+    finish_reason_ = reason;
   return before;
 }
 
@@ -244,7 +231,7 @@ bool relay_stream::begins(const chunk_choice& choice) const {
 void relay_stream::note_tokens(const chunk_facts& facts) {
   for (const auto& choice : facts.choices) {
     other_delta_ |= choice.other_delta || is_kept_back(choice);
-    note_end(choice);
+    note_end(choice.index, choice.finish_reason);
     ids_.insert(ids_.end(), choice.ids.begin(), choice.ids.end());
     count_text(facts, choice);
     shown_ += choice.text;
@@ -290,114 +277,6 @@ void relay_stream::add_point(const chunk_choice& choice) {
   points_.push_back({tokens, static_cast<std::uint32_t>(shown_.size()), whole});
 }
 
-result<resumption> relay_stream::resume() {
-  engine_id_.clear();
-  held_usage_.clear();
-  if (!begun_) {
-    *this = relay_stream{*request_};
-    return resumption{};
-  }
-  if (auto obstacle = why_no_other(); !obstacle.empty())
-    return error{errc::unsupported, std::move(obstacle)};
-  if (!translator_)
-    translator_.emplace(*request_, first_);
-  auto from = place_to_go_on();
-  kept_ = text_tokens_ = from.tokens;
-  open_text_ = from.whole ? 0 : from.bytes;
-  told_ = 0;
-  idle_events_ = 0;
-  compared_ = *advance(shown_, from.bytes, from.bytes == 0 ? 0 : request_->held_back);
-  offset_ = openai::count_characters(std::string_view{shown_}.substr(0, compared_));
-  ended_.clear();
-  if (!by_ids()) {
-    ids_known_ = false; // also where only those of the prompt are missing
-    return resumption{resumption::from::text, {}, shown_.substr(0, compared_), kept_};
-  }
-  resumption next{resumption::from::ids, prompt_ids_, {}, kept_};
-  next.ids.insert(next.ids.end(), ids_.begin(), ids_.begin() + kept_);
-  return next;
-}
-
-result<resumption> relay_stream::resume_by_text() {
-  if (auto obstacle = no_text_because(); !obstacle.empty())
-    return error{errc::unsupported, std::string{obstacle}};
-  ids_known_ = false;
-  return resume();
-}
-
-/// Why no engine can go on with what was delivered; empty where one can.
-std::string relay_stream::why_no_other() const {
-  if (!request_->single_use.empty())
-    return "no engine can go on with a request that has '" + std::string{request_->single_use}
-           + "' once tokens were delivered";
-  if (other_delta_)
-    return "no engine can go on with a text that its engine parsed tools or reasoning out of";
-  if (auto obstacle = no_text_because(); !by_ids() && !obstacle.empty())
-    return "the engine told no token ids, so no other can go on: " + std::string{obstacle};
-  return {};
-}
-
-std::string relay_stream::why_stays() const {
-  if (!begun_)
-    return {};
-  if (auto obstacle = why_no_other(); !obstacle.empty())
-    return obstacle;
-  if (!by_ids())
-    return "its engine tells no token ids, and another may read the text as other tokens";
-  if (request_->stop_reach > 0)
-    return "a stop string may have begun in what was delivered, so that some of it would be "
-           "computed twice, and perhaps otherwise";
-  return {};
-}
-
-bool relay_stream::may_leave() const {
-  if (!begun_)
-    return true;
-  if (end_shown_ || points_.empty())
-    return false;
-  const auto& last = points_.back();
-  return last.whole && last.tokens == ids_.size() && last.bytes == shown_.size()
-         && place_to_go_on().tokens == last.tokens;
-}
-
-/// A stop string could begin before the place, tokens could not be told apart, and reasoning in a
-/// text is what templates leave out.
-bool relay_stream::suits_text(const relay_request& request) {
-  return request.single_use.empty() && request.choices == 1 && !request.wants_token_ids
-         && !request.logprobs && request.stop_reach == 0;
-}
-
-/// Why no engine can go on from the text; empty where one can.
-std::string_view relay_stream::no_text_because() const {
-  bool counts = limit_of(*request_) || request_->min_tokens > 0 || request_->include_usage;
-  if (request_->wants_token_ids)
-    return "the client asked for them";
-  if (request_->logprobs)
-    return "log-probabilities belong to tokens";
-  if (!suits_text(*request_))
-    return "a stop string may have begun in the text";
-  if (counts && !counted_)
-    return "it did not tell how many tokens its text has";
-  if (shown_.find("<think>") != std::string::npos || shown_.find("</think>") != std::string::npos)
-    return "its text holds reasoning";
-  return {};
-}
-
-/// The last point behind which a stop string that began before it would have been found already,
-/// and which leaves at least one token to ask for. At a point with `held_back` characters the
-/// tokens say so many more than was shown. A text ends there with no blank: templates cut them off,
-/// and the token after one is another than the token that begins with it.
-relay_stream::point relay_stream::place_to_go_on() const {
-  auto limit = limit_of(*request_).value_or(std::numeric_limits<std::uint32_t>::max());
-  for (auto at = points_.rbegin(); at != points_.rend(); ++at)
-    if (
-      at->tokens < limit && advance(shown_, at->bytes, request_->stop_reach)
-      && (by_ids() || !is_blank({&shown_[at->bytes - 1], 1}))
-      && (at->whole || !request_->greedy)) // what is sampled would not come again
-      return *at;
-  return {};
-}
-
 /// Another engine goes on: what it repeats is left out, the rest is shown as the stream that began.
 relay_stream::verdict
 relay_stream::continue_with(chunk_reader& reader, const chunk_facts& facts, std::string& out) {
@@ -422,6 +301,8 @@ relay_stream::verdict relay_stream::continue_by_ids(
   if (!take_repeated(choice))
     return fail(
       errc::internal, "another engine computed other tokens than were delivered", verdict::broken);
+  if (seam_)
+    return continue_behind_seam(reader, facts, known, out);
   skip_prompt(text);
   if (!skip_shown(text))
     return fail(
@@ -431,12 +312,39 @@ relay_stream::verdict relay_stream::continue_by_ids(
   shown_ += text;
   if (is_place(choice) && compared_ == shown_.size() && kept_ + told_ == ids_.size())
     add_point(choice);
-  bool ended_before = note_end(choice);
+  bool ended_before = note_end(choice.index, choice.finish_reason);
   if (!ended_before && (!text.empty() || ends || !repeated))
     translator_->append(
       out, reader, text, counts(facts.usage.value_or(openai::usage{prompt_tokens_, told_, 0})),
       offset_, repeated ? translator::all : known);
   return verdict::go_on;
+}
+
+/// It repeats at most tokens without a text, which nobody saw. Where a stop string that began
+/// before the seam ends the output the engine does not know it: what is left to say is said here.
+relay_stream::verdict relay_stream::continue_behind_seam(
+  chunk_reader& reader, const chunk_facts& facts, std::size_t known, std::string& out) {
+  const auto& choice = facts.choices.front();
+  auto passed = seam_->pass(choice);
+  bool engine_ends = !choice.finish_reason.empty();
+  bool ends = engine_ends || !passed.stop.empty();
+  bool repeated = known == choice.ids.size();
+  shown_ += passed.text;
+  compared_ = shown_.size();
+  if (!ends && !choice.text.empty())
+    add_point(choice);
+  note_end(choice.index, passed.stop.empty() ? choice.finish_reason : "stop");
+  if (!passed.text.empty() || ends || !repeated)
+    translator_->append(
+      out, reader, passed.text,
+      counts(facts.usage.value_or(openai::usage{prompt_tokens_, told_, 0})), offset_,
+      repeated ? translator::all : known, passed.stop);
+  // Modulo 2^64: behind where text is held back anew the engine's characters are ahead.
+  offset_ += openai::count_characters(passed.text) - openai::count_characters(choice.text);
+  if (!ends || engine_ends)
+    return verdict::go_on;
+  finish(out);
+  return verdict::complete;
 }
 
 relay_stream::verdict relay_stream::continue_by_text(
@@ -454,7 +362,7 @@ relay_stream::verdict relay_stream::continue_by_text(
   shown_ += text;
   if (!ends && !choice.text.empty() && compared_ == shown_.size())
     add_point(choice);
-  bool ended_before = note_end(choice);
+  bool ended_before = note_end(choice.index, choice.finish_reason);
   if (!ended_before && (!text.empty() || ends))
     translator_->append(
       out, reader, text, counts(facts.usage.value_or(openai::usage{})), offset_, translator::all);
@@ -470,6 +378,8 @@ bool relay_stream::take_repeated(const chunk_choice& choice) {
       if (request_->wants_token_ids || request_->logprobs)
         return false;
       ids_.resize(at);
+      while (!points_.empty() && points_.back().tokens > at)
+        points_.pop_back();
     }
     if (at == ids_.size())
       ids_.push_back(id);

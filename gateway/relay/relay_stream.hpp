@@ -1,6 +1,8 @@
 #pragma once
 
+#include "gateway/relay/hidden_text.hpp"
 #include "gateway/relay/relay_chunk.hpp"
+#include "gateway/relay/stop_seam.hpp"
 #include "runtime/base/error.hpp"
 #include "runtime/base/result.hpp"
 
@@ -28,6 +30,7 @@ struct resumption {
   std::vector<token_id> ids; ///< from ids: prompt, and output so far
   std::string text;          ///< from text: the output so far
   std::uint32_t kept = 0;    ///< tokens of the output in either
+  bool shows_stops = false;  ///< from ids: with stop strings shown, so that no text is held back
 };
 
 /// A client's stream, put together from what one engine after the other sends: a plain value.
@@ -37,6 +40,11 @@ struct resumption {
 /// on from lies before what the client has seen if the text there cannot be cut cleanly: inside a
 /// character, where stop strings let an engine hold text back, or where the limit left no token to
 /// ask for. What is computed twice is compared with what was shown, and left out.
+///
+/// What is sampled would come otherwise when computed twice, and what is shown of tokens must not.
+/// So where an engine told more tokens than text, because of stop strings, the next one goes on
+/// behind all of them, and the text at this seam is the stream's own business (`stop_seam`). For
+/// that the text that was held back must be known: `hidden` says how to find it out.
 ///
 /// Where token ids are all that is told (/inference/v1/generate) every token is a place to go on
 /// from; but with stop strings, which an engine looks for in a text of its own, only the beginning.
@@ -63,8 +71,17 @@ public:
   /// As an HTTP status.
   int refusal_status() const { return refusal_status_; }
 
+  /// The engine is lost. Whether nothing is left to be asked for, as all of the output and its end
+  /// were told; then `out` has the rest, a usage included.
+  bool finish(std::string& out);
   /// The engine is lost. Where the next one goes on; `unsupported` says why none can.
   result<resumption> resume();
+  /// After `resume` said from ids: text to be found out first, so that the next engine computes
+  /// nothing again; null if there is none.
+  const hidden_text* hidden() const { return hidden_ ? &*hidden_ : nullptr; }
+  /// What it was found out to be, or nothing. How the next engine goes on then; nothing: as
+  /// `resume` said.
+  std::optional<resumption> resume_behind(std::optional<std::string> found);
   /// After `resume` said from ids: the next engine tells none, so from the text instead, now and for
   /// whoever follows; `unsupported` says why not, and then what `resume` said holds.
   result<resumption> resume_by_text();
@@ -114,6 +131,8 @@ private:
   verdict continue_with(chunk_reader& reader, const chunk_facts& facts, std::string& out);
   verdict continue_by_ids(
     chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out);
+  verdict continue_behind_seam(
+    chunk_reader& reader, const chunk_facts& facts, std::size_t known, std::string& out);
   verdict continue_by_text(
     chunk_reader& reader, const chunk_facts& facts, std::string_view text, std::string& out);
   verdict
@@ -130,13 +149,18 @@ private:
   bool begins(const chunk_choice& choice) const;
   std::size_t count_late(const chunk_facts& facts) const;
   bool has_ended(std::uint32_t choice) const;
-  bool note_end(const chunk_choice& choice);
+  bool note_end(std::uint32_t choice, std::string_view reason);
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
   bool by_ids() const { return ids_known_ && !prompt_ids_.empty(); }
   std::string why_no_other() const;
   std::string_view no_text_because() const;
   point place_to_go_on() const;
+  point place_behind_all() const;
+  hidden_text hidden_before(const point& place, const std::optional<stop_seam>& seam) const;
+  void append_usage(std::string& out);
+  resumption go_on_behind(std::uint32_t tokens, std::string_view unseen);
+  std::vector<token_id> told_so_far() const;
   openai::usage counts(const openai::usage& told) const;
 
   const relay_request* request_;
@@ -166,7 +190,9 @@ private:
   std::vector<token_id> ids_; ///< of the output
   std::string shown_;         ///< the text of the output
   std::vector<point> points_;
+  std::optional<hidden_text> hidden_;
   // Of the engine that goes on:
+  std::optional<stop_seam> seam_; ///< it computes nothing again
   std::uint32_t kept_ = 0; ///< output tokens its prompt held
   std::size_t open_text_
     = 0;                     ///< bytes delivered where it goes on, if a character may be open there

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 namespace llumnix::relay {
 namespace {
@@ -27,7 +28,7 @@ void append_prompt_details(std::string& out, json_cursor& at, const openai::usag
   object.close();
 }
 
-void append_usage(std::string& out, json_cursor& at, const openai::usage& counts) {
+void append_counts(std::string& out, json_cursor& at, const openai::usage& counts) {
   if (at.peek() != '{')
     return append_event_text(out, at.skip());
   object_writer object{out};
@@ -75,7 +76,7 @@ translator::translator(const relay_request& request, std::string_view first)
 
 void translator::append(
   std::string& out, const chunk_reader& from, std::string_view text, const openai::usage& counts,
-  std::uint64_t text_offset, std::size_t repeated) const {
+  std::uint64_t text_offset, std::size_t repeated, std::string_view stop) const {
   out += "data: ";
   json_cursor at{from.event()};
   if (at.peek() != '{') { // [DONE]
@@ -89,14 +90,40 @@ void translator::append(
     auto key = at.key();
     if (key == "choices" && at.peek() == '[') {
       object.name(key);
-      append_choices(out, at, from, text, text_offset, repeated);
+      append_choices(out, at, from, text, text_offset, repeated, stop);
     } else if (key == "usage") {
       object.name(key);
-      append_usage(out, at, counts);
+      append_counts(out, at, counts);
     } else if (auto value = at.skip(); !is_of_the_prompt(key)) {
       object.add(key, as_first(key, value));
     }
   }
+  object.close();
+  out += "\n\n";
+}
+
+void translator::append_usage(std::string& out, const openai::usage& counts) const {
+  bool chat = kind_ == openai::endpoint::chat;
+  out += "data: ";
+  object_writer object{out};
+  for (auto [key, value] :
+       {std::pair<std::string_view, std::string_view>{id_name(), id_},
+        {"object", chat ? R"("chat.completion.chunk")" : R"("text_completion")"},
+        {"created", created_},
+        {"model", model_},
+        {"choices", "[]"}})
+    if (!value.empty())
+      object.add(key, value);
+  object.name("usage");
+  object_writer told{out};
+  for (auto [key, tokens] :
+       {std::pair<std::string_view, std::uint64_t>{"prompt_tokens", counts.prompt_tokens},
+        {"total_tokens", counts.prompt_tokens + counts.completion_tokens},
+        {"completion_tokens", counts.completion_tokens}}) {
+    told.name(key);
+    openai::append_number(out, tokens);
+  }
+  told.close();
   object.close();
   out += "\n\n";
 }
@@ -125,7 +152,7 @@ std::string_view translator::as_first(std::string_view key, std::string_view val
 
 void translator::append_choices(
   std::string& out, json_cursor& at, const chunk_reader& from, std::string_view text,
-  std::uint64_t text_offset, std::size_t repeated) const {
+  std::uint64_t text_offset, std::size_t repeated, std::string_view stop) const {
   at.enter_array();
   out += '[';
   const auto& known = from.facts().choices; // fewer where an event has its choices twice
@@ -135,14 +162,14 @@ void translator::append_choices(
       out += ',';
     append_choice(
       out, at, i < known.size() ? known[i] : nothing, i == 0 ? text : std::string_view{},
-      text_offset, repeated);
+      text_offset, repeated, i == 0 ? stop : std::string_view{});
   }
   out += ']';
 }
 
 void translator::append_choice(
   std::string& out, json_cursor& at, const chunk_choice& facts, std::string_view text,
-  std::uint64_t text_offset, std::size_t repeated) const {
+  std::uint64_t text_offset, std::size_t repeated, std::string_view stop) const {
   bool chat = kind_ == openai::endpoint::chat;
   bool tokens = kind_ == openai::endpoint::tokens;
   object_writer object{out};
@@ -167,6 +194,11 @@ void translator::append_choice(
       continue;
     }
     auto value = at.skip();
+    if (!stop.empty() && (key == "finish_reason" || key == "stop_reason")) {
+      object.name(key);
+      openai::append_quoted(out, key == "stop_reason" ? stop : "stop");
+      continue;
+    }
     if (chat && key == "stop_reason" && facts.finish_reason.empty())
       continue; // of a chat it is told with the end
     if (key == "text" || key == "delta") {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace llumnix::relay {
 namespace {
@@ -112,6 +113,40 @@ TEST_CASE("who goes on does so by ids, or by the text, in the form that fits") {
       .error()
       .code
     == errc::unsupported);
+}
+
+TEST_CASE("an engine that goes on behind all tokens is asked to hold nothing back") {
+  using openai::endpoint;
+  struct row {
+    endpoint kind;
+    std::string_view more; ///< of the client's body
+    bool may;              ///< nothing but stop strings is shown by it
+  };
+  for (auto [kind, more, may] :
+       {row{endpoint::chat, R"("user":"x")", true},
+        row{endpoint::completions, R"("include_stop_str_in_output":false)", true},
+        row{endpoint::completions, R"("include_stop_str_in_output":true)", true},
+        row{endpoint::chat, R"("stop_token_ids":[],"skip_special_tokens":"yes")", true},
+        row{endpoint::chat, R"("stop_token_ids":[3])", false},
+        row{endpoint::chat, R"("skip_special_tokens":0)", false}}) {
+    CAPTURE(more);
+    auto body
+      = R"({"stream":true,"max_tokens":9,"stop":["ab","\u20ac"],)" + std::string{more} + "}";
+    auto request = read(kind, body);
+    CHECK(request.stops == std::vector<std::string>{"ab", "\u20ac"});
+    CHECK(request.may_show_stops == may);
+    for (bool shows : {false, true}) {
+      const resumption next{resumption::from::ids, {7, 8}, {}, 1, shows};
+      auto asked = ask_for(body, request, next, engine(true, true));
+      REQUIRE(asked);
+      auto sent = json::parse(text_of(body, *asked));
+      CHECK(sent["stop"] == json{"ab", "\u20ac"});
+      auto given = json::parse(body).value("include_stop_str_in_output", json());
+      CHECK(sent.value("include_stop_str_in_output", json()) == (shows ? json(true) : given));
+    }
+  }
+  const auto* tokens = R"({"token_ids":[1],"sampling_params":{"stop":"ab"}})";
+  CHECK_FALSE(read(endpoint::tokens, tokens).may_show_stops);
 }
 
 TEST_CASE("why an engine cannot go on from there") {

@@ -5,6 +5,8 @@
 
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace llumnix::relay {
@@ -234,6 +236,38 @@ TEST_CASE("tokens shown before are left out") {
     shown(asked(endpoint::chat), "{}", data, "", translator::all)
     == event(
       R"({"choices":[{"index":0,"delta":{"content":""},"logprobs":null,"token_ids":null}]})"));
+}
+
+TEST_CASE("a stop string that the engine does not know of ends an output in the event it ends in") {
+  constexpr std::string_view data
+    = R"({"id":"b","choices":[{"index":0,"text":"xy","finish_reason":null,"stop_reason":null}]})";
+  const std::string end = R"(,"finish_reason":"stop","stop_reason":"y\"z"}]})";
+  for (auto [kind, choice] :
+       {std::pair{endpoint::completions, R"("text":"x")"},
+        {endpoint::chat, R"("delta":{"content":"x"})"}}) {
+    chunk_reader reader;
+    understood(reader, data);
+    std::string out;
+    translator{asked(kind), R"({"id":"a"})"}.append(out, reader, "x", {}, 0, 0, "y\"z");
+    CHECK(out == event(R"({"id":"a","choices":[{"index":0,)" + std::string{choice} + end));
+  }
+}
+
+TEST_CASE("a usage that no engine says is told as the stream's own") {
+  const std::string usage
+    = R"("choices":[],"usage":{"prompt_tokens":5,"total_tokens":9,"completion_tokens":4}})";
+  for (auto [kind, first, head] :
+       {std::tuple{
+          endpoint::chat, chat_opening,
+          R"({"id":"chatcmpl-r1","object":"chat.completion.chunk","created":1700000000,)"
+          R"("model":"tiny",)"},
+        {endpoint::completions, text_opening,
+         R"({"id":"cmpl-r2","object":"text_completion","created":1700000009,"model":"tiny-b",)"},
+        {endpoint::completions, std::string_view{"{}"}, R"({"object":"text_completion",)"}}) {
+    std::string out;
+    translator{asked(kind), first}.append_usage(out, {5, 4, 0});
+    CHECK(out == event(head + usage));
+  }
 }
 
 } // namespace llumnix::relay
