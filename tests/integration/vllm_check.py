@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from cluster import Cluster, Stream, until, until_async  # noqa: E402
 from cutting_proxy import CuttingProxies  # noqa: E402
 from real_vllm import CONTEXT_TOKENS, MODEL, close_engines, end_in_order, metric, post, start_engines  # noqa: E402
-from scripted_tokens import encode  # noqa: E402
+from scripted_tokens import decode, encode  # noqa: E402
 
 CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/inference/v1/generate"
 RUNNING = "vllm:num_requests_running"
@@ -381,6 +381,47 @@ def check_cuts(engines, kinds=None, what="streams"):
         proxies.close()
 
 
+STOPS = ["dd", "bc", "cab", "a  a a"]
+SAMPLED = {"temperature": 1, "allowed_token_ids": encode("abcd "), "stop": STOPS}
+SAMPLED_KINDS = [
+    lambda text, tokens: completion(text, tokens, **SAMPLED),
+    lambda text, tokens: chat(text, tokens, **SAMPLED, logprobs=True, stream_options=USAGE),
+    lambda text, tokens: completion(text, tokens, **SAMPLED, include_stop_str_in_output=True)]
+
+
+def read_with_stops(ids, shown):
+    """What output these ids are, one a character, if the engine was right to end it here."""
+    text = decode(ids)
+    end, stop = min(((text.find(each) + len(each), each) for each in STOPS if each in text), default=(None, None))
+    if stop is None:
+        return text, ("length", None)
+    return text[:end if shown else end - len(stop)] + " and more" * (end < len(text)), ("stop", stop)
+
+
+def check_sampled_stops(engines):
+    """Two runs are never the same: but the text must be that of the tokens, up to the first stop string in it."""
+    proxies, counted, number, stopped = CuttingProxies(engines), 0, 0, 0
+    try:
+        with front_of(proxies.urls) as cluster:
+            for after in range(1, 20, 2):
+                for kind in SAMPLED_KINDS:
+                    body = kind(f"sampled {number}", 40)
+                    proxies.cut_next(after)
+                    got = streamed(cluster.url, body, ids=[f"sampled-{number}"])[0]
+                    if isinstance(got, str):
+                        raise AssertionError(got)
+                    output = got[1][0]
+                    same((output.text, output.finish), read_with_stops(output.ids, "include_stop_str_in_output" in body),
+                         f"sampled-{number}, after {after} events")
+                    same(got[2] and got[2]["completion_tokens"], got[2] and len(output.ids), "usage")
+                    number, stopped = number + 1, stopped + (output.finish[0] == "stop")
+                    counted += len(output.ids)
+            return (f"{number} sampled streams with stop strings, {proxies.cuts} of them cut after 1 to 19 events, "
+                    f"{stopped} ended by one: {counted} tokens")
+    finally:
+        proxies.close()
+
+
 def check_kill(engines, cluster, victim):
     bodies = bodies_to_break(KILLED_STREAMS, KILLED_TOKENS)
     expected = streamed(engines[1], *bodies)
@@ -452,6 +493,7 @@ def check_running(urls, report):
         for check in CHECKS:
             report.run(check, urls, cluster)
     report.run(check_cuts, urls)
+    report.run(check_sampled_stops, urls)
     report.run(check_cuts, urls, TOKEN_KINDS, "streams of token ids")
 
 
