@@ -57,7 +57,7 @@ void llumlet_state::begin_moves(
       each.migrating
         = each.migrating || on_their_way.contains(listed.streams.at(std::stoul(each.id)));
   auto free = std::int64_t{config.migration.out_slots} - moving();
-  auto chosen = select_requests(
+  auto chosen = select_within(
     msg.order.selection, listed.lists, listed.kv_capacity_tokens, std::max<std::int64_t>(free, 0));
   if (!chosen)
     return give_up_order(number, std::move(chosen).error());

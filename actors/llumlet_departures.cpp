@@ -2,7 +2,6 @@
 #include "actors/llumlet_actor.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/migration/move_ladder.hpp"
-#include "runtime/migration/move_limits.hpp"
 
 #include <algorithm>
 
@@ -117,14 +116,12 @@ error llumlet_state::why_stuck(const migrate_msg& order) const {
 void llumlet_state::on_listed(
   std::uint64_t order, const migrate_msg& msg, const listed_msg& listed) {
   auto lists = movable(msg, listed);
-  auto chosen = select_requests(msg.selection, lists, listed.kv_capacity_tokens);
+  auto chosen = select_within(msg.selection, lists, listed.kv_capacity_tokens);
   if (!chosen) {
     orders[order].open = 1;
     settle(order, refused_move({}, own(), msg.to, msg.policy, chosen.error().context));
     return;
   }
-  if (auto budget = token_budget(msg.selection, listed.kv_capacity_tokens))
-    keep_within(*budget, *chosen, lists);
   std::vector<stream_ref> streams;
   for (const auto& place : *chosen)
     streams.push_back(listed.streams.at(std::stoul(place)));

@@ -179,7 +179,7 @@ constexpr knob table[] = {
   {.path = "rescheduler.neutral_load_threshold", .field = rescheduler<&rescheduler_config::neutral_load_threshold>, .doc = "at this load neutral instances give, below it they take"},
   {.path = "rescheduler.select_rule", .field = rescheduler<&rescheduler_config::select_rule>, .doc = "what rescheduler.select_value counts in a move by load", .choices = selection_rules},
   {.path = "rescheduler.select_order", .field = rescheduler<&rescheduler_config::select_order>, .doc = "which requests go first", .choices = selection_orders},
-  {.path = "rescheduler.select_value", .field = rescheduler<&rescheduler_config::select_value>, .doc = "how much a move by load takes at most; never more than makes both sides equal"},
+  {.path = "rescheduler.select_value", .field = rescheduler<&rescheduler_config::select_value>, .doc = "how much a move by load takes; a request that is larger goes alone where no smaller one can (by kv_cache_usage_ratio_projected); never more tokens than make both sides equal"},
   {.path = "rescheduler.load_balance_threshold", .field = rescheduler<&rescheduler_config::load_balance_threshold>, .doc = "least difference of load that a move of decode_load or neutral_load is worth, in the unit of their metric; 0 or less: none, as metrics that are better when higher need"},
   {.path = "rescheduler.load_balance_scope", .field = rescheduler<&rescheduler_config::load_balance_scope>, .doc = "whom an instance is compared with", .choices = balance_scopes},
   {.path = "rescheduler.lease", .field = rescheduler<&rescheduler_config::lease>, .doc = "of several reschedulers one leads for so long, and renews at a third of it; another takes over after it; the same on every node", .minimum = 100, .maximum = 600000},

@@ -265,7 +265,7 @@ typename Inspector::result_type inspect(Inspector& f, kv_geometry& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, request_selection& x) {
-  return f(caf::meta::type_name("request_selection"), x.rule, x.order, x.value);
+  return f(caf::meta::type_name("request_selection"), x.rule, x.order, x.value, x.balance);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, migrate_msg& x) {

@@ -34,6 +34,7 @@ bool fit(request_selection& wanted, double balance, double capacity, double toke
   balance = std::floor(balance);
   if (balance < tokens_min)
     return false;
+  wanted.balance = balance;
   if (wanted.rule == selection_rule::tokens)
     wanted.value = std::min(wanted.value, balance);
   else if (wanted.rule == selection_rule::kv_ratio)
@@ -84,31 +85,6 @@ std::vector<planned_move> moves_to_order(
     ordered.push_back(std::move(move));
   }
   return ordered;
-}
-
-std::optional<double>
-token_budget(const request_selection& wanted, std::int64_t kv_capacity_tokens) {
-  if (wanted.rule == selection_rule::requests || wanted.value <= 0)
-    return std::nullopt;
-  return wanted.rule == selection_rule::tokens
-           ? wanted.value
-           : wanted.value * static_cast<double>(kv_capacity_tokens);
-}
-
-void keep_within(
-  double budget, std::vector<std::string>& chosen, const request_lists& chosen_from) {
-  std::map<std::string_view, double> tokens;
-  for (const auto* list : {&chosen_from.running, &chosen_from.waiting})
-    if (*list)
-      for (const auto& request : **list)
-        tokens[request.id] = request.tokens;
-  double spent = 0;
-  for (const auto& id : chosen)
-    spent += tokens[id];
-  while (!chosen.empty() && spent > budget) {
-    spent -= tokens[chosen.back()];
-    chosen.pop_back();
-  }
 }
 
 } // namespace llumnix

@@ -1,10 +1,8 @@
 #pragma once
 
 #include "runtime/cluster/cluster_view.hpp"
-#include "runtime/cluster/request_lists.hpp"
 #include "runtime/migration/rescheduling_policy.hpp"
 
-#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -17,22 +15,15 @@ using move_pairs = std::set<std::pair<instance_id, instance_id>>;
 /// What of a plan is ordered now (spec/migration.md 2 and 10): pairs with a move under way are left
 /// until it has ended, and so are others over the same link, from one node to another, so that
 /// `migration.per_link` bounds what leaves over it however many instances the nodes have; so are
-/// destinations and sources without a free slot, those that moves before it take included. A move
-/// by load takes no more tokens than make both sides equal, and none at all where that is less than
+/// destinations and sources without a free slot, those that moves before it take included.
+///
+/// A move by load takes no more tokens than make both sides equal (`request_selection::balance`), so
+/// that none turns a difference round and goes back for it; and none at all where that is less than
 /// `tokens_min`: what the move costs would be more than it brings.
 ///
 /// Keeps the order of the plan.
 std::vector<planned_move> moves_to_order(
   std::vector<planned_move> plan, const cluster_view& view, const move_pairs& under_way,
   double tokens_min = 64);
-
-/// How many tokens may leave at most by a selection that counts them; none where it counts requests.
-std::optional<double>
-token_budget(const request_selection& wanted, std::int64_t kv_capacity_tokens);
-
-/// Lets those stay with which the requests chosen are more tokens than `budget`, from the last on:
-/// what is asked for is not exceeded, and a move by load does not make the destination the fuller
-/// one (spec/migration.md 3.3).
-void keep_within(double budget, std::vector<std::string>& chosen, const request_lists& chosen_from);
 
 } // namespace llumnix

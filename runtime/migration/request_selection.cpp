@@ -53,19 +53,23 @@ std::int64_t whole_number(double value) {
   return static_cast<std::int64_t>(value);
 }
 
+constexpr auto unlimited = std::numeric_limits<std::int64_t>::max();
+
 using queue = std::vector<const listed_request*>;
 
-queue pointers(const std::optional<std::vector<listed_request>>& list) {
+/// Those of a list that are not on their way, and have so many output tokens at least.
+queue movable(const std::optional<std::vector<listed_request>>& list, std::int32_t output_tokens) {
   queue all;
   if (list)
     for (auto& request : *list)
-      all.push_back(&request);
+      if (!request.migrating && request.output_tokens >= output_tokens)
+        all.push_back(&request);
   return all;
 }
 
 /// The running requests as an order walks them.
 queue running_in(selection_order order, const request_lists& lists) {
-  auto all = pointers(lists.running);
+  auto all = movable(lists.running, 1);
   if (order == latest_running)
     std::ranges::reverse(all);
   else if (order == longest_running)
@@ -79,40 +83,51 @@ queue running_in(selection_order order, const request_lists& lists) {
   return all;
 }
 
-/// Takes requests off queues, one walk after the other, for as long as the budget lasts.
-class taker {
-public:
-  taker(selection_rule rule, std::int64_t budget) : by_count_{rule == requests}, budget_{budget} {}
-
-  void walk(const queue& from, std::int32_t output_tokens_min) {
-    std::int64_t spent = 0;
-    for (auto* request : from) {
-      if (spent >= budget_)
-        break;
-      if (request->migrating || request->output_tokens < output_tokens_min)
-        continue;
-      auto cost = by_count_ ? std::int64_t{1} : std::max<std::int64_t>(request->tokens, 0);
-      if (cost > budget_)
-        continue;
-      taken.push_back(request->id);
-      spent += cost;
-    }
-    budget_ = std::max<std::int64_t>(0, budget_ - spent); // the last one taken may overshoot
-  }
-
-  std::vector<std::string> taken;
-
-private:
-  bool by_count_;
-  std::int64_t budget_;
+/// A selection among the requests that there are.
+struct choice {
+  std::vector<queue> walks;  ///< one after the other
+  std::int64_t budget = 0;   ///< requests or tokens
+  bool counts_tokens = true; ///< false: `budget` is of requests
 };
 
-/// Everything that is not on its way: the instance is about to stop.
-std::vector<std::string> all_of(const request_lists& lists) {
-  taker all{requests, std::numeric_limits<std::int64_t>::max()};
-  all.walk(pointers(lists.waiting), 0);
-  all.walk(pointers(lists.running), 0);
-  return std::move(all.taken);
+std::int64_t tokens_of(const listed_request& request) {
+  return std::max<std::int64_t>(request.tokens, 0);
+}
+
+result<choice> choice_of(
+  const request_selection& wanted, const request_lists& lists, std::int64_t kv_capacity_tokens,
+  std::optional<std::int64_t> free_slots) {
+  if (!std::isfinite(wanted.value) || !std::isfinite(wanted.balance))
+    return {errc::invalid_argument, "the value of a selection is a finite number"};
+  auto value = whole_number(wanted.value);
+  auto slots = wanted.rule == requests ? value : 1;
+  if (free_slots && slots > *free_slots)
+    return {
+      errc::queue_full, std::to_string(slots) + " may have to leave, slots for "
+                          + std::to_string(*free_slots) + " are free"};
+  if (wanted.rule == requests && value == -1) // the instance is about to stop
+    return choice{{movable(lists.waiting, 0), movable(lists.running, 0)}, unlimited, false};
+  choice made;
+  made.counts_tokens = wanted.rule != requests;
+  made.budget = wanted.rule == kv_ratio
+                  ? whole_number(static_cast<double>(kv_capacity_tokens) * wanted.value)
+                  : value;
+  if (wanted.order == earliest_waiting || wanted.order == waiting_then_shortest)
+    made.walks.push_back(movable(lists.waiting, 0));
+  if (wanted.order != earliest_waiting)
+    made.walks.push_back(running_in(wanted.order, lists));
+  return made;
+}
+
+/// The one with the fewest tokens, the first of equals; null if it has more than `tokens_max`.
+const listed_request* smallest(const std::vector<queue>& walks, std::int64_t tokens_max) {
+  const listed_request* found = nullptr;
+  for (const auto& walk : walks)
+    for (auto* request : walk)
+      if (
+        tokens_of(*request) <= tokens_max && (!found || tokens_of(*request) < tokens_of(*found)))
+        found = request;
+  return found;
 }
 
 } // namespace
@@ -144,25 +159,52 @@ std::string known_selection_orders() {
 result<std::vector<std::string>> select_requests(
   const request_selection& wanted, const request_lists& lists, std::int64_t kv_capacity_tokens,
   std::optional<std::int64_t> free_slots) {
-  if (!std::isfinite(wanted.value))
-    return {errc::invalid_argument, "the value of a selection is a finite number"};
-  auto value = whole_number(wanted.value);
-  auto slots = wanted.rule == requests ? value : 1;
-  if (free_slots && slots > *free_slots)
-    return {
-      errc::queue_full, std::to_string(slots) + " may have to leave, slots for "
-                          + std::to_string(*free_slots) + " are free"};
-  if (wanted.rule == requests && value == -1)
-    return all_of(lists);
-  auto budget = wanted.rule == kv_ratio
-                  ? whole_number(static_cast<double>(kv_capacity_tokens) * wanted.value)
-                  : value;
-  taker some{wanted.rule, budget};
-  if (wanted.order == earliest_waiting || wanted.order == waiting_then_shortest)
-    some.walk(pointers(lists.waiting), 0);
-  if (wanted.order != earliest_waiting)
-    some.walk(running_in(wanted.order, lists), 1);
-  return std::move(some.taken);
+  auto from = choice_of(wanted, lists, kv_capacity_tokens, free_slots);
+  if (!from)
+    return std::move(from).error();
+  std::vector<std::string> taken;
+  auto budget = from->budget;
+  for (const auto& walk : from->walks) {
+    std::int64_t spent = 0;
+    for (auto* request : walk) {
+      if (spent >= budget)
+        break;
+      auto cost = from->counts_tokens ? tokens_of(*request) : 1;
+      if (cost > budget)
+        continue;
+      taken.push_back(request->id);
+      spent += cost;
+    }
+    budget = std::max<std::int64_t>(0, budget - spent); // the last one taken may overshoot
+  }
+  return taken;
+}
+
+result<std::vector<std::string>> select_within(
+  const request_selection& wanted, const request_lists& lists, std::int64_t kv_capacity_tokens,
+  std::optional<std::int64_t> free_slots) {
+  auto from = choice_of(wanted, lists, kv_capacity_tokens, free_slots);
+  if (!from)
+    return std::move(from).error();
+  auto balance = wanted.balance > 0 ? whole_number(wanted.balance) : unlimited;
+  auto tokens_left = from->counts_tokens ? std::min(from->budget, balance) : balance;
+  auto requests_left = from->counts_tokens ? unlimited : from->budget;
+  std::vector<std::string> taken;
+  for (const auto& walk : from->walks)
+    for (auto* request : walk) {
+      if (requests_left <= 0 || tokens_left <= 0)
+        return taken;
+      if (tokens_of(*request) > tokens_left)
+        continue;
+      taken.push_back(request->id);
+      tokens_left -= tokens_of(*request);
+      --requests_left;
+    }
+  bool may_exceed = from->counts_tokens && from->budget > 0 && wanted.balance > 0;
+  if (taken.empty() && may_exceed)
+    if (auto* alone = smallest(from->walks, balance))
+      taken.push_back(alone->id);
+  return taken;
 }
 
 } // namespace llumnix

@@ -34,7 +34,7 @@ enum class selection_order : std::uint8_t {
 /// The reference's names: "NUM_REQ", "SR", ...; and "LPSR".
 std::string_view to_string(selection_rule rule);
 std::string_view to_string(selection_order order);
-/// The rule or order of that name, or nothing. Engines take an order they do not know as FCR.
+/// The rule or order of that name, or nothing.
 std::optional<selection_rule> parse_selection_rule(std::string_view name);
 std::optional<selection_order> parse_selection_order(std::string_view name);
 /// All names, for messages: "a, b, c".
@@ -46,11 +46,15 @@ struct request_selection {
   selection_rule rule = selection_rule::tokens;
   selection_order order = selection_order::shortest_running;
   double value = 1024; ///< in the unit of the rule; whole for requests and tokens
+  /// Of a move by load: the tokens that make both sides equally full; 0: not known. No more leave,
+  /// by whatever rule. Only `select_within` looks at it.
+  double balance = 0;
   friend bool operator==(const request_selection&, const request_selection&) = default;
 };
 
-/// The requests an instance lets go, in order (spec/rescheduling.md 4.1, 4.2), as the plain KV
-/// connector has it; possibly none. A list that is not known counts as empty.
+/// The requests an engine of the reference lets go, in order (spec/rescheduling.md 4.1, 4.2), with
+/// the plain KV connector; possibly none. A list that is not known counts as empty. It is what
+/// `llumnix decide` answers; ours let go what `select_within` says.
 ///
 /// They are taken until the value is spent; the last one may overshoot it. Left out are those on
 /// their way already, running ones without an output token yet, and any that alone costs more than
@@ -60,6 +64,17 @@ struct request_selection {
 /// one, NUM_REQ as many as its value says; with fewer the answer is `queue_full`. A value that is
 /// no finite number is an `invalid_argument`.
 result<std::vector<std::string>> select_requests(
+  const request_selection& wanted, const request_lists& lists, std::int64_t kv_capacity_tokens,
+  std::optional<std::int64_t> free_slots = std::nullopt);
+
+/// The requests that really go: as `select_requests`, but no more than the value in all. One that
+/// costs more than what is left of it is passed over, and later ones are looked at
+/// (spec/migration.md 3.3).
+///
+/// In a move by load, where `balance` is known, one request goes alone though it costs more than the
+/// whole value, where none within it can: the one with the fewest tokens, of equals the first, unless
+/// that is more than balances (weakness 18 of spec/rescheduling.md).
+result<std::vector<std::string>> select_within(
   const request_selection& wanted, const request_lists& lists, std::int64_t kv_capacity_tokens,
   std::optional<std::int64_t> free_slots = std::nullopt);
 

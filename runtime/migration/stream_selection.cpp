@@ -24,7 +24,7 @@ result<std::vector<stream_info>> select_streams(
     auto tokens = static_cast<std::int32_t>(streams[i].prompt_tokens) + output;
     (output > 0 ? running : waiting).push_back({std::to_string(i), tokens, output});
   }
-  auto places = select_requests(wanted, lists, 0);
+  auto places = select_within(wanted, lists, 0);
   if (!places)
     return std::move(places).error();
   std::vector<stream_info> chosen;

@@ -26,6 +26,22 @@ ids chosen(const request_selection& wanted, const request_lists& lists = full_ho
   return *select_requests(wanted, lists, 1000);
 }
 
+/// What goes really.
+ids going(const request_selection& wanted, const request_lists& lists = full_house) {
+  return *select_within(wanted, lists, 1000);
+}
+
+/// Requests of so many tokens that run: "a", "b", ...
+request_lists running(std::initializer_list<std::int32_t> tokens) {
+  request_lists lists;
+  auto& all = lists.running.emplace();
+  for (auto each : tokens)
+    all.push_back(
+      {.id = std::string(1, static_cast<char>('a' + all.size())), .tokens = each,
+       .output_tokens = 1});
+  return lists;
+}
+
 } // namespace
 
 TEST_CASE("a number of requests is taken in the order asked for") {
@@ -52,7 +68,7 @@ TEST_CASE("a number of requests is taken in the order asked for") {
   }
 }
 
-TEST_CASE("tokens are spent until none are left, and the last request may overshoot") {
+TEST_CASE("in the reference tokens are spent until none are left, and the last may overshoot") {
   struct row {
     selection_order order;
     double value;
@@ -77,6 +93,113 @@ TEST_CASE("tokens are spent until none are left, and the last request may oversh
     CAPTURE(value);
     CHECK(chosen({tokens, order, value}) == expected);
   }
+}
+
+TEST_CASE("what goes is no more than asked for: each is compared with what is left of it") {
+  struct row {
+    selection_order order;
+    double value;
+    std::initializer_list<std::int32_t> running;
+    ids expected;
+  };
+  for (auto& [order, value, tokens_there, expected] : std::vector<row>{
+         {shortest_running, 1000, {600, 700, 900}, {"a"}}, // the example of spec/migration.md 3.3
+         {shortest_running, 1300, {600, 700, 900}, {"a", "b"}},
+         {shortest_running, 1000, {558, 655, 852}, {"a"}},
+         {earliest_running, 1000, {258, 855, 552}, {"a", "c"}}, // 855 is passed over
+         {latest_running, 1000, {258, 855, 552}, {"c", "a"}},
+         {longest_running, 1000, {258, 855, 552}, {"b"}},
+         {earliest_running, 1000, {258, 742, 1}, {"a", "b"}}, // spent
+         {earliest_running, 257, {258, 855, 552}, {}},
+         {earliest_running, 0, {258}, {}},
+         {earliest_running, -1, {258}, {}}}) {
+    CAPTURE(to_string(order));
+    CAPTURE(value);
+    CHECK(going({tokens, order, value}, running(tokens_there)) == expected);
+    CHECK(going({kv_ratio, order, value / 1000}, running(tokens_there)) == expected);
+  }
+}
+
+TEST_CASE("what goes of a queue and of those that run is within one budget") {
+  struct row {
+    double value;
+    ids expected;
+  };
+  for (auto& [value, expected] : std::vector<row>{
+         {120, {"w1"}}, // 120 for w3, and 40 are left
+         {199, {"w1", "r2"}},
+         {200, {"w1", "w3"}},
+         {300, {"w1", "w3", "r2"}},
+         {299, {"w1", "w3"}},
+         {79, {}}}) {
+    CAPTURE(value);
+    CHECK(going({tokens, waiting_then_shortest, value}) == expected);
+  }
+  for (double value : {0.0, 1.0, 3.0, 9.0, -1.0, -2.0}) { // requests: as ever
+    CAPTURE(value);
+    for (auto order : {shortest_running, waiting_then_shortest, latest_running})
+      CHECK(going({requests, order, value}) == chosen({requests, order, value}));
+  }
+  CHECK(going({tokens, waiting_then_shortest, 300}, {}).empty());
+  CHECK_FALSE(select_within({requests, shortest_running, 2}, full_house, 1000, 1));
+}
+
+// Mends weakness 18 of spec/rescheduling.md.
+TEST_CASE("by load a request larger than the budget goes alone, where no smaller one can") {
+  struct row {
+    selection_order order;
+    double value;
+    double balance;
+    std::initializer_list<std::int32_t> running;
+    ids expected;
+  };
+  for (auto& [order, value, balance, tokens_there, expected] : std::vector<row>{
+         {shortest_running, 1024, 14700, {2300, 2100, 2200}, {"b"}}, // one alone
+         {longest_running, 1024, 14700, {2300, 2100, 2200}, {"b"}},  // the cheapest, by any order
+         {latest_running, 1024, 14700, {2100, 2200, 2100}, {"c"}},   // of equals the first
+         {shortest_running, 1024, 2100, {2300, 2100, 2200}, {"b"}},  // just equal
+         {shortest_running, 1024, 2099, {2300, 2100, 2200}, {}},     // it would be the fuller one
+         {shortest_running, 1024, 14700, {2100, 900, 300}, {"c"}},   // some are within the budget
+         {shortest_running, 1024, 14700, {2100, 1024}, {"b"}},
+         {shortest_running, 1024, 500, {300, 400}, {"a"}}, // no more than balances
+         {shortest_running, 1024, 0, {2100}, {}},          // nobody knows what helps
+         {shortest_running, 0, 14700, {2100}, {}},         // none is wanted
+         {shortest_running, -1, 14700, {2100}, {}}}) {
+    CAPTURE(to_string(order));
+    CAPTURE(balance);
+    auto there = running(tokens_there);
+    CHECK(going({tokens, order, value, balance}, there) == expected);
+    CHECK(going({kv_ratio, order, value / 1000, balance}, there) == expected);
+    CHECK(chosen({tokens, order, value, balance}, there) == chosen({tokens, order, value}, there));
+  }
+}
+
+TEST_CASE("by load requests that are counted are no more tokens than balance") {
+  auto there = running({2300, 300, 2200, 400});
+  struct row {
+    selection_order order;
+    double value;
+    double balance;
+    ids expected;
+  };
+  for (auto& [order, value, balance, expected] : std::vector<row>{
+         {longest_running, 1, 2250, {"c"}},
+         {longest_running, 2, 2600, {"a", "b"}},
+         {shortest_running, 2, 699, {"b"}},
+         {shortest_running, 1, 299, {}}, // by count none exceeds it
+         {shortest_running, -1, 3000, {"a", "b", "d"}},
+         {shortest_running, -1, 0, {"a", "b", "c", "d"}}}) {
+    CAPTURE(value);
+    CAPTURE(balance);
+    CHECK(going({requests, order, value, balance}, there) == expected);
+  }
+}
+
+TEST_CASE("a request that waits goes alone, too, if it is the cheapest") {
+  auto lists = running({2300, 2200});
+  lists.waiting = {{{.id = "w", .tokens = 2200}, {.id = "x", .tokens = 2100, .migrating = true}}};
+  CHECK(going({tokens, waiting_then_shortest, 1024, 5000}, lists) == ids{"w"});
+  CHECK(going({tokens, shortest_running, 1024, 5000}, lists) == ids{"b"});
 }
 
 TEST_CASE("a ratio is of the KV capacity") {
@@ -130,9 +253,11 @@ TEST_CASE("a value that is no number is refused, a large one is all there is") {
     auto answer = select_requests({tokens, shortest_running, value}, full_house, 1000);
     REQUIRE_FALSE(answer);
     CHECK(answer.error().code == errc::invalid_argument);
+    CHECK_FALSE(select_within({tokens, shortest_running, 1, value}, full_house, 1000));
   }
   for (auto rule : {requests, tokens, kv_ratio}) {
     CHECK(chosen({rule, shortest_running, 1e300}) == ids{"r2", "r6", "r1", "r5"});
+    CHECK(going({rule, shortest_running, 1e300, 1e300}) == ids{"r2", "r6", "r1", "r5"});
     CHECK(chosen({rule, shortest_running, -1e300}) == ids{});
   }
   request_lists hostile{
@@ -140,6 +265,7 @@ TEST_CASE("a value that is no number is refused, a large one is all there is") {
     = {{{.id = "a", .tokens = std::numeric_limits<std::int32_t>::min(), .output_tokens = 1}}},
     .waiting = {}};
   CHECK(chosen({tokens, shortest_running, 5}, hostile) == ids{"a"});
+  CHECK(going({tokens, shortest_running, 5, 5}, hostile) == ids{"a"});
 }
 
 TEST_CASE("rules and orders have the reference's names") {

@@ -51,7 +51,9 @@ TEST_CASE("streams at an engine behind HTTP are chosen as requests are") {
          {"a", {requests, shortest_running, 2}, {"young", "old"}},
          {"a", {requests, earliest_waiting, 9}, {"w1", "w2"}},
          {"a", {requests, shortest_running, -1}, {"w1", "w2", "old", "long", "young"}},
-         {"a", {tokens, shortest_running, 120}, {"young", "old"}}, // the last may overshoot
+         {"a", {tokens, shortest_running, 154}, {"young"}}, // 55, and 100 are more than is left
+         {"a", {tokens, shortest_running, 155}, {"young", "old"}},
+         {"a", {tokens, latest_running, 160}, {"young", "old"}}, // 420 is passed over
          {"b", {requests, shortest_running, 9}, {"elsewhere"}},
          {"c", {requests, shortest_running, 9}, {}}}) {
     CAPTURE(from);

@@ -222,7 +222,8 @@ TEST_CASE("what runs behind HTTP is chosen by CONSOLE, and moved by the gateway 
          {{rule::requests, order::shortest_running, 1}, {"short"}},
          {{rule::requests, order::longest_running, 2}, {"long", "far"}},
          {{rule::requests, order::earliest_waiting, 1}, {"early"}},
-         {{rule::tokens, order::shortest_running, 75}, {"short", "far"}},
+         {{rule::tokens, order::shortest_running, 90}, {"short", "far"}}, // 30 and 60
+         {{rule::tokens, order::shortest_running, 89}, {"short"}},
          {{rule::requests, order::shortest_running, -1}, {"early", "long", "short", "far"}}}) {
     auto before = there.streams;
     std::vector<std::string> names;

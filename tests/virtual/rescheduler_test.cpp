@@ -12,7 +12,8 @@ namespace {
 /// Requests that all ended up at one of two instances.
 struct balance_scene : scene {
   explicit balance_scene(std::uint64_t seed, double threshold = 0.2)
-    : scene{seed, 0, settings(threshold)} {
+    : balance_scene{seed, settings(threshold)} {}
+  balance_scene(std::uint64_t seed, cluster_config config) : scene{seed, 0, std::move(config)} {
     kill("head");
     auto head = scene::head();
     head.roles.push_back("rescheduler");
@@ -82,4 +83,69 @@ TEST_CASE("a balanced cluster is left alone") {
   for (auto* client : clients)
     REQUIRE(there.run_until([&] { return client->ended(); }, 120s));
   CHECK(there.number("orders") == 0);
+}
+
+namespace {
+
+/// Engines and a rescheduler as they are by default, but for how many bytes a token has.
+cluster_config usual() {
+  cluster_config config;
+  config.engine.kv_bytes_per_token = 16;
+  return config;
+}
+
+/// Long prompts, all at engine-0: as many run as its KV holds, the others wait.
+struct long_prompts : balance_scene {
+  static constexpr std::size_t count = 13;
+  static constexpr std::size_t prompt_tokens = 2200;
+  static constexpr std::uint32_t output_tokens = 300;
+
+  explicit long_prompts(std::uint64_t seed) : balance_scene{seed, usual()} {
+    for (std::size_t i = 0; i < count; ++i) {
+      std::vector<token_id> prompt(prompt_tokens);
+      for (std::size_t k = 0; k < prompt.size(); ++k)
+        prompt[k] = static_cast<token_id>(97 + (k * 5 + i) % 26);
+      prompt[0] = static_cast<token_id>(200 + i); // nothing of it is cached
+      prompts.push_back(prompt);
+      clients.push_back(
+        &request("head", greedy("r" + std::to_string(i), output_tokens, std::move(prompt))));
+    }
+    REQUIRE(run_until([&] { return at("engine-0").at("running") >= 5; }, 60s));
+    start("engine-1", scene::engine());
+    REQUIRE(settle(2));
+  }
+  /// What runs and waits at an instance.
+  nlohmann::json at(const std::string& id) {
+    for (const auto& instance : list_of("instances", "cluster"))
+      if (instance.at("id") == id)
+        return instance.at("scheduling");
+    return {};
+  }
+  std::uint64_t here(const std::string& id) {
+    auto there = at(id);
+    return there.at("running").get<std::uint64_t>() + there.at("waiting").get<std::uint64_t>();
+  }
+
+  std::vector<virtual_client*> clients;
+  std::vector<std::vector<token_id>> prompts;
+};
+
+} // namespace
+
+TEST_CASE("by default long prompts are balanced, though each is more than a move's budget") {
+  long_prompts there{3};
+  REQUIRE(there.here("engine-0") == long_prompts::count);
+  REQUIRE(there.run_until([&] { return there.number("moved") >= 4; }, 30s));
+  there.run_for(2s);
+  auto moved = there.number("moved");
+  CHECK(moved <= 6); // never more than half of them
+  CHECK(there.at("engine-1").at("running") >= 4);
+  CHECK(there.here("engine-0") >= there.here("engine-1"));
+  there.run_for(2s);
+  CHECK(there.number("moved") == moved); // it is even enough, and stays so
+  CHECK(there.here("engine-1") == moved);
+  for (std::size_t i = 0; i < there.clients.size(); ++i) {
+    REQUIRE(there.run_until([&] { return there.clients[i]->ended(); }, 120s));
+    CHECK(there.clients[i]->tokens == expected_tokens(there.prompts[i], 300));
+  }
 }
