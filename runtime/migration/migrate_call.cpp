@@ -61,15 +61,17 @@ result<request_selection> selection_of(const migrate_call& call) {
   if (!rule)
     return invalid(
       "migration_type " + quoted(call.type) + " is none of " + known_selection_rules());
+  auto order = parse_selection_order(call.order);
+  if (!order)
+    return invalid(
+      "migration_req_policy " + quoted(call.order) + " is none of " + known_selection_orders());
   if (!call.wanted || call.wanted->of != *rule)
     return invalid("migration_type " + call.type + " wants " + amount_name(*rule));
   if (!std::isfinite(call.wanted->value))
     return invalid(std::string{amount_name(*rule)} + " is no finite number");
   if (call.destination_port < 0 || call.destination_port > 65535)
     return invalid("dst_engine_port " + std::to_string(call.destination_port) + " is no port");
-  return request_selection{
-    *rule, parse_selection_order(call.order).value_or(selection_order::earliest_running),
-    call.wanted->value};
+  return request_selection{*rule, *order, call.wanted->value};
 }
 
 result<instance_id>

@@ -73,9 +73,10 @@ struct incoming_call {
 /// Longest names and keys, in bytes. Instance ids are shorter, and the rest is shown to people.
 inline constexpr std::size_t call_text_max = 256;
 
-/// The selection that a call describes. An order that nobody knows counts as FCR, as it does for
-/// the reference's engines. `invalid_argument`: a type that is none, without the amount it goes
-/// with, an amount that is no finite number, a port that is none, a text that is too long.
+/// The selection that a call describes. `invalid_argument`: a type or an order that is none, a type
+/// without the amount it goes with, an amount that is no finite number, a port that is none, a text
+/// that is too long. Engines of the reference take any order they do not know as FCR
+/// (spec/migration.md 3.2).
 result<request_selection> selection_of(const migrate_call& call);
 
 /// Which of the instances here is meant: the one that is named, or the only one where none is.

@@ -100,9 +100,9 @@ class Moves(GrpcTest):
                 ("LR", {"num_reqs": 1}, "d"),
                 ("LCR", {"num_reqs": 1}, "c"),
                 ("FCR", {"num_reqs": 1}, "b"),
-                ("an order that nobody knows", {"num_reqs": 1}, "b"),
                 ("SR", {"num_tokens": 2000}, "ac"),
                 ("LR", {"num_tokens": 2000}, "ac"),
+                ("FCR", {"num_tokens": 3950}, "ba"),  # d and c are more than is left
                 ("SR", {"kv_cache_usage_ratio": 2000 / (2048 * 16)}, "ac"),
                 ("LR", {"num_reqs": -1}, "abcd")):
             with self.subTest(order=order, **amount):
@@ -165,6 +165,10 @@ class Moves(GrpcTest):
                     ({"num_reqs": 1, "kind": "TOKEN"}, "INVALID_ARGUMENT", "migration_type TOKEN wants num_tokens"),
                     ({"num_reqs": 1, "kind": "ALL"}, "INVALID_ARGUMENT", 'migration_type "ALL" is none of NUM_REQ, TOKEN, RATIO'),
                     ({"kv_cache_usage_ratio": float("nan")}, "INVALID_ARGUMENT", "kv_cache_usage_ratio is no finite number"),
+                    ({"num_reqs": 1, "order": "BOGUS"}, "INVALID_ARGUMENT",
+                     'migration_req_policy "BOGUS" is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR'),
+                    ({"num_reqs": 1, "order": ""}, "INVALID_ARGUMENT",
+                     'migration_req_policy "" is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR'),
                     ({"num_reqs": 1, "port": 70000}, "INVALID_ARGUMENT", "dst_engine_port 70000 is no port"),
                     ({"num_reqs": 1, "trigger": "x" * 300}, "INVALID_ARGUMENT", "trigger_policy has 300 bytes; 256 are the most"),
                     ({"num_reqs": 1, "op": "k" * 300}, "INVALID_ARGUMENT", "llumnix-op-id has more than 256 bytes")):

@@ -56,9 +56,8 @@ TEST_CASE("a call says which requests, in the reference's words") {
          row{"TOKEN", "FCR", {tokens, 0}, {tokens, earliest_running, 0}},
          row{"RATIO", "FCW", {kv_ratio, 0.25}, {kv_ratio, earliest_waiting, 0.25}},
          row{"RATIO", "FCWSR", {kv_ratio, 2}, {kv_ratio, waiting_then_shortest, 2}},
-         row{"NUM_REQ", "", {requests, 1}, {requests, earliest_running, 1}},
-         row{"NUM_REQ", "sr", {requests, 1}, {requests, earliest_running, 1}},
-         row{"NUM_REQ", "XYZ", {requests, 1}, {requests, earliest_running, 1}},
+         row{"NUM_REQ", "FCR", {requests, 1}, {requests, earliest_running, 1}},
+         row{"NUM_REQ", "LPSR", {requests, 1}, {requests, low_priority_shortest, 1}},
        }) {
     CAPTURE(type);
     CAPTURE(order);
@@ -85,6 +84,15 @@ TEST_CASE("what a call lacks, or has wrong, is named") {
          row{
            [](auto& x) { x.type = "A\n\"B"; },
            R"(migration_type "A??B" is none of NUM_REQ, TOKEN, RATIO)"},
+         row{
+           [](auto& x) { x.order = "BOGUS"; },
+           R"(migration_req_policy "BOGUS" is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR)"},
+         row{
+           [](auto& x) { x.order = ""; },
+           R"(migration_req_policy "" is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR)"},
+         row{
+           [](auto& x) { x.order = "sr"; },
+           R"(migration_req_policy "sr" is none of LCR, FCR, LR, SR, FCW, FCWSR, LPSR)"},
          row{[](auto& x) { x.wanted.reset(); }, "migration_type NUM_REQ wants num_reqs"},
          row{[](auto& x) { x.wanted->of = tokens; }, "migration_type NUM_REQ wants num_reqs"},
          row{[](auto& x) { x.type = "TOKEN"; }, "migration_type TOKEN wants num_tokens"},
