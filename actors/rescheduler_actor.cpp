@@ -202,6 +202,8 @@ void rescheduler_state::on_moves(const planned_move& move, const moves_msg& done
     lease.overtaken(done.overtaken_by, self->clock().now());
     look_who_leads();
   }
+  if (done.moves.empty())
+    return on_nothing(move);
   auto count = std::count_if(done.moves.begin(), done.moves.end(), [](const move_result& x) {
     return x.outcome == "moved";
   });
@@ -210,6 +212,17 @@ void rescheduler_state::on_moves(const planned_move& move, const moves_msg& done
   log::node.debug(
     "rescheduled", "{}: {} of {} requests from {} ({} {:.2f}) to {} ({:.2f})", move.policy, count,
     done.moves.size(), move.from, move.metric, move.from_load, move.to, move.to_load);
+}
+
+/// Whoever wonders why a cluster stays uneven sees it here: everything that runs there is too large
+/// for what would be equal, has no output yet, or has moved lately.
+void rescheduler_state::on_nothing(const planned_move& move) {
+  ++empty;
+  config.counters->move_orders_empty.fetch_add(1, std::memory_order_relaxed);
+  log::node.debug(
+    "nothing-to-move", "{}: no request of {} ({} {:.2f}) fits {} {:g} in order {} for {} ({:.2f})",
+    move.policy, move.from, move.metric, move.from_load, to_string(move.selection.rule),
+    move.selection.value, to_string(move.selection.order), move.to, move.to_load);
 }
 
 void rescheduler_state::on_peer_up(const peer_up_msg& msg) {
@@ -241,6 +254,7 @@ actor_stats_msg rescheduler_state::on_stat() {
   auto line = self->stat("rescheduler", "rescheduler");
   line.state = {
     {"orders", static_cast<std::int64_t>(orders)},
+    {"empty_orders", static_cast<std::int64_t>(empty)},
     {"moved", static_cast<std::int64_t>(moved)},
     {"not_moved", static_cast<std::int64_t>(failed)},
     {"under_way", static_cast<std::int64_t>(under_way.size())},

@@ -50,6 +50,7 @@ struct rescheduler_state {
   void stop(const caf::exit_msg& msg);
   void order(const planned_move& move);
   void on_moves(const planned_move& move, const moves_msg& done);
+  void on_nothing(const planned_move& move);
   void on_peer_up(const peer_up_msg& msg);
   void on_peer_down(const peer_down_msg& msg);
   llumlet_actor llumlet_of(const instance_view& instance) const;
@@ -69,6 +70,7 @@ struct rescheduler_state {
   leader_term led;          ///< what others were told: our term, number 0 while we do not lead
   move_pairs under_way;
   std::uint64_t orders = 0;
+  std::uint64_t empty = 0; ///< orders for which nothing fitted
   std::uint64_t moved = 0;
   std::uint64_t failed = 0;
 };

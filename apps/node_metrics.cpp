@@ -149,6 +149,9 @@ void add_moves(const node_counters& x, exposition& out) {
   out.gauge(
     "llumnix_rescheduler_term", "Term under which it leads; 0 while it does not.", x.leader_term);
   out.counter("llumnix_rescheduler_orders_total", "Orders it gave to instances.", x.move_orders);
+  out.counter(
+    "llumnix_rescheduler_empty_orders_total",
+    "Orders for which no request was small enough, or none might move yet.", x.move_orders_empty);
 }
 
 void add_mirror(const redis_metrics& x, exposition& out) {

@@ -62,6 +62,7 @@ struct node_counters {
   std::atomic<std::uint64_t> leads{0};       ///< gauge: 1 while ours leads
   std::atomic<std::uint64_t> leader_term{0}; ///< gauge: its term, while it does
   std::atomic<std::uint64_t> move_orders{0}; ///< given to LLUMLETs
+  std::atomic<std::uint64_t> move_orders_empty{0}; ///< of those: no request fitted
   std::atomic<std::uint32_t> longest_request{
     0}; ///< gauge: tokens the roomiest known instance can hold; 0: unknown
   // Of requests that stayed where they were sent, where a prediction was made; GATEWAY writes.

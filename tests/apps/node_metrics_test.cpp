@@ -71,13 +71,15 @@ TEST_CASE("moves are counted, and who leads shows") {
   counters.leads = 1;
   counters.leader_term = 1'764'200'000'123;
   counters.move_orders = 9;
+  counters.move_orders_empty = 10;
   auto text = node_metrics_text(counters, nullptr, 1);
   for (auto line :
        {"llumnix_moves_departing 2", "llumnix_moves_arriving 1", "llumnix_moves_out_total 3",
         "llumnix_moves_in_total 4", "llumnix_moves_refused_total 5", "llumnix_moves_failed_total 6",
         "llumnix_moves_spoiled_total 8", "llumnix_stale_orders_total 7",
         "llumnix_rescheduler_leader 1",
-        "llumnix_rescheduler_term 1764200000123", "llumnix_rescheduler_orders_total 9"}) {
+        "llumnix_rescheduler_term 1764200000123", "llumnix_rescheduler_orders_total 9",
+        "llumnix_rescheduler_empty_orders_total 10"}) {
     CAPTURE(line);
     CHECK(has(text, line));
   }
