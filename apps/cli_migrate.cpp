@@ -9,6 +9,7 @@
 #include "apps/text_table.hpp"
 #include "config/notation.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <future>
 #include <memory>
@@ -91,15 +92,20 @@ int migrate(const migrate_options& options) {
   return printed == exit_code::done ? exit_code_for(summary_of(*answer)) : printed;
 }
 
-/// Requests at an instance, as the cluster shows it; nothing if it cannot be had.
+/// Requests at an instance, nothing if that cannot be had: as its engine says, or as the gateways
+/// have streams there, whichever is more. In lite mode engines say nothing.
 std::optional<std::uint64_t>
 requests_at(const admin_endpoint& endpoint, const std::string& instance) {
   auto cluster = admin_get(endpoint, "/admin/v1/cluster", patience);
-  if (!cluster)
+  auto listed = admin_get(
+    endpoint, "/admin/v1/requests?instance=" + path_segment(instance), patience);
+  if (!cluster || !listed)
     return std::nullopt;
+  auto streams = listed->value("requests", admin_document::array()).size();
   for (auto& each : cluster->value("instances", admin_document::array()))
     if (auto at = each.find("scheduling"); each.value("id", "") == instance && at != each.end())
-      return at->value("running", std::uint64_t{0}) + at->value("waiting", std::uint64_t{0});
+      return std::max<std::uint64_t>(
+        streams, at->value("running", std::uint64_t{0}) + at->value("waiting", std::uint64_t{0}));
   return std::nullopt;
 }
 
