@@ -20,6 +20,8 @@ end() {
 }
 trap end EXIT
 
+: >"$work/events" # it is looked at before the program below has begun
+: >"$work/log"
 "$program" up --engines "$engines" --set engine.speed=4 --http 127.0.0.1:0 --admin 127.0.0.1:0 --json >"$work/events" 2>"$work/log" &
 up=$!
 # has WORD [COUNT]: whether that many events of `up` say so.
