@@ -7,9 +7,15 @@ usage: bench/travels.py [--requests 5000] [--concurrency 64] [--engines 4] [--mo
 `llumnix load --verify` runs against a local cluster; meanwhile movers order random requests to random instances, engines
 are killed (SIGKILL), stopped in order (SIGTERM) and drained at random, and one in `--spoil` KV transfers lands with a
 wrong bit. At the end it tells what moved, by which path, how many bytes the destinations took and the sources gave, how
-many moves were found spoiled, and whether `why` of a sample of requests tells their travels. Exit code 0 only if every
-stream was exact, KV moves were at least two in five requests, some were found spoiled where some were, and nothing is
-held by anybody any more.
+many moves were found spoiled, and whether `why` of a sample of requests tells their travels.
+
+The transports' byte counters of those minutes cannot agree to the byte: an engine that is killed takes with it what it
+counted since it was last asked. So they are compared afterwards, among engines that nobody touches any more: a few long
+streams are moved about one after the other, in rounds, and of each round that no transport gave up a pull in, the bytes
+that landed at the destinations must be the bytes read from the sources.
+
+Exit code 0 only if every stream was exact, KV moves were at least two in five requests, some were found spoiled where
+some were, nothing is held by anybody any more, and the counters agree.
 """
 
 import argparse
@@ -152,11 +158,92 @@ class Counted:
         while not self.over.wait(0.5):
             self.look()
 
+    def living(self):
+        """What the engines that live now have counted, as they say now; an engine that is not heard is an error."""
+        with self.cluster.changed:
+            names = {name: self.cluster.admins[name] for name in self.cluster.pids if name.startswith("engine-")}
+        total = collections.Counter()
+        for admin in names.values():
+            text = urllib.request.urlopen(admin + "/metrics", timeout=5).read().decode()
+            total.update({name: int(float(value)) for name, value in re.findall(
+                r"^llumnix_kv_transport_(\w+?)_total (\S+)$", text, re.M)})
+        return total
+
     def total(self):
         total = collections.Counter()
         for values in self.last.values():
             total.update(values)
         return {name: int(value) for name, value in total.items()}
+
+
+def wait_quiet(cluster, seconds):
+    """The engines at which something is held after that time; none: they are quiet."""
+    until = time.monotonic() + seconds
+    while held := [name for name, each in cluster.instances().items() if each["state"] == "ready" and (
+            each["kv_blocks"]["used"] or each["migrations"]["in"] or each["migrations"]["out"])]:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    return held
+
+
+def running(cluster):
+    return [each for each in get_json(f"{cluster.admin}/admin/v1/requests")["requests"]
+            if each["instance"] and each["state"] == "running"]
+
+
+def move_about(cluster, chance, moves):
+    """Moves running requests one after the other; how many went by KV."""
+    by_kv = 0
+    for _ in range(moves):
+        if not (there := running(cluster)):
+            break
+        request = chance.choice(there)
+        to = chance.choice([name for name in cluster.ready() if name != request["instance"]])
+        status, answer = cluster.post("/admin/v1/migrate", {"request": request["id"], "to": to})
+        by_kv += sum(move["outcome"] == "moved" and move["path"] == "kv" for move in answer.get("moves", []) if status == 200)
+    return by_kv
+
+
+def compare_bytes(cluster, counted, chance, engines, rounds=5):
+    """What was compared, and where it differed (None: nowhere)."""
+    until = time.monotonic() + 60
+    while len(cluster.ready()) < engines:
+        if time.monotonic() > until:
+            return {}, f"not all engines are back: {cluster.ready()}"
+        time.sleep(0.1)
+    compared = {"rounds": 0, "moves": 0, "bytes": 0, "rounds_with_pulls_given_up": 0}
+    for _ in range(3 * rounds):
+        before = counted.living()
+        load = subprocess.Popen(
+            [str(PROGRAM), "load", cluster.url, "--verify", "--requests", "4", "--concurrency", "4", "--max-tokens", "600-600",
+             "--prompt-tokens", "500-1500"], stdout=subprocess.DEVNULL)
+        while load.poll() is None and len(running(cluster)) < 4:
+            time.sleep(0.01)
+        moves = move_about(cluster, chance, 12)
+        if load.wait(120) != 0:
+            return compared, f"load: exit {load.returncode}, among engines that nobody touches"
+        if held := wait_quiet(cluster, 10):
+            return compared, f"still held at {held}"
+        until = time.monotonic() + 3  # sources count a read when they hear that it is over
+        while True:
+            came = counted.living()
+            came.subtract(before)
+            if came["in_bytes"] == came["out_bytes"] or time.monotonic() > until:
+                break
+            time.sleep(0.05)
+        if came["failed"] or came["cancelled"] or came["refused"]:
+            compared["rounds_with_pulls_given_up"] += 1  # in part: what came of those is counted by one side
+            continue
+        if came["in_bytes"] != came["out_bytes"]:
+            return compared, f"{came['in_bytes']} bytes landed, {came['out_bytes']} were read from the sources"
+        if moves:
+            compared["rounds"] += 1
+            compared["moves"] += moves
+            compared["bytes"] += came["in_bytes"]
+        if compared["rounds"] == rounds:
+            return compared, None
+    return compared, f"too few rounds without a pull that was given up: {compared}"
 
 
 def main():
@@ -198,13 +285,8 @@ def main():
             failed.append(f"load: exit {load.returncode}, {report['requests']}")
         if kv < options.requests * 2 // 5:
             failed.append(f"{kv} moves by KV are too few to mean anything")
-        quiet = time.monotonic() + 10
-        while held := [name for name, each in cluster.instances().items() if each["state"] == "ready" and (
-                each["kv_blocks"]["used"] or each["migrations"]["in"] or each["migrations"]["out"])]:
-            if time.monotonic() > quiet:
-                failed.append(f"still held at {held}: {cluster.instances()}")
-                break
-            time.sleep(0.05)
+        if held := wait_quiet(cluster, 10):
+            failed.append(f"still held at {held}: {cluster.instances()}")
         counted.look()
         total = counted.total()
         found_spoiled = total.pop("moves_spoiled", 0)
@@ -218,12 +300,15 @@ def main():
             except OSError:
                 continue  # too long ago to be kept
             told += sum(event["kind"] == "moved" for event in events) >= travels.travelled[name]
+        compared, differs = compare_bytes(cluster, counted, chance, options.engines)
+        if differs:
+            failed.append(f"the transports' byte counters: {differs}")
         print(json.dumps({
             "requests": report["requests"], "seconds": round(took, 1), "outcomes": travels.outcomes, "paths": travels.paths,
             "moves_per_second": round(sum(travels.paths.values()) / took, 1), "bytes_of_moves": travels.bytes,
             "most_travelled": travels.travelled.most_common(3), "faults": travels.faults,
             "transports": {name.removeprefix("kv_transport_"): value for name, value in total.items()},
-            "found_spoiled": found_spoiled, "why_tells": f"{told} of {len(sample)}",
+            "bytes_compared": compared, "found_spoiled": found_spoiled, "why_tells": f"{told} of {len(sample)}",
             "reasons": travels.reasons.most_common(12)}, indent=1))
     finally:
         cluster.close()
