@@ -216,10 +216,16 @@ TEST_CASE("what leaves and arrives shows while it does, and what has") {
 
 namespace {
 
+/// Prompts of noise, tokens.
+struct prompt_range {
+  std::uint32_t least = 20;
+  std::uint32_t most = 400;
+};
+
 /// A cluster under noise: requests of any length, placed by chance, so that it is never quite even.
 struct noisy_scene : scene {
-  explicit noisy_scene(std::uint64_t seed, cluster_config config)
-    : scene{seed, 0, std::move(config)}, random{seed} {
+  noisy_scene(std::uint64_t seed, cluster_config config, prompt_range prompts = {})
+    : scene{seed, 0, std::move(config)}, random{seed}, prompts{prompts} {
     kill("head");
     auto head = scene::head();
     head.roles.push_back("rescheduler");
@@ -258,7 +264,7 @@ struct noisy_scene : scene {
       request(
         "head", greedy(
                   "r" + std::to_string(sent++), between(100, 1000),
-                  std::vector<token_id>(between(20, 400), 97)));
+                  std::vector<token_id>(between(prompts.least, prompts.most), 97)));
       run_for(between(20, 200) * 1ms);
       note_moves();
     }
@@ -283,6 +289,7 @@ struct noisy_scene : scene {
   }
 
   std::mt19937_64 random;
+  prompt_range prompts;
   std::uint64_t last = 0;
   std::size_t sent = 0;
   std::map<std::string, std::vector<move>> moves;
@@ -291,9 +298,18 @@ struct noisy_scene : scene {
 } // namespace
 
 TEST_CASE("under noise load does not oscillate: few moves, apart, and hardly one to and fro") {
-  for (std::uint64_t seed = 1; seed <= 2; ++seed) {
+  auto roomy = noisy_scene::settings();
+  roomy.engine.blocks = 792;
+  struct row {
+    std::uint64_t seed;
+    cluster_config config;
+    prompt_range prompts;
+  };
+  for (const auto& [seed, config, prompts] :
+       {row{1, noisy_scene::settings(), {}}, row{2, noisy_scene::settings(), {}},
+        row{4, roomy, {1100, 1500}}}) { // more than a move's budget, each
     CAPTURE(seed);
-    noisy_scene there{seed, noisy_scene::settings()};
+    noisy_scene there{seed, config, prompts};
     there.run(20s);
     CHECK(there.made() > 0);
     CHECK(there.made() <= there.sent / 3);
