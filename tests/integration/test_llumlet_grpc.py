@@ -336,7 +336,8 @@ class Silent(GrpcTest):
                 "/llumlet.Llumlet/Migrate", request_serializer=rpc.MigrateRequest.SerializeToString,
                 response_deserializer=rpc.MigrateResponse.FromString)
             wanted = rpc.MigrateRequest(
-                src_engine_id="engine-0", dst_engine_id="engine-1", migration_type="NUM_REQ", num_reqs=1)
+                src_engine_id="engine-0", dst_engine_id="engine-1", migration_type="NUM_REQ", num_reqs=1,
+                migration_req_policy="SR")
             calls = [ask.future(wanted, timeout=60) for _ in range(50)]
             until(lambda: self.cluster.instances()["engine-0"]["migrations"]["out"] == 1, 10, "one is offered")
             for each in calls:
@@ -371,7 +372,8 @@ class Closed(ClusterTest):
         with Cluster(engines=1, llumlet__grpc="127.0.0.1:0", llumlet__grpc_key="open-sesame") as cluster:
             with grpc.insecure_channel(grpc_addresses(cluster)["engine-0"]) as channel:
                 request = rpc.MigrateRequest(
-                    src_engine_id="engine-0", dst_engine_id="engine-1", migration_type="NUM_REQ", num_reqs=1)
+                    src_engine_id="engine-0", dst_engine_id="engine-1", migration_type="NUM_REQ", num_reqs=1,
+                    migration_req_policy="SR")
                 for given in ({}, {"authorization": "Bearer open"}, {"authorization": "open-sesame"}):
                     for method, body in (("Migrate", request), ("Abort", rpc.AbortRequests(request_ids=["x"]))):
                         self.assertEqual(call(channel, method, body, **given)[0], "UNAUTHENTICATED")

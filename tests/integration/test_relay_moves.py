@@ -157,6 +157,14 @@ class Moves(RelayTest):
             self.assertEqual(code, 0)
             self.assertEqual(document, {"instance": x.first.id, "moved": 0, "finished": 3, "left": 0})
 
+    def test_a_drain_tells_how_many_are_there(self):
+        """In lite mode, too, where engines tell no counts."""
+        with Fleet(count=1, cluster_options=("--scheduling", "lite")) as x:
+            streams = [Stream(x.url, chat(f"told {i}", 300), CHAT, f"t-{i}") for i in range(3)]
+            code, out, err = self.while_running(x, streams, lambda: x.cluster.command("drain", x.first.id))
+            self.assertEqual((code, out), (0, f"{x.first.id}: 0 moved, 3 finished, 0 left\n"))
+            self.assertTrue(err.startswith(f"{x.first.id} drains: 3 requests are there\n"), err)
+
     def test_texts_without_ids_stay(self):
         with Engines(options=("--owned-by", "sglang", "--token-ms", 10)) as x:
             stream = Stream(x.url, chat("text", 150), CHAT, "text")
