@@ -149,7 +149,7 @@ struct offer {
     &floor));
   offer mine{};
   std::snprintf(mine.address, sizeof mine.address, "%s", source->address(region).c_str());
-  mine.floor_port = *ucx::port_of(floor.listener);
+  mine.floor_port = ucx::port_in(*ucx::address_of(floor.listener));
   if (::write(out, &mine, sizeof mine) != sizeof mine)
     std::abort();
   floor.serve();

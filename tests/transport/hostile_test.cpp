@@ -2,13 +2,17 @@
 #include "tests/transport/transport_kinds.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
 #include "transport/ucx/ucx_greeting.hpp"
+#include "transport/ucx/ucx_knock.hpp"
 #include "transport/ucx/ucx_messages.hpp"
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <arpa/inet.h>
+#include <array>
 #include <atomic>
 #include <netinet/in.h>
+#include <poll.h>
 #include <random>
 #include <sys/socket.h>
 #include <thread>
@@ -37,11 +41,36 @@ struct silent_listener {
   std::uint16_t port;
 };
 
-int connect_to(std::uint16_t port) {
+/// A stranger's connection: from an address that no peer has. None when nobody takes it.
+ucx::owned_descriptor connect_to(std::uint16_t port) {
+  ucx::owned_descriptor made{::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  auto from = *ucx::socket_address("127.0.0.2", 0);
   auto where = *ucx::socket_address("127.0.0.1", port);
-  auto made = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  REQUIRE(::connect(made, reinterpret_cast<sockaddr*>(&where), sizeof(sockaddr_in)) == 0);
-  return made;
+  REQUIRE(::bind(made.get(), reinterpret_cast<sockaddr*>(&from), sizeof(sockaddr_in)) == 0);
+  ::connect(made.get(), reinterpret_cast<sockaddr*>(&where), sizeof(sockaddr_in));
+  pollfd event{made.get(), POLLOUT, 0};
+  return ::poll(&event, 1, 200) == 1 ? std::move(made) : ucx::owned_descriptor{};
+}
+
+void say(const ucx::owned_descriptor& to, std::span<const std::byte> bytes) {
+  [[maybe_unused]] auto sent
+    = ::send(to.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/// What a peer's door tells who knows the key.
+std::uint16_t ask_at_door(const ucx::peer& at) {
+  ucx::socket_watch watch;
+  REQUIRE(watch.open());
+  auto knock = ucx::ucx_knock::begin(at, watch);
+  REQUIRE(knock);
+  std::optional<std::uint16_t> port;
+  REQUIRE(eventually([&] {
+    auto told = knock->work(impatient_ucx(false).cluster_key, at.life);
+    REQUIRE(told);
+    port = *told;
+    return port.has_value();
+  }));
+  return *port;
 }
 
 /// Every TCP port this process listens on.
@@ -89,7 +118,7 @@ struct raw_client {
       };
     REQUIRE(ucp_worker_set_am_recv_handler(worker.get(), &param) == UCS_OK);
     end = std::move(*ucx::ucx_endpoint::connect(
-      worker.get(), *ucx::socket_address(target.at.ip, target.at.port)));
+      worker.get(), *ucx::socket_address(target.at.ip, ask_at_door(target.at))));
   }
   ~raw_client() {
     end->close();
@@ -181,16 +210,55 @@ TEST_CASE("garbage at any port of ours ends a connection and nothing else") {
   std::mt19937_64 random{11};
   auto ports = own_ports();
   REQUIRE(ports.size() >= 2);
-  for (auto port : ports)
-    for (std::size_t size : {0, 1, 4, 8, 64, 4096, 200000}) {
-      auto stranger = connect_to(port);
-      std::vector<std::uint64_t> garbage(size / 8 + 1);
-      for (auto& word : garbage)
-        word = random();
-      [[maybe_unused]] auto sent
-        = ::send(stranger, garbage.data(), size, MSG_NOSIGNAL | MSG_DONTWAIT);
-      ::close(stranger);
+  std::size_t hidden = 0;
+  for (auto port : ports) {
+    if (!connect_to(port)) {
+      ++hidden;
+      continue;
     }
+    for (std::size_t size : {0, 1, 4, 8, 40, 48, 64, 4096, 200000}) {
+      std::vector<std::byte> garbage(size);
+      for (auto& byte : garbage)
+        byte = static_cast<std::byte>(random());
+      say(connect_to(port), garbage);
+      for (auto same : {std::byte{0}, std::byte{0xFF}})
+        say(connect_to(port), std::vector(size, same));
+    }
+  }
+  CHECK(hidden == 2); // UCX's listeners, of both ends
+  CHECK(pair.works());
+}
+
+TEST_CASE("what is said wrongly at the door leads nowhere, and a crowd there keeps nobody out") {
+  ucx_pair pair;
+  auto at = ucx::parse_address(pair.source->address(pair.from))->at;
+  SUBCASE("half a call") {
+    auto half = encode(ucx::door_call{});
+    half.resize(half.size() / 2);
+    auto stranger = connect_to(at.port);
+    say(stranger, half);
+    CHECK(pair.works());
+  }
+  SUBCASE("a wrong proof") {
+    auto stranger = connect_to(at.port);
+    say(stranger, encode(ucx::door_call{}));
+    std::array<std::byte, 200> heard;
+    std::size_t bytes = 0;
+    pollfd event{stranger.get(), POLLIN, 0};
+    for (ssize_t got = 1; got > 0; bytes += static_cast<std::size_t>(std::max<ssize_t>(got, 0))) {
+      REQUIRE(::poll(&event, 1, 5000) == 1);
+      got = ::recv(stranger.get(), heard.data(), heard.size(), 0);
+    }
+    CHECK(bytes == ucx::door_greeting::bytes);
+    CHECK(!connect_to(ask_at_door(at)));
+  }
+  SUBCASE("many that say nothing") {
+    std::vector<ucx::owned_descriptor> crowd;
+    for (int i = 0; i < 200; ++i)
+      crowd.push_back(connect_to(at.port));
+    CHECK(std::ranges::all_of(crowd, [](const auto& x) { return bool{x}; }));
+    CHECK(pair.works());
+  }
   CHECK(pair.works());
 }
 

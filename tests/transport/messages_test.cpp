@@ -98,7 +98,7 @@ TEST_CASE("whatever bytes come, decoding ends with a message or nothing") {
 TEST_CASE("addresses are written and read again; anything else is none") {
   address one{{"127.0.0.1", 4711, {0xAB, 0xCD}, 0xEF}, 3};
   const std::string text
-    = "ucx/1/127.0.0.1/4711/00000000000000ab00000000000000cd/00000000000000ef/3";
+    = "ucx/2/127.0.0.1/4711/00000000000000ab00000000000000cd/00000000000000ef/3";
   CHECK(to_string(one) == text);
   auto again = parse_address(text);
   REQUIRE(again);
@@ -107,15 +107,15 @@ TEST_CASE("addresses are written and read again; anything else is none") {
   address six{{"fe80::1", 1, {1, 2}, 3}, 4};
   CHECK(parse_address(to_string(six))->at == six.at);
   for (const auto* bad :
-       {"", "ucx", "ucx/1", "ucx/2/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/3",
-        "ucx/1/localhost/4711/00000000000000ab00000000000000cd/ef/3",
-        "ucx/1/127.0.0.1/0/00000000000000ab00000000000000cd/ef/3",
-        "ucx/1/127.0.0.1/65536/00000000000000ab00000000000000cd/ef/3",
-        "ucx/1/127.0.0.1/4711/ab/ef/3",
-        "ucx/1/127.0.0.1/4711/00000000000000ab00000000000000cg/ef/3",
-        "ucx/1/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/3/",
-        "ucx/1/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/4294967296",
-        "ucx/1/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/-1"}) {
+       {"", "ucx", "ucx/2", "ucx/1/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/3",
+        "ucx/2/localhost/4711/00000000000000ab00000000000000cd/ef/3",
+        "ucx/2/127.0.0.1/0/00000000000000ab00000000000000cd/ef/3",
+        "ucx/2/127.0.0.1/65536/00000000000000ab00000000000000cd/ef/3",
+        "ucx/2/127.0.0.1/4711/ab/ef/3",
+        "ucx/2/127.0.0.1/4711/00000000000000ab00000000000000cg/ef/3",
+        "ucx/2/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/3/",
+        "ucx/2/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/4294967296",
+        "ucx/2/127.0.0.1/4711/00000000000000ab00000000000000cd/ef/-1"}) {
     CAPTURE(bad);
     CHECK(!parse_address(bad));
   }

@@ -58,7 +58,7 @@ peer_process::~peer_process() {
 }
 
 std::uint16_t peer_process::port() const {
-  // ucx/1/<ip>/<port>/...
+  // ucx/2/<ip>/<port>/...
   auto at = address_.find('/', 6) + 1;
   return static_cast<std::uint16_t>(std::stoi(address_.substr(at)));
 }

@@ -208,6 +208,8 @@ TEST_CASE("peers of another cluster read nothing") {
   own->pull(
     stranger.address(), peer_process::key, *own->add_region(here), {{0, 0, 1000}}, 5s,
     end.callback());
-  CHECK(end.wait().why.code == errc::unreachable);
+  auto how = end.wait();
+  CHECK(how.why.code == errc::unreachable);
+  CHECK(how.why.context.find("its cluster has another key") != std::string::npos);
   CHECK(here == std::vector<std::byte>(1000));
 }

@@ -58,7 +58,7 @@ token random_token() {
 
 std::string to_string(const address& where) {
   return fmt::format(
-    "ucx/1/{}/{}/{:016x}{:016x}/{:016x}/{}", where.at.ip, where.at.port, where.at.life.high,
+    "ucx/2/{}/{}/{:016x}{:016x}/{:016x}/{}", where.at.ip, where.at.port, where.at.life.high,
     where.at.life.low, where.at.host, where.region);
 }
 
@@ -66,7 +66,7 @@ std::optional<address> parse_address(std::string_view text) {
   auto parts = text.size() < 1024 ? split(text) : std::vector<std::string_view>{};
   address where;
   if (
-    parts.size() != 7 || parts[0] != "ucx" || parts[1] != "1" || parts[4].size() != 32
+    parts.size() != 7 || parts[0] != "ucx" || parts[1] != "2" || parts[4].size() != 32
     || !read(parts[3], where.at.port) || !read(parts[4].substr(0, 16), where.at.life.high, 16)
     || !read(parts[4].substr(16), where.at.life.low, 16) || !read(parts[5], where.at.host, 16)
     || !read(parts[6], where.region))
@@ -92,6 +92,11 @@ std::optional<sockaddr_storage> socket_address(const std::string& ip, std::uint1
     return where;
   }
   return std::nullopt;
+}
+
+std::uint16_t port_in(const sockaddr_storage& where) {
+  // The port stands at the same place in both families.
+  return ntohs(reinterpret_cast<const sockaddr_in&>(where).sin_port);
 }
 
 socklen_t size_of(const sockaddr_storage& where) {

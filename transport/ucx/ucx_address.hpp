@@ -33,12 +33,13 @@ struct address {
   kv_transport::region_id region = 0;
 };
 
-/// "ucx/1/<ip>/<port>/<life>/<host>/<region>".
+/// "ucx/2/<ip>/<port>/<life>/<host>/<region>"; at the port there is a `ucx_door`.
 std::string to_string(const address& where);
 std::optional<address> parse_address(std::string_view text);
 
 /// The numbers as a socket address; nothing when they are none.
 std::optional<sockaddr_storage> socket_address(const std::string& ip, std::uint16_t port);
+std::uint16_t port_in(const sockaddr_storage& where);
 socklen_t size_of(const sockaddr_storage& where);
 bool is_loopback(const sockaddr_storage& where);
 /// The network device that has this address; empty when none has.

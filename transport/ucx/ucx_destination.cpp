@@ -29,8 +29,9 @@ std::vector<kv_span> cut(const std::vector<kv_span>& spans, std::uint64_t bytes_
 
 } // namespace
 
-ucx_destination::ucx_destination(const ucx_settings& settings, shared_counters& counters)
-  : settings_{settings}, counters_{counters} {}
+ucx_destination::ucx_destination(
+  const ucx_settings& settings, shared_counters& counters, socket_watch& watch)
+  : settings_{settings}, counters_{counters}, watch_{watch} {}
 
 ucx_destination::link* ucx_destination::find_link(std::uint64_t id) {
   auto found = links_.find(id);
@@ -153,23 +154,33 @@ result<ucx_destination::link*> ucx_destination::link_to(const peer& at, time_poi
       return error{errc::queue_full, "too many KV peers at once"};
     close(links_.at(idle->second), "makes room");
   }
-  auto where = socket_address(at.ip, at.port);
-  LLUMNIX_ASSERT(where);
-  auto end = ucx_endpoint::connect(worker_, *where);
-  if (!end)
-    return error{errc::unreachable, end.error().context};
+  auto knock = ucx_knock::begin(at, watch_);
+  if (!knock)
+    return error{
+      errc::unreachable, fmt::format("{} port {}: {}", at.ip, at.port, knock.error().context)};
   auto id = random_token().low | 1;
   auto& made = links_[id];
   made.id = id;
   made.at = at;
-  made.end = std::move(*end);
+  made.knock.emplace(std::move(*knock));
   made.nonce = random_token();
   made.leases = settings_.same_host && !settings_.checksums && at.host == host_tag();
   made.opened = made.heard = made.pinged = made.used = now;
   by_peer_[at] = id;
   look_at(now + settings_.connect_within);
-  made.end->send(encode(hello{id, made.nonce, at.life}), true);
   return &made;
+}
+
+/// The peer has opened: from here on we speak over UCX.
+void ucx_destination::come_in(link& one, std::uint16_t port) {
+  auto where = socket_address(one.at.ip, port);
+  LLUMNIX_ASSERT(where);
+  auto end = ucx_endpoint::connect(worker_, *where);
+  if (!end)
+    return close(one, std::move(end).error().context);
+  one.end = std::move(*end);
+  one.knock.reset();
+  one.end->send(encode(hello{one.id, one.nonce, one.at.life}), true);
 }
 
 void ucx_destination::handle(message& what, time_point now) {
@@ -181,7 +192,8 @@ void ucx_destination::handle(message& what, time_point now) {
           x.server_link;
         }
         || !requires { x.server_link; })
-        if (auto* from = find_link(x.client_link); from != nullptr && !from->end->closing()) {
+        if (auto* from = find_link(x.client_link);
+            from != nullptr && from->end && !from->closing()) {
           from->heard = now;
           on(*from, x, now);
         }
@@ -233,10 +245,12 @@ void ucx_destination::on(link& from, const denial& x, time_point now) {
 void ucx_destination::on(link&, const pong&, time_point) {}
 
 void ucx_destination::close(link& one, std::string why) {
-  if (one.end->closing())
+  if (one.closing())
     return;
   one.why_closed = std::move(why);
-  one.end->close();
+  one.knock.reset();
+  if (one.end)
+    one.end->close();
   by_peer_.erase(one.at);
   ++closing_;
 }
@@ -273,7 +287,13 @@ void ucx_destination::lost(link& one, time_point now) {
 
 /// What time and UCX have done to a connection.
 void ucx_destination::look(link& one, time_point now) {
-  if (one.end->broken())
+  if (one.knock) {
+    if (auto port = one.knock->work(settings_.cluster_key, one.at.life); !port)
+      close(one, fmt::format("{} port {}: {}", one.at.ip, one.at.port, port.error().context));
+    else if (*port)
+      come_in(one, **port);
+  }
+  if (one.end && one.end->broken())
     close(one, fmt::format("{} port {}: {}", one.at.ip, one.at.port, one.end->why_broken()));
   else if (!one.ready && now - one.opened > settings_.connect_within)
     close(one, fmt::format("{} port {} does not answer", one.at.ip, one.at.port));
@@ -301,7 +321,7 @@ void ucx_destination::look_around(time_point now) {
     settle(id, now);
   }
   for (auto& [id, one] : links_) {
-    if (one.end->closing())
+    if (one.closing())
       continue;
     if (!one.ready) {
       look_at(one.opened + settings_.connect_within);
@@ -330,7 +350,7 @@ bool ucx_destination::work(time_point now) {
   for (auto at = links_.begin(); at != links_.end();) {
     auto& one = at->second;
     look(one, now);
-    if (one.end->closed()) {
+    if (one.closed()) {
       auto node = links_.extract(at++);
       lost(node.mapped(), now);
       moved = true;

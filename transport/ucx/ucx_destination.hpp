@@ -2,6 +2,7 @@
 
 #include "transport/ucx/ucx_counters.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
+#include "transport/ucx/ucx_knock.hpp"
 #include "transport/ucx/ucx_messages.hpp"
 #include "transport/ucx/ucx_staging.hpp"
 #include "transport/ucx/ucx_transport.hpp"
@@ -35,7 +36,7 @@ struct pull_order {
 /// jobs of that connection begin their open chunks again on a new one. Runs on the UCX thread.
 class ucx_destination {
 public:
-  ucx_destination(const ucx_settings& settings, shared_counters& counters);
+  ucx_destination(const ucx_settings& settings, shared_counters& counters, socket_watch& watch);
 
   void use(ucp_worker_h worker) { worker_ = worker; }
   /// What the bytes for that device's regions pass through.
@@ -105,7 +106,8 @@ private:
     std::uint64_t id = 0;
     std::uint64_t server_link = 0;
     peer at;
-    std::unique_ptr<ucx_endpoint> end;
+    std::optional<ucx_knock> knock;    ///< while the peer's door has not told UCX's port
+    std::unique_ptr<ucx_endpoint> end; ///< from then on
     token nonce;
     bool ready = false;
     bool leases = false; ///< worth asking for
@@ -113,6 +115,9 @@ private:
     std::string why_closed;
     std::map<std::uint64_t, request> requests;
     std::deque<job_id> round; ///< jobs with something to ask for
+
+    bool closing() const { return !knock && (!end || end->closing()); }
+    bool closed() const { return closing() && (!end || end->closed()); }
   };
   struct arrival {
     std::uint64_t link, request;
@@ -133,6 +138,7 @@ private:
   link* find_link(std::uint64_t id);
   job* find_job(job_id id);
   result<link*> link_to(const peer& at, time_point now);
+  void come_in(link& one, std::uint16_t port);
   void attach(job& x, time_point now);
   void queue(link& at, job& x);
   void ask_around(time_point now);
@@ -161,6 +167,7 @@ private:
 
   const ucx_settings& settings_;
   shared_counters& counters_;
+  socket_watch& watch_;
   ucp_worker_h worker_ = nullptr;
   bool stopping_ = false;
   std::uint64_t last_request_ = 0;

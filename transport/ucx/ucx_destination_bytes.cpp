@@ -38,7 +38,7 @@ void ucx_destination::ask_around(time_point now) {
 
 void ucx_destination::ask(link& at, time_point now) {
   std::size_t without_room = 0; // jobs in a row
-  while (at.ready && !at.end->closing() && at.round.size() > without_room
+  while (at.ready && !at.closing() && at.round.size() > without_room
          && at.requests.size() < settings_.chunks_in_flight) {
     auto* x = find_job(at.round.front());
     at.round.pop_front();
@@ -121,7 +121,7 @@ bool ucx_destination::ask_chunk(link& at, job& x) {
 ucs_status_t ucx_destination::on_chunk(
   const chunk_header& header, void* data, std::size_t bytes, bool announced) {
   auto* at = find_link(header.client_link);
-  if (at == nullptr || at->end->closing())
+  if (at == nullptr || at->closing() || !at->end)
     return UCS_OK;
   auto found = at->requests.find(header.request);
   if (

@@ -4,7 +4,6 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <netinet/in.h>
 #include <ucs/config/global_opts.h>
 #include <ucs/debug/debug.h>
 #include <utility>
@@ -18,9 +17,8 @@ namespace {
 // living side (by an assertion of UCX 1.13).
 void prepare_environment(const std::string& device) {
   const std::pair<const char*, std::string> variables[] = {
-    {"UCX_TCP_TX_SEG_SIZE", "64K"}, {"UCX_TCP_CM_REUSEADDR", "y"}, {"UCX_TCP_CONN_NB", "y"},
-    {"UCX_KEEPALIVE_INTERVAL", "5s"}, {"UCX_TCP_KEEPIDLE", "5s"}, {"UCX_TCP_KEEPINTVL", "2s"},
-    {"UCX_NET_DEVICES", device}};
+    {"UCX_TCP_TX_SEG_SIZE", "64K"}, {"UCX_TCP_CONN_NB", "y"},    {"UCX_KEEPALIVE_INTERVAL", "5s"},
+    {"UCX_TCP_KEEPIDLE", "5s"},     {"UCX_TCP_KEEPINTVL", "2s"}, {"UCX_NET_DEVICES", device}};
   for (const auto& [name, value] : variables)
     setenv(name, value.c_str(), 0);
   // UCX has read these when it was loaded. It would write of every stranger's knock to stdout, and
@@ -78,13 +76,12 @@ make_listener(const worker& of, const sockaddr_storage& where, on_connection cal
   return listener{made};
 }
 
-result<std::uint16_t> port_of(const listener& of) {
+result<sockaddr_storage> address_of(const listener& of) {
   ucp_listener_attr_t attributes{};
   attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
   if (auto status = ucp_listener_query(of.get(), &attributes); status != UCS_OK)
     return failure(status, "ask for the KV port");
-  // Port and family stand at the same place in both families.
-  return ntohs(reinterpret_cast<const sockaddr_in&>(attributes.sockaddr).sin_port);
+  return attributes.sockaddr;
 }
 
 } // namespace llumnix::ucx

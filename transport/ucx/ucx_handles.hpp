@@ -35,7 +35,7 @@ result<worker> make_worker(const context& of);
 using on_connection = void (*)(ucp_conn_request_h request, void* arg);
 result<listener>
 make_listener(const worker& of, const sockaddr_storage& where, on_connection call, void* arg);
-/// The port it has got.
-result<std::uint16_t> port_of(const listener& of);
+/// Where it listens, with the port it has got.
+result<sockaddr_storage> address_of(const listener& of);
 
 } // namespace llumnix::ucx

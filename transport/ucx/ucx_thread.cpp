@@ -29,8 +29,9 @@ ucx_thread::~ucx_thread() {
     ::close(task_events_);
 }
 
-result<void> ucx_thread::start(ucp_worker_h worker, duties what, nanoseconds spin) {
+result<void> ucx_thread::start(ucp_worker_h worker, int sockets, duties what, nanoseconds spin) {
   worker_ = worker;
+  socket_events_ = sockets;
   duties_ = std::move(what);
   spin_ = spin;
   if (auto status = ucp_worker_get_efd(worker, &worker_events_); status != UCS_OK)
@@ -103,7 +104,8 @@ void ucx_thread::sleep(time_point until, nanoseconds most) {
   auto left = std::clamp(until > now ? until - now : nanoseconds{0}, nanoseconds{0}, most);
   auto seconds = std::chrono::floor<std::chrono::seconds>(left);
   timespec timeout{seconds.count(), (left - seconds).count()};
-  std::array<pollfd, 2> events{{{worker_events_, POLLIN, 0}, {task_events_, POLLIN, 0}}};
+  std::array<pollfd, 3> events{
+    {{worker_events_, POLLIN, 0}, {task_events_, POLLIN, 0}, {socket_events_, POLLIN, 0}}};
   ::ppoll(events.data(), events.size(), &timeout, nullptr);
   if (events[1].revents != 0) {
     std::uint64_t count = 0;

@@ -36,7 +36,8 @@ public:
   ucx_thread(const ucx_thread&) = delete;
   ucx_thread& operator=(const ucx_thread&) = delete;
 
-  result<void> start(ucp_worker_h worker, duties what, nanoseconds spin);
+  /// Wakes for what `sockets` tells too, a descriptor that is read in `work`.
+  result<void> start(ucp_worker_h worker, int sockets, duties what, nanoseconds spin);
   /// Runs `task` on the thread soon; dropped after `stop`.
   void post(std::function<void()> task);
   /// Turns on until the duties are finished, then joins. The tasks posted before have run.
@@ -51,6 +52,7 @@ private:
   duties duties_;
   nanoseconds spin_{0};
   int worker_events_ = -1;
+  int socket_events_ = -1;
   int task_events_ = -1;
   std::mutex mutex_;
   std::vector<std::function<void()>> tasks_;

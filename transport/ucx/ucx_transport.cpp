@@ -4,6 +4,7 @@
 #include "transport/memory_table.hpp"
 #include "transport/span_list.hpp"
 #include "transport/ucx/ucx_destination.hpp"
+#include "transport/ucx/ucx_door.hpp"
 #include "transport/ucx/ucx_source.hpp"
 #include "transport/ucx/ucx_thread.hpp"
 
@@ -38,12 +39,14 @@ class ucx_transport final : public kv_transport {
 public:
   explicit ucx_transport(const ucx_settings& settings)
     : settings_{settings},
+      door_{settings_, life_, watch_},
       source_{settings_, memory_, counters_, life_},
-      destination_{settings_, counters_} {}
+      destination_{settings_, counters_, watch_} {}
 
   ~ucx_transport() override {
     thread_.post([this] {
       auto now = std::chrono::steady_clock::now();
+      door_.close();
       destination_.stop(now);
       source_.stop(now);
     });
@@ -64,20 +67,28 @@ public:
     auto knock = [](ucp_conn_request_h request, void* self) {
       static_cast<ucx_transport*>(self)->source_.on_connection(request);
     };
-    if (auto made = make_listener(worker_, where, knock, this))
+    if (auto watched = watch_.open(); !watched)
+      return watched;
+    if (auto opened = door_.open(where); !opened)
+      return std::move(opened).error().while_doing(settings_.listen);
+    auto behind = *socket_address(settings_.listen, 0);
+    if (auto made = make_listener(worker_, behind, knock, this))
       listener_ = std::move(*made);
     else
       return std::move(made).error().while_doing(settings_.listen);
-    auto port = port_of(listener_);
-    if (!port)
-      return std::move(port).error();
-    self_ = {settings_.listen, *port, life_, host_tag()};
+    if (auto listens = address_of(listener_))
+      door_.lead_to(*listens);
+    else
+      return std::move(listens).error();
+    self_ = {settings_.listen, door_.port(), life_, host_tag()};
     source_.use(worker_.get(), listener_.get());
     destination_.use(worker_.get());
     return thread_.start(
-      worker_.get(),
+      worker_.get(), watch_.descriptor(),
       {[this](time_point now) { return work(now); },
-       [this] { return std::min(source_.wake_at(), destination_.wake_at()); },
+       [this] {
+         return std::min({door_.wake_at(), source_.wake_at(), destination_.wake_at()});
+       },
        [this] { return source_.busy() || destination_.busy(); },
        [this] { return source_.copying() || destination_.copying(); },
        [this] { return source_.stopped() && destination_.stopped(); }},
@@ -212,7 +223,8 @@ private:
       destination_.stood_still(gap);
     }
     last_turn_ = now;
-    auto moved = source_.work(now);
+    auto moved = door_.work(now);
+    moved |= source_.work(now);
     return destination_.work(now) || moved;
   }
 
@@ -282,6 +294,8 @@ private:
   context context_;
   worker worker_;
   listener listener_;
+  socket_watch watch_;
+  ucx_door door_;
   ucx_source source_;
   ucx_destination destination_;
   ucx_thread thread_;
