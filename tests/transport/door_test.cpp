@@ -151,14 +151,34 @@ TEST_CASE("who has come through the gate stays in touch when it shuts") {
   REQUIRE(caller);
   owned_descriptor taken{::accept(one.socket.get(), nullptr, nullptr)};
   REQUIRE(taken);
-  gate.work(now + 1s);
+  SUBCASE("in time") {
+    gate.work(now + 1s);
+  }
+  SUBCASE("once it has come") {
+    gate.came(*socket_address("127.0.0.1", 0));
+  }
   CHECK(gate.wake_at() == time_point::max());
+  CHECK(!connect_from("127.0.0.1", one.where));
   char byte = 0;
   CHECK(::send(caller.get(), "x", 1, 0) == 1);
   CHECK(::recv(taken.get(), &byte, 1, 0) == 1);
   CHECK(::send(taken.get(), "y", 1, 0) == 1);
   pollfd event{caller.get(), POLLIN, 0};
   CHECK(::poll(&event, 1, 1000) == 1);
+}
+
+TEST_CASE("who was let in twice may come twice, and not three times") {
+  plain_listener one{"127.0.0.1"};
+  ucx_gate gate;
+  REQUIRE(gate.shut(one.where));
+  auto who = *socket_address("127.0.0.1", 0);
+  auto until = std::chrono::steady_clock::now() + 1s;
+  gate.let_in(who, until);
+  gate.let_in(who, until);
+  for (auto passes : {true, true, false}) {
+    CHECK(bool{connect_from("127.0.0.1", one.where)} == passes);
+    gate.came(who);
+  }
 }
 
 TEST_CASE("a crowd of guests: the one let in longest ago makes room") {

@@ -41,10 +41,10 @@ struct silent_listener {
   std::uint16_t port;
 };
 
-/// A stranger's connection: from an address that no peer has. None when nobody takes it.
-ucx::owned_descriptor connect_to(std::uint16_t port) {
+/// A stranger's connection, from an address that no peer has. None when nobody takes it.
+ucx::owned_descriptor connect_to(std::uint16_t port, const std::string& own = "127.0.0.2") {
   ucx::owned_descriptor made{::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
-  auto from = *ucx::socket_address("127.0.0.2", 0);
+  auto from = *ucx::socket_address(own, 0);
   auto where = *ucx::socket_address("127.0.0.1", port);
   REQUIRE(::bind(made.get(), reinterpret_cast<sockaddr*>(&from), sizeof(sockaddr_in)) == 0);
   ::connect(made.get(), reinterpret_cast<sockaddr*>(&where), sizeof(sockaddr_in));
@@ -226,6 +226,9 @@ TEST_CASE("garbage at any port of ours ends a connection and nothing else") {
     }
   }
   CHECK(hidden == 2); // UCX's listeners, of both ends
+  auto from_where_a_peer_came = std::ranges::count_if(
+    ports, [](std::uint16_t port) { return bool{connect_to(port, "127.0.0.1")}; });
+  CHECK(static_cast<std::size_t>(from_where_a_peer_came) == ports.size() - hidden);
   CHECK(pair.works());
 }
 

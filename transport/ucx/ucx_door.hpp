@@ -11,8 +11,8 @@
 namespace llumnix::ucx {
 
 /// The port that is told to peers. Whoever proves there to know the cluster's key is told where UCX
-/// listens, and let through to it for a few seconds; UCX itself hears of nobody else. Runs on the
-/// UCX thread.
+/// listens, and let through to it once within a few seconds; UCX itself hears of nobody else. Runs
+/// on the UCX thread.
 class ucx_door {
 public:
   ucx_door(const ucx_settings& settings, const token& life, socket_watch& watch);
@@ -22,6 +22,8 @@ public:
   std::uint16_t port() const { return port_; }
   /// To UCX's listener, which nobody reaches any more but by the door.
   void lead_to(const sockaddr_storage& listener);
+  /// Somebody has connected there, from within UCX.
+  void came(const sockaddr_storage& who) { gate_.came(who); }
   void close();
 
   bool work(time_point now);

@@ -62,7 +62,7 @@ address_words words_of(const sockaddr_storage& where) {
   return words;
 }
 
-std::vector<sock_filter> only_from(std::span<const address_words> callers) {
+std::vector<sock_filter> only_from(const std::set<address_words>& callers) {
   std::vector<sock_filter> program{
     BPF_STMT(BPF_LD | BPF_B | BPF_ABS, flags_at),
     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, syn | ack),
@@ -93,9 +93,9 @@ result<void> ucx_gate::shut(const sockaddr_storage& where) {
 }
 
 result<void> ucx_gate::attach() {
-  std::vector<address_words> callers;
+  std::set<address_words> callers;
   for (const auto& one : guests_)
-    callers.push_back(one.who);
+    callers.insert(one.who);
   auto code = only_from(callers);
   sock_fprog program{static_cast<unsigned short>(code.size()), code.data()};
   if (::setsockopt(listener_, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
@@ -103,24 +103,42 @@ result<void> ucx_gate::attach() {
   return {};
 }
 
+bool ucx_gate::expects(const address_words& who) const {
+  return std::ranges::any_of(guests_, [&](const guest& x) { return x.who == who; });
+}
+
 void ucx_gate::let_in(const sockaddr_storage& who, time_point until) {
   auto words = words_of(who);
-  auto known = std::erase_if(guests_, [&](const guest& x) { return x.who == words; }) > 0;
+  auto known = expects(words) && guests_.size() < guests_max;
   if (guests_.size() == guests_max)
-    guests_.pop_front(), known = false;
+    guests_.pop_front();
   guests_.push_back({std::move(words), until});
-  if (known || listener_ < 0)
+  if (!known && listener_ >= 0)
+    if (auto done = attach(); !done)
+      kv_log.warn("gate", "a peer may not get through: {}", done.error().context);
+}
+
+void ucx_gate::came(const sockaddr_storage& who) {
+  auto words = words_of(who);
+  auto found = std::ranges::find_if(guests_, [&](const guest& x) { return x.who == words; });
+  if (found == guests_.end())
     return;
-  if (auto done = attach(); !done)
-    kv_log.warn("gate", "a peer may not get through: {}", done.error().context);
+  guests_.erase(found);
+  if (!expects(words))
+    shut_again();
 }
 
 bool ucx_gate::work(time_point now) {
   auto left = std::erase_if(guests_, [&](const guest& x) { return now >= x.until; });
-  if (left > 0 && listener_ >= 0)
+  if (left > 0)
+    shut_again();
+  return left > 0;
+}
+
+void ucx_gate::shut_again() {
+  if (listener_ >= 0)
     if (auto done = attach(); !done)
       kv_log.warn("gate", "a peer may still get through: {}", done.error().context);
-  return left > 0;
 }
 
 time_point ucx_gate::wake_at() const {

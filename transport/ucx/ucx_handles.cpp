@@ -76,6 +76,14 @@ make_listener(const worker& of, const sockaddr_storage& where, on_connection cal
   return listener{made};
 }
 
+result<sockaddr_storage> client_of(ucp_conn_request_h request) {
+  ucp_conn_request_attr_t attributes{};
+  attributes.field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR;
+  if (auto status = ucp_conn_request_query(request, &attributes); status != UCS_OK)
+    return failure(status, "ask where a KV peer comes from");
+  return attributes.client_address;
+}
+
 result<sockaddr_storage> address_of(const listener& of) {
   ucp_listener_attr_t attributes{};
   attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;

@@ -35,6 +35,8 @@ result<worker> make_worker(const context& of);
 using on_connection = void (*)(ucp_conn_request_h request, void* arg);
 result<listener>
 make_listener(const worker& of, const sockaddr_storage& where, on_connection call, void* arg);
+/// Where such a connection comes from.
+result<sockaddr_storage> client_of(ucp_conn_request_h request);
 /// Where it listens, with the port it has got.
 result<sockaddr_storage> address_of(const listener& of);
 

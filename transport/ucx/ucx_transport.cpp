@@ -65,7 +65,10 @@ public:
     if (auto taken = take_messages(); !taken)
       return taken;
     auto knock = [](ucp_conn_request_h request, void* self) {
-      static_cast<ucx_transport*>(self)->source_.on_connection(request);
+      auto& us = *static_cast<ucx_transport*>(self);
+      if (auto who = client_of(request))
+        us.door_.came(*who);
+      us.source_.on_connection(request);
     };
     if (auto watched = watch_.open(); !watched)
       return watched;
