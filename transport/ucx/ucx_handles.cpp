@@ -14,11 +14,17 @@ namespace {
 
 // An operator's own variables win. A connection that waited in connect() would hold up all others;
 // and one that was reset and then refused there, by a peer that died within milliseconds, kills the
-// living side (by an assertion of UCX 1.13).
-void prepare_environment(const std::string& device) {
+// living side (by an assertion of UCX 1.13). Data connections of another family than the listener's
+// corrupt the heap: UCX writes the longer address into room for the shorter (1.13).
+void prepare_environment(const std::string& device, bool ipv6) {
   const std::pair<const char*, std::string> variables[] = {
-    {"UCX_TCP_TX_SEG_SIZE", "64K"}, {"UCX_TCP_CONN_NB", "y"},    {"UCX_KEEPALIVE_INTERVAL", "5s"},
-    {"UCX_TCP_KEEPIDLE", "5s"},     {"UCX_TCP_KEEPINTVL", "2s"}, {"UCX_NET_DEVICES", device}};
+    {"UCX_TCP_TX_SEG_SIZE", "64K"},
+    {"UCX_TCP_CONN_NB", "y"},
+    {"UCX_KEEPALIVE_INTERVAL", "5s"},
+    {"UCX_TCP_KEEPIDLE", "5s"},
+    {"UCX_TCP_KEEPINTVL", "2s"},
+    {"UCX_NET_DEVICES", device},
+    {"UCX_TCP_AF_PRIO", ipv6 ? "inet6" : "inet"}};
   for (const auto& [name, value] : variables)
     setenv(name, value.c_str(), 0);
   // UCX has read these when it was loaded. It would write of every stranger's knock to stdout, and
@@ -36,8 +42,8 @@ error failure(ucs_status_t status, std::string_view doing) {
   return {errc::internal, fmt::format("{}: {}", doing, ucs_status_string(status))};
 }
 
-result<context> make_context(const std::string& device) {
-  prepare_environment(device);
+result<context> make_context(const std::string& device, bool ipv6) {
+  prepare_environment(device, ipv6);
   ucp_config_t* config = nullptr;
   if (auto status = ucp_config_read(nullptr, nullptr, &config); status != UCS_OK)
     return failure(status, "read UCX's configuration");

@@ -26,8 +26,8 @@ using listener = std::unique_ptr<std::remove_pointer_t<ucp_listener_h>, destroy>
 error failure(ucs_status_t status, std::string_view doing);
 
 /// Puts UCX's variables into the environment where they are missing, then makes a context that uses
-/// `device` alone.
-result<context> make_context(const std::string& device);
+/// `device` alone, by addresses of that family.
+result<context> make_context(const std::string& device, bool ipv6 = false);
 /// For one thread, with an event descriptor.
 result<worker> make_worker(const context& of);
 

@@ -54,7 +54,7 @@ public:
   }
 
   result<void> start(const sockaddr_storage& where, const std::string& device) {
-    if (auto made = make_context(device))
+    if (auto made = make_context(device, where.ss_family == AF_INET6))
       context_ = std::move(*made);
     else
       return std::move(made).error();
