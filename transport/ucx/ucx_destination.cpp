@@ -1,6 +1,5 @@
 #include "transport/ucx/ucx_destination.hpp"
 
-#include "runtime/base/assert.hpp"
 #include "transport/ucx/ucx_greeting.hpp"
 
 #include <spdlog/fmt/fmt.h>
@@ -171,16 +170,21 @@ result<ucx_destination::link*> ucx_destination::link_to(const peer& at, time_poi
   return &made;
 }
 
-/// The peer has opened: from here on we speak over UCX.
-void ucx_destination::come_in(link& one, std::uint16_t port) {
-  auto where = socket_address(one.at.ip, port);
-  LLUMNIX_ASSERT(where);
-  auto end = ucx_endpoint::connect(worker_, *where);
-  if (!end)
-    return close(one, std::move(end).error().context);
+/// Once the peer's door opens we speak over UCX; true when it has, or never will.
+bool ucx_destination::come_in(link& one) {
+  auto port = one.knock->work(settings_.cluster_key, one.at.life);
+  if (port && !*port)
+    return false;
+  auto end = port ? ucx_endpoint::connect(worker_, *socket_address(one.at.ip, **port))
+                  : std::move(port).error();
+  if (!end) {
+    close(one, fmt::format("{} port {}: {}", one.at.ip, one.at.port, end.error().context));
+    return true;
+  }
   one.end = std::move(*end);
   one.knock.reset();
   one.end->send(encode(hello{one.id, one.nonce, one.at.life}), true);
+  return true;
 }
 
 void ucx_destination::handle(message& what, time_point now) {
@@ -287,12 +291,6 @@ void ucx_destination::lost(link& one, time_point now) {
 
 /// What time and UCX have done to a connection.
 void ucx_destination::look(link& one, time_point now) {
-  if (one.knock) {
-    if (auto port = one.knock->work(settings_.cluster_key, one.at.life); !port)
-      close(one, fmt::format("{} port {}: {}", one.at.ip, one.at.port, port.error().context));
-    else if (*port)
-      come_in(one, **port);
-  }
   if (one.end && one.end->broken())
     close(one, fmt::format("{} port {}: {}", one.at.ip, one.at.port, one.end->why_broken()));
   else if (!one.ready && now - one.opened > settings_.connect_within)
@@ -349,6 +347,7 @@ bool ucx_destination::work(time_point now) {
   moved |= copy(now);
   for (auto at = links_.begin(); at != links_.end();) {
     auto& one = at->second;
+    moved |= one.knock && come_in(one);
     look(one, now);
     if (one.closed()) {
       auto node = links_.extract(at++);

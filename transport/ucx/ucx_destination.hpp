@@ -138,7 +138,7 @@ private:
   link* find_link(std::uint64_t id);
   job* find_job(job_id id);
   result<link*> link_to(const peer& at, time_point now);
-  void come_in(link& one, std::uint16_t port);
+  bool come_in(link& one);
   void attach(job& x, time_point now);
   void queue(link& at, job& x);
   void ask_around(time_point now);

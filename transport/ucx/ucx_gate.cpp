@@ -89,7 +89,10 @@ result<void> ucx_gate::shut(const sockaddr_storage& where) {
   listener_ = find_listener(where);
   if (listener_ < 0)
     return error{errc::internal, "UCX's listener was not found among the process's sockets"};
-  return attach();
+  auto done = attach();
+  if (!done)
+    listener_ = -1;
+  return done;
 }
 
 result<void> ucx_gate::attach() {

@@ -46,7 +46,7 @@ private:
   bool expects(const address_words& who) const;
   void shut_again();
 
-  int listener_ = -1; ///< UCX's
+  int listener_ = -1; ///< UCX's; none where it cannot be shut
   std::list<guest> guests_;
 };
 

@@ -31,7 +31,7 @@ ucx_knock::work(const std::string& cluster_key, const token& life) {
   }
   auto answer = socket_.hear<door_answer>();
   if (!answer)
-    return error{errc::unreachable, "turned us away: its cluster has another key"};
+    return error{errc::unreachable, "hung up on us: its cluster has another key, or it is ending"};
   if (!*answer)
     return told{};
   if (!same((*answer)->of, proof_of_door(cluster_key, nonce_, *door_, (*answer)->port)))
