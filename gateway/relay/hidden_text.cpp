@@ -10,8 +10,9 @@ hidden_text::found_in(std::string_view all, std::string_view prompt) const {
   constexpr std::string_view replacement = "\xEF\xBF\xBD"; // of a character that is not whole
   if (all.ends_with(replacement))
     return std::nullopt;
-  if (known.empty()) {
-    bool fits = of_prompt > 0 && all.starts_with(prompt) && !prompt.ends_with(replacement)
+  if (known.empty()) { // the tokens told have some text, as there is a place behind them
+    bool fits = !prompt.empty() && all.size() > prompt.size() && all.starts_with(prompt)
+                && !prompt.ends_with(replacement)
                 && openai::count_characters(all.substr(prompt.size())) <= characters;
     return fits ? std::optional{std::string{all.substr(prompt.size())}} : std::nullopt;
   }

@@ -12,6 +12,8 @@ namespace llumnix::relay {
 namespace {
 
 constexpr auto no_limit = std::numeric_limits<std::uint32_t>::max();
+// Bytes of a delivered text by which it is known again; fewer may well come again by chance.
+constexpr std::size_t telling = 4;
 
 bool is_blank(char byte) {
   return std::string_view{" \t\r\n"}.find(byte) != std::string_view::npos;
@@ -70,10 +72,12 @@ result<resumption> relay_stream::resume() {
     if (place.whole && hidden_->characters == 0) // there is nothing to be found out
       return *resume_behind(hidden_->known.substr(hidden_->known.size() - hidden_->unseen));
   }
-  auto from = place_to_go_on();
+  auto from = place_within_character();
+  if (from.tokens == 0)
+    from = place_to_go_on();
   kept_ = text_tokens_ = from.tokens;
-  open_text_ = from.whole ? 0 : from.bytes;
   compared_ = *advance(shown_, from.bytes, from.bytes == 0 ? 0 : request_->held_back);
+  open_text_ = from.whole ? 0 : compared_;
   offset_ = openai::count_characters(std::string_view{shown_}.substr(0, compared_));
   if (!by_ids()) {
     ids_known_ = false; // also where only those of the prompt are missing
@@ -92,14 +96,13 @@ std::optional<resumption> relay_stream::resume_behind(std::optional<std::string>
 /// Behind all the tokens that the client has seen, or if it sees none behind the last one with a
 /// text. No tokens where stop strings or what is shown do not ask for that, or it cannot be.
 relay_stream::point relay_stream::place_behind_all() const {
-  bool shows_tokens = request_->wants_token_ids || request_->logprobs;
   if (
-    request_->stop_reach == 0 || !request_->may_show_stops || (request_->greedy && !shows_tokens)
+    request_->stop_reach == 0 || !request_->may_show_stops || (request_->greedy && !shows_tokens())
     || !by_ids() || end_shown_)
     return {};
   auto at = points_.empty() ? point{} : points_.back();
   auto told = static_cast<std::uint32_t>(ids_.size());
-  if (shows_tokens && at.tokens < told)
+  if (shows_tokens() && at.tokens < told)
     at = {told, static_cast<std::uint32_t>(shown_.size()), false};
   bool possible = at.bytes == shown_.size() && at.tokens >= request_->min_tokens
                   && at.tokens < limit_of(*request_).value_or(no_limit);
@@ -110,13 +113,13 @@ relay_stream::point relay_stream::place_behind_all() const {
 /// the engine that was lost had gone on from, if it was to hold nothing back.
 hidden_text
 relay_stream::hidden_before(const point& place, const std::optional<stop_seam>& seam) const {
-  constexpr std::size_t telling = 32;    // characters, which are not elsewhere by chance
+  constexpr std::size_t unique = 32;     // characters, which are not elsewhere by chance
   constexpr std::size_t token_bytes = 4; // tokens of a character: at most
   constexpr std::size_t context = 16;    // tokens: how the first one reads depends on those before
   constexpr std::size_t tokens_max = 4096;
   hidden_text hidden;
   hidden.behind = place.tokens;
-  hidden.known = shown_.substr(characters_back(shown_, telling));
+  hidden.known = shown_.substr(characters_back(shown_, unique));
   if (seam) {
     hidden.unseen = seam->hidden().size();
     hidden.known += seam->hidden();
@@ -219,6 +222,17 @@ std::string_view relay_stream::no_text_because() const {
   return {};
 }
 
+/// Behind all tokens, of which the client has seen those without a text yet, too: what is sampled
+/// must not be computed again there. No tokens where that is not asked for, or cannot be.
+relay_stream::point relay_stream::place_within_character() const {
+  auto told = static_cast<std::uint32_t>(ids_.size());
+  bool asked = by_ids() && !request_->greedy && shows_tokens() && request_->stop_reach == 0
+               && !end_shown_ && !points_.empty() && points_.back().tokens < told;
+  bool possible = asked && points_.back().bytes == shown_.size() && shown_.size() >= telling
+                  && told < limit_of(*request_).value_or(no_limit);
+  return possible ? point{told, static_cast<std::uint32_t>(shown_.size()), false} : point{};
+}
+
 /// The last point behind which a stop string that began before it would have been found already,
 /// and which leaves at least one token to ask for. At a point with `held_back` characters the
 /// tokens say so many more than was shown. A text ends there with no blank: templates cut them off,
@@ -230,7 +244,7 @@ relay_stream::point relay_stream::place_to_go_on() const {
       at->tokens < limit && (at->bytes > 0 || request_->without_text)
       && advance(shown_, at->bytes, request_->stop_reach)
       && (by_ids() || !is_blank(shown_[at->bytes - 1]))
-      && (at->whole || !request_->greedy)) // what is sampled would not come again
+      && (at->whole || (!request_->greedy && at->bytes >= telling))) // sampled: it comes no more
       return *at;
   return {};
 }

@@ -389,16 +389,18 @@ bool relay_stream::take_repeated(const chunk_choice& choice) {
 }
 
 /// An engine that goes on within a character may tell all text from the prompt on with its end
-/// (vLLM's incremental decoding does): the delivered text is in it, and what is new behind that.
+/// (vLLM's incremental decoding does): the delivered text is in it, then the character, of more
+/// bytes than one, and what is new.
 void relay_stream::skip_prompt(std::string_view& text) {
-  constexpr std::size_t telling = 4; // bytes: fewer may well come again by chance
   if (text.empty())
     return;
   auto delivered = std::string_view{shown_}.substr(0, std::exchange(open_text_, 0));
-  if (delivered.size() < telling)
+  auto at = delivered.empty() ? std::string_view::npos : text.rfind(delivered);
+  if (at == std::string_view::npos)
     return;
-  if (auto at = text.rfind(delivered); at != std::string_view::npos)
-    text.remove_prefix(at + delivered.size());
+  auto behind = text.substr(at + delivered.size());
+  if (!behind.empty() && (static_cast<unsigned char>(behind.front()) & 0x80) != 0)
+    text = behind;
 }
 
 /// Takes off the front of `text` what was shown before; false if it differs. Blanks may differ

@@ -152,11 +152,13 @@ private:
   bool note_end(std::uint32_t choice, std::string_view reason);
   bool take_repeated(const chunk_choice& choice);
   bool skip_shown(std::string_view& text);
+  bool shows_tokens() const { return request_->wants_token_ids || request_->logprobs; }
   bool by_ids() const { return ids_known_ && !prompt_ids_.empty(); }
   std::string why_no_other() const;
   std::string_view no_text_because() const;
   point place_to_go_on() const;
   point place_behind_all() const;
+  point place_within_character() const;
   hidden_text hidden_before(const point& place, const std::optional<stop_seam>& seam) const;
   void append_usage(std::string& out);
   resumption go_on_behind(std::uint32_t tokens, std::string_view unseen);

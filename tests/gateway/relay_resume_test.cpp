@@ -142,6 +142,70 @@ TEST_CASE(
         }
 }
 
+/// As vLLM does: who goes on within a character tells all text from the prompt on with its end.
+std::vector<std::string> told_from_the_prompt(
+  std::vector<std::string> events, const std::vector<token_id>& ids) {
+  bool within = ids.back() == 26 || ids.back() == 27;
+  for (auto& event : events) {
+    if (!within || event == "[DONE]")
+      break;
+    auto chunk = json::parse(event);
+    if (chunk["choices"].empty() || chunk["choices"][0]["text"] == "")
+      continue;
+    chunk["choices"][0]["text"]
+      = toy_engine::decode(ids) + chunk["choices"][0]["text"].get<std::string>();
+    event = chunk.dump();
+    break;
+  }
+  return events;
+}
+
+TEST_CASE("a sampled stream cut within a character shows nothing of its prompt, and no token twice") {
+  chunk_reader reader;
+  std::size_t within = 0;
+  for (std::uint32_t first = 0; first < 12; ++first)
+    for (std::uint32_t per_event : {1u, 2u, 3u})
+      for (bool chat : {false, true})
+        for (bool wants_ids : {false, true}) {
+          toy_engine engine;
+          engine.prompt = {first, 8, 9};
+          engine.chat = chat;
+          engine.tokens_per_event = per_event;
+          constexpr std::uint32_t max_tokens = 30;
+          auto request = request_of(engine, max_tokens, wants_ids);
+          request.greedy = false;
+          auto whole = engine.run(engine.prompt, 0, max_tokens, "r", false);
+          client_view expected;
+          for (const auto& event : whole)
+            expected.take("data: " + event + "\n\n");
+          for (std::size_t cut = 2; cut + 2 < whole.size(); ++cut) {
+            relay_stream stream{request};
+            stream.hide_ids(!wants_ids);
+            std::string out;
+            REQUIRE(feed(stream, reader, whole, cut, out) == verdict::go_on);
+            auto next = stream.resume();
+            REQUIRE(next.has_value());
+            if (next->where == resumption::from::scratch)
+              continue;
+            stream.hide_ids(!wants_ids);
+            within += next->ids.back() == 26 || next->ids.back() == 27;
+            auto events = told_from_the_prompt(
+              engine.run(next->ids, next->kept, max_tokens - next->kept, "s", true), next->ids);
+            auto last = feed(stream, reader, events, 1000, out);
+            client_view seen;
+            seen.take(out);
+            CAPTURE(first);
+            CAPTURE(per_event);
+            CAPTURE(cut);
+            CHECK(last == verdict::complete);
+            CHECK(seen.text == expected.text);
+            if (wants_ids)
+              CHECK(seen.ids == expected.ids);
+          }
+        }
+  CHECK(within > 50);
+}
+
 TEST_CASE("blanks may differ where an engine goes on by text, other text may not") {
   struct row {
     const char* shown; ///< before the cut
