@@ -77,7 +77,8 @@ struct door_fixture {
   token life{1, 2};
   socket_watch watch;
   plain_listener hidden{"127.0.0.1"};
-  ucx_door door{settings, life, watch};
+  ucx_gate lanes;
+  ucx_door door{settings, life, watch, lanes};
 };
 
 } // namespace
@@ -179,6 +180,25 @@ TEST_CASE("who was let in twice may come twice, and not three times") {
     CHECK(bool{connect_from("127.0.0.1", one.where)} == passes);
     gate.came(who);
   }
+}
+
+TEST_CASE("who is kept in comes as often as it likes, for as long as was said last") {
+  plain_listener hidden{"127.0.0.1"};
+  ucx_gate gate;
+  REQUIRE(gate.shut(hidden.where));
+  auto now = std::chrono::steady_clock::now();
+  auto here = *socket_address("127.0.0.1", 0);
+  CHECK(!connect_from("127.0.0.1", hidden.where));
+  gate.keep_in(here, now + 10s);
+  gate.keep_in(here, now + 20s);
+  gate.keep_in(here, now + 5s);
+  CHECK(gate.wake_at() == now + 20s);
+  for (int i = 0; i < 3; ++i)
+    CHECK(bool{connect_from("127.0.0.1", hidden.where)});
+  gate.work(now + 10s);
+  CHECK(bool{connect_from("127.0.0.1", hidden.where)});
+  gate.work(now + 20s);
+  CHECK(!connect_from("127.0.0.1", hidden.where));
 }
 
 TEST_CASE("a crowd of guests: the one let in longest ago makes room") {

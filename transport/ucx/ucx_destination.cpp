@@ -29,8 +29,8 @@ std::vector<kv_span> cut(const std::vector<kv_span>& spans, std::uint64_t bytes_
 } // namespace
 
 ucx_destination::ucx_destination(
-  const ucx_settings& settings, shared_counters& counters, socket_watch& watch)
-  : settings_{settings}, counters_{counters}, watch_{watch} {}
+  const ucx_settings& settings, shared_counters& counters, socket_watch& watch, ucx_gate& lanes)
+  : settings_{settings}, counters_{counters}, watch_{watch}, lanes_{lanes} {}
 
 ucx_destination::link* ucx_destination::find_link(std::uint64_t id) {
   auto found = links_.find(id);
@@ -171,10 +171,13 @@ result<ucx_destination::link*> ucx_destination::link_to(const peer& at, time_poi
 }
 
 /// Once the peer's door opens we speak over UCX; true when it has, or never will.
-bool ucx_destination::come_in(link& one) {
+bool ucx_destination::come_in(link& one, time_point now) {
   auto port = one.knock->work(settings_.cluster_key, one.at.life);
   if (port && !*port)
     return false;
+  if (port)
+    lanes_.keep_in(
+      *socket_address(one.at.ip, one.at.port), now + let_in_times * settings_.connect_within);
   auto end = port ? ucx_endpoint::connect(worker_, *socket_address(one.at.ip, **port))
                   : std::move(port).error();
   if (!end) {
@@ -347,7 +350,7 @@ bool ucx_destination::work(time_point now) {
   moved |= copy(now);
   for (auto at = links_.begin(); at != links_.end();) {
     auto& one = at->second;
-    moved |= one.knock && come_in(one);
+    moved |= one.knock && come_in(one, now);
     look(one, now);
     if (one.closed()) {
       auto node = links_.extract(at++);

@@ -2,6 +2,7 @@
 
 #include "transport/ucx/ucx_counters.hpp"
 #include "transport/ucx/ucx_endpoint.hpp"
+#include "transport/ucx/ucx_gate.hpp"
 #include "transport/ucx/ucx_knock.hpp"
 #include "transport/ucx/ucx_messages.hpp"
 #include "transport/ucx/ucx_staging.hpp"
@@ -36,7 +37,9 @@ struct pull_order {
 /// jobs of that connection begin their open chunks again on a new one. Runs on the UCX thread.
 class ucx_destination {
 public:
-  ucx_destination(const ucx_settings& settings, shared_counters& counters, socket_watch& watch);
+  /// `lanes`: the gate of UCX's data connections, which a peer that is asked may make, too.
+  ucx_destination(
+    const ucx_settings& settings, shared_counters& counters, socket_watch& watch, ucx_gate& lanes);
 
   void use(ucp_worker_h worker) { worker_ = worker; }
   /// What the bytes for that device's regions pass through.
@@ -138,7 +141,7 @@ private:
   link* find_link(std::uint64_t id);
   job* find_job(job_id id);
   result<link*> link_to(const peer& at, time_point now);
-  bool come_in(link& one);
+  bool come_in(link& one, time_point now);
   void attach(job& x, time_point now);
   void queue(link& at, job& x);
   void ask_around(time_point now);
@@ -168,6 +171,7 @@ private:
   const ucx_settings& settings_;
   shared_counters& counters_;
   socket_watch& watch_;
+  ucx_gate& lanes_;
   ucp_worker_h worker_ = nullptr;
   bool stopping_ = false;
   std::uint64_t last_request_ = 0;

@@ -19,14 +19,13 @@ constexpr log::logger kv_log{"kv"};
 /// round trip.
 constexpr std::size_t callers_max = 128;
 constexpr std::size_t taken_max = 16; ///< in one turn
-/// UCX has three times what it may take, as a packet lost on the way comes again after a second.
-constexpr int let_in_times = 3;
 constexpr nanoseconds warn_every = std::chrono::seconds{10};
 
 } // namespace
 
-ucx_door::ucx_door(const ucx_settings& settings, const token& life, socket_watch& watch)
-  : settings_{settings}, life_{life}, watch_{watch} {}
+ucx_door::ucx_door(
+  const ucx_settings& settings, const token& life, socket_watch& watch, ucx_gate& lanes)
+  : settings_{settings}, life_{life}, watch_{watch}, lanes_{lanes} {}
 
 result<void> ucx_door::open(const sockaddr_storage& where) {
   auto failed = [](const char* doing) {
@@ -108,6 +107,7 @@ bool ucx_door::serve(caller& one, time_point now) {
     return false;
   }
   gate_.let_in(one.from, now + let_in_times * settings_.connect_within);
+  lanes_.keep_in(one.from, now + let_in_times * settings_.connect_within);
   one.socket.say(encode(
     door_answer{leads_to_, proof_of_door(settings_.cluster_key, nonce, one.greeting, leads_to_)}));
   return false;

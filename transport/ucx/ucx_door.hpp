@@ -11,11 +11,12 @@
 namespace llumnix::ucx {
 
 /// The port that is told to peers. Whoever proves there to know the cluster's key is told where UCX
-/// listens, and let through to it once within a few seconds; UCX itself hears of nobody else. Runs
-/// on the UCX thread.
+/// listens, and let through to it once within a few seconds, and to `lanes`, the gate of UCX's data
+/// connections, for as long; UCX itself hears of nobody else. Runs on the UCX thread.
 class ucx_door {
 public:
-  ucx_door(const ucx_settings& settings, const token& life, socket_watch& watch);
+  ucx_door(
+    const ucx_settings& settings, const token& life, socket_watch& watch, ucx_gate& lanes);
 
   /// Listens. Callers wait until it leads somewhere.
   result<void> open(const sockaddr_storage& where);
@@ -42,6 +43,7 @@ private:
   const ucx_settings& settings_;
   const token life_;
   socket_watch& watch_;
+  ucx_gate& lanes_;
   owned_descriptor listener_;
   std::uint16_t port_ = 0;
   std::uint16_t leads_to_ = 0;

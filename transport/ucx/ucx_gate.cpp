@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <netinet/in.h>
+#include <optional>
 #include <string>
 #include <system_error>
 
@@ -30,23 +31,25 @@ constexpr std::uint32_t source_at_6 = 8;
 constexpr std::uint32_t all = 0xFFFF'FFFF; ///< bytes of a packet that is taken
 constexpr std::uint32_t ip_header = static_cast<std::uint32_t>(SKF_NET_OFF);
 
+/// Where a socket listens, if it does.
+std::optional<sockaddr_storage> listens_at(int descriptor) {
+  int listens = 0;
+  socklen_t size = sizeof listens;
+  if (::getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0)
+    return std::nullopt;
+  sockaddr_storage at{};
+  size = sizeof at;
+  if (::getsockname(descriptor, reinterpret_cast<sockaddr*>(&at), &size) != 0)
+    return std::nullopt;
+  return at;
+}
+
 /// UCX does not tell its socket; it is the one that listens there.
 int find_listener(const sockaddr_storage& where) {
-  std::error_code none;
-  for (const auto& one : std::filesystem::directory_iterator{"/proc/self/fd", none}) {
-    auto descriptor = std::atoi(one.path().filename().c_str());
-    int listens = 0;
-    socklen_t size = sizeof listens;
-    if (::getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0)
-      continue;
-    sockaddr_storage at{};
-    size = sizeof at;
-    if (
-      ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&at), &size) == 0
-      && at.ss_family == where.ss_family && words_of(at) == words_of(where)
-      && port_in(at) == port_in(where))
+  for (auto descriptor : listening_sockets(where.ss_family))
+    if (auto at = listens_at(descriptor);
+        at && words_of(*at) == words_of(where) && port_in(*at) == port_in(where))
       return descriptor;
-  }
   return -1;
 }
 
@@ -60,6 +63,20 @@ address_words words_of(const sockaddr_storage& where) {
   for (auto& word : words)
     word = ntohl(word);
   return words;
+}
+
+std::set<int> listening_sockets(sa_family_t family) {
+  std::set<int> found;
+  std::error_code none;
+  for (const auto& one : std::filesystem::directory_iterator{"/proc/self/fd", none}) {
+    auto descriptor = std::atoi(one.path().filename().c_str());
+    auto at = listens_at(descriptor);
+    if (
+      at && at->ss_family == family
+      && std::ranges::any_of(words_of(*at), [](std::uint32_t word) { return word != 0; }))
+      found.insert(descriptor);
+  }
+  return found;
 }
 
 std::vector<sock_filter> only_from(const std::set<address_words>& callers) {
@@ -86,9 +103,14 @@ std::vector<sock_filter> only_from(const std::set<address_words>& callers) {
 }
 
 result<void> ucx_gate::shut(const sockaddr_storage& where) {
-  listener_ = find_listener(where);
-  if (listener_ < 0)
+  auto found = find_listener(where);
+  if (found < 0)
     return error{errc::internal, "UCX's listener was not found among the process's sockets"};
+  return shut(found);
+}
+
+result<void> ucx_gate::shut(int listener) {
+  listener_ = listener;
   auto done = attach();
   if (!done)
     listener_ = -1;
@@ -111,11 +133,22 @@ bool ucx_gate::expects(const address_words& who) const {
 }
 
 void ucx_gate::let_in(const sockaddr_storage& who, time_point until) {
+  admit(words_of(who), until);
+}
+
+void ucx_gate::keep_in(const sockaddr_storage& who, time_point until) {
   auto words = words_of(who);
-  auto known = expects(words) && guests_.size() < guests_max;
+  auto found = std::ranges::find_if(guests_, [&](const guest& x) { return x.who == words; });
+  if (found == guests_.end())
+    return admit(std::move(words), until);
+  found->until = std::max(found->until, until);
+}
+
+void ucx_gate::admit(address_words who, time_point until) {
+  auto known = expects(who) && guests_.size() < guests_max;
   if (guests_.size() == guests_max)
     guests_.pop_front();
-  guests_.push_back({std::move(words), until});
+  guests_.push_back({std::move(who), until});
   if (!known && listener_ >= 0)
     if (auto done = attach(); !done)
       kv_log.warn("gate", "a peer may not get through: {}", done.error().context);

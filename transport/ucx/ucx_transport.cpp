@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <future>
+#include <iterator>
 #include <mutex>
 #include <set>
 #include <sys/mman.h>
@@ -39,9 +40,9 @@ class ucx_transport final : public kv_transport {
 public:
   explicit ucx_transport(const ucx_settings& settings)
     : settings_{settings},
-      door_{settings_, life_, watch_},
+      door_{settings_, life_, watch_, lanes_},
       source_{settings_, memory_, counters_, life_},
-      destination_{settings_, counters_, watch_} {}
+      destination_{settings_, counters_, watch_, lanes_} {}
 
   ~ucx_transport() override {
     thread_.post([this] {
@@ -58,10 +59,12 @@ public:
       context_ = std::move(*made);
     else
       return std::move(made).error();
+    auto others = listening_sockets(where.ss_family);
     if (auto made = make_worker(context_))
       worker_ = std::move(*made);
     else
       return std::move(made).error();
+    shut_lanes(others, listening_sockets(where.ss_family));
     if (auto taken = take_messages(); !taken)
       return taken;
     auto knock = [](ucp_conn_request_h request, void* self) {
@@ -90,7 +93,8 @@ public:
       worker_.get(), watch_.descriptor(),
       {[this](time_point now) { return work(now); },
        [this] {
-         return std::min({door_.wake_at(), source_.wake_at(), destination_.wake_at()});
+         return std::min(
+           {lanes_.wake_at(), door_.wake_at(), source_.wake_at(), destination_.wake_at()});
        },
        [this] { return source_.busy() || destination_.busy(); },
        [this] { return source_.copying() || destination_.copying(); },
@@ -220,7 +224,23 @@ private:
       destination_.cancel(id, now);
   }
 
+  /// The worker has just begun to listen for data connections, and does not tell where.
+  void shut_lanes(const std::set<int>& before, const std::set<int>& after) {
+    std::vector<int> fresh;
+    std::ranges::set_difference(after, before, std::back_inserter(fresh));
+    if (fresh.empty()) // as over other networks than TCP's
+      return;
+    auto shut = fresh.size() == 1 ? lanes_.shut(fresh.front())
+                                  : error{errc::internal, "several sockets began to listen at once"};
+    if (!shut)
+      kv_log.warn(
+        "gate",
+        "strangers can reach UCX's data connections, and write to this process's memory there: {}",
+        shut.error().context);
+  }
+
   bool work(time_point now) {
+    lanes_.work(now);
     if (auto gap = now - last_turn_; last_turn_ != time_point{} && gap > standstill) {
       source_.stood_still(gap);
       destination_.stood_still(gap);
@@ -298,6 +318,7 @@ private:
   worker worker_;
   listener listener_;
   socket_watch watch_;
+  ucx_gate lanes_;
   ucx_door door_;
   ucx_source source_;
   ucx_destination destination_;
