@@ -1,21 +1,50 @@
 #include "runtime/migration/move_limits.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace llumnix {
 
 namespace {
 
-/// The one metric by which the tokens of a move can be told from a difference of load.
-constexpr std::string_view share_of_kv = "kv_cache_usage_ratio_projected";
+/// What a difference of load counts.
+enum class unit : std::uint8_t {
+  other, ///< what a move takes of it cannot be told
+  share_of_kv,
+  requests,
+  tokens,
+};
+
+constexpr std::array units{
+  std::pair<std::string_view, unit>{"kv_cache_usage_ratio_projected", unit::share_of_kv},
+  std::pair<std::string_view, unit>{"decode_batch_size", unit::requests},
+  std::pair<std::string_view, unit>{"num_waiting_requests", unit::requests},
+  std::pair<std::string_view, unit>{"num_requests", unit::requests},
+  std::pair<std::string_view, unit>{"all_prefills_tokens_num", unit::tokens},
+  std::pair<std::string_view, unit>{"cache_aware_all_prefills_tokens_num", unit::tokens},
+  std::pair<std::string_view, unit>{"all_decodes_tokens_num", unit::tokens},
+  std::pair<std::string_view, unit>{"miss_waiting_tokens", unit::tokens},
+};
+
+unit unit_of(const planned_move& move) {
+  if (move.policy == "aggregate_prefill") // gathers, and is not to make both sides equal
+    return unit::other;
+  auto found = std::ranges::find(units, move.metric, &decltype(units)::value_type::first);
+  return found == units.end() ? unit::other : found->second;
+}
 
 double kv_tokens(const instance_view& x) {
   return x.has_status ? static_cast<double>(x.status.num_total_gpu_tokens) : 0;
+}
+
+double difference(const planned_move& move) {
+  return static_cast<double>(move.from_load) - static_cast<double>(move.to_load);
 }
 
 /// Tokens that make both sides equally full.
@@ -25,12 +54,11 @@ tokens_to_balance(const planned_move& move, const instance_view& from, const ins
   auto destination = kv_tokens(to);
   if (source <= 0 || destination <= 0)
     return 0;
-  auto difference = static_cast<double>(move.from_load) - static_cast<double>(move.to_load);
-  return std::max(0.0, difference / (1 / source + 1 / destination));
+  return std::max(0.0, difference(move) / (1 / source + 1 / destination));
 }
 
 /// Cuts what is taken to the tokens that balance. Whether that is worth it.
-bool fit(request_selection& wanted, double balance, double capacity, double tokens_min) {
+bool fit_tokens(request_selection& wanted, double balance, double capacity, double tokens_min) {
   balance = std::floor(balance);
   if (balance < tokens_min)
     return false;
@@ -40,6 +68,39 @@ bool fit(request_selection& wanted, double balance, double capacity, double toke
   else if (wanted.rule == selection_rule::kv_ratio)
     wanted.value = std::min(wanted.value, balance / capacity);
   return wanted.rule != selection_rule::tokens || wanted.value >= tokens_min;
+}
+
+/// Cuts what is taken to the requests that balance. Whether there is one. Tokens are counted on,
+/// as the ones that balance: whichever is spent first ends it.
+bool fit_requests(request_selection& wanted, double balance, double capacity) {
+  balance = std::floor(balance);
+  if (balance < 1)
+    return false;
+  if (wanted.rule == selection_rule::requests) {
+    bool all = std::trunc(wanted.value) == -1;
+    wanted.value = all ? balance : std::min(wanted.value, balance);
+    return true;
+  }
+  auto share = wanted.rule == selection_rule::kv_ratio;
+  auto tokens = std::floor(share ? wanted.value * capacity : wanted.value);
+  if (tokens >= 1) // else nothing is taken anyway
+    wanted = {selection_rule::requests, wanted.order, balance, tokens};
+  return true;
+}
+
+/// Cuts what is taken to what balances, where that can be told. Whether the move is worth it.
+bool fit(
+  planned_move& move, const instance_view& from, const instance_view& to, double tokens_min) {
+  auto half = difference(move) / 2;
+  switch (unit_of(move)) {
+    case unit::share_of_kv:
+      return fit_tokens(
+        move.selection, tokens_to_balance(move, from, to), kv_tokens(from), tokens_min);
+    case unit::tokens: return fit_tokens(move.selection, half, kv_tokens(from), tokens_min);
+    case unit::requests: return fit_requests(move.selection, half, kv_tokens(from));
+    case unit::other: break;
+  }
+  return true;
 }
 
 /// From one node to another; none within a node.
@@ -74,9 +135,7 @@ std::vector<planned_move> moves_to_order(
     auto in = in_slots.try_emplace(move.to, to->status.num_available_migrate_in_slots).first;
     if (out->second <= 0 || in->second <= 0)
       continue;
-    if (
-      move.metric == share_of_kv
-      && !fit(move.selection, tokens_to_balance(move, *from, *to), kv_tokens(*from), tokens_min))
+    if (!fit(move, *from, *to, tokens_min))
       continue;
     --out->second;
     --in->second;

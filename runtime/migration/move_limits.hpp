@@ -17,9 +17,12 @@ using move_pairs = std::set<std::pair<instance_id, instance_id>>;
 /// `migration.per_link` bounds what leaves over it however many instances the nodes have; so are
 /// destinations and sources without a free slot, those that moves before it take included.
 ///
-/// A move by load takes no more tokens than make both sides equal (`request_selection::balance`), so
-/// that none turns a difference round and goes back for it; and none at all where that is less than
-/// `tokens_min`: what the move costs would be more than it brings.
+/// A move by load takes no more than makes both sides equal, so that none turns a difference round
+/// and goes back for it. By KV use and by metrics that count tokens these are tokens
+/// (`request_selection::balance`), and none at all where they are less than `tokens_min`: what the
+/// move costs would be more than it brings. By metrics that count requests it is half of the
+/// difference, by whatever rule: one of tokens becomes NUM_REQ with those tokens as `balance`. By
+/// other metrics it is not known, and the selection stays as it is.
 ///
 /// Keeps the order of the plan.
 std::vector<planned_move> moves_to_order(

@@ -105,13 +105,121 @@ TEST_CASE("by whatever rule it takes, a move by load is left where what balances
   }
 }
 
-TEST_CASE("what balances is known of moves by KV use alone") {
+TEST_CASE("a move by a metric that counts requests takes at most half of the difference") {
   instances there;
   there.add("a", 4, 4);
   there.add("b", 4, 4);
-  auto by_requests = by_load("a", "b", 9, 1);
-  by_requests.metric = "num_requests";
-  for (const auto& move : {by_requests, failover("a", "b")}) {
+  using enum selection_rule;
+  struct row {
+    const char* metric;
+    float from_load, to_load;
+    selection_rule rule;
+    double value;
+    double taken; ///< requests; 0: it is left
+    double balance = 0;
+  };
+  for (const auto& [metric, from_load, to_load, rule, value, taken, balance] : {
+         row{"decode_batch_size", 32, 0, requests, 8, 8},
+         row{"decode_batch_size", 16, 8, requests, 8, 4},
+         row{"decode_batch_size", 16, 9, requests, 8, 3},
+         row{"decode_batch_size", 10, 8, requests, 8, 1},
+         row{"decode_batch_size", 9, 8, requests, 1, 0}, // it would come back
+         row{"num_requests", 9, 1, requests, -1, 4},     // not all
+         row{"num_requests", 9, 1, requests, 0, 0},      // as it says
+         row{"num_waiting_requests", 6, 0, requests, 8, 3},
+         row{"num_requests", 9, 1, tokens, 1024, 4, 1024}, // whichever is spent first
+         row{"num_requests", 9, 8, tokens, 1024, 0},
+         row{"num_requests", 9, 1, kv_ratio, 0.25, 4, 250},
+       }) {
+    CAPTURE(metric);
+    CAPTURE(value);
+    auto move = by_load("a", "b", from_load, to_load, value);
+    move.metric = metric;
+    move.selection.rule = rule;
+    auto left = moves_to_order({move}, there.view, {});
+    REQUIRE(left.size() == (taken > 0 || value == 0 ? 1 : 0));
+    if (!left.empty())
+      CHECK(
+        left.front().selection
+        == request_selection{requests, selection_order::shortest_running, taken, balance});
+  }
+}
+
+TEST_CASE("a plan that counts tokens takes few small requests where the metric counts requests") {
+  instances there;
+  there.add("a", 4, 4);
+  there.add("b", 4, 4);
+  request_lists lists;
+  lists.running.emplace();
+  for (std::int32_t tokens : {600, 500, 20, 30, 40, 50})
+    lists.running->push_back({.id = std::to_string(tokens), .tokens = tokens, .output_tokens = 1});
+  struct row {
+    float from_load; ///< beside none
+    double tokens;
+    std::vector<std::string> taken;
+  };
+  for (const auto& [from_load, tokens, taken] : {
+         row{6, 1024, {"20", "30", "40"}},
+         row{6, 80, {"20", "30"}},
+         row{12, 1024, {"20", "30", "40", "50", "500"}},
+         row{12, 10, {}},
+       }) {
+    auto move = by_load("a", "b", from_load, 0, tokens);
+    move.metric = "decode_batch_size";
+    auto left = moves_to_order({move}, there.view, {});
+    REQUIRE(left.size() == 1);
+    CHECK(*select_within(left.front().selection, lists, 1000) == taken);
+  }
+}
+
+TEST_CASE("a move by a metric that counts tokens takes at most half of the difference") {
+  instances there;
+  there.add("a", 4, 4);
+  there.add("b", 4, 4);
+  using enum selection_rule;
+  struct row {
+    const char* metric;
+    float from_load;
+    selection_rule rule;
+    double value;
+    double taken; ///< 0: it is left
+  };
+  for (const auto& [metric, from_load, rule, value, taken] : {
+         row{"all_decodes_tokens_num", 900, tokens, 1024, 400},
+         row{"all_decodes_tokens_num", 900, tokens, 300, 300},
+         row{"all_decodes_tokens_num", 900, requests, 8, 8},
+         row{"all_decodes_tokens_num", 900, kv_ratio, 0.75, 0.4},
+         row{"all_prefills_tokens_num", 900, tokens, 1024, 400},
+         row{"cache_aware_all_prefills_tokens_num", 900, tokens, 1024, 400},
+         row{"miss_waiting_tokens", 900, tokens, 1024, 400},
+         row{"all_decodes_tokens_num", 226, tokens, 1024, 0}, // 63 tokens
+         row{"all_decodes_tokens_num", 226, requests, 8, 0},
+       }) {
+    CAPTURE(metric);
+    CAPTURE(value);
+    auto move = by_load("a", "b", from_load, 100, value);
+    move.metric = metric;
+    move.selection.rule = rule;
+    auto left = moves_to_order({move}, there.view, {});
+    REQUIRE(left.size() == (taken > 0 ? 1 : 0));
+    if (taken > 0)
+      CHECK(
+        left.front().selection
+        == request_selection{rule, selection_order::shortest_running, taken, 400});
+  }
+}
+
+TEST_CASE("by other metrics, to gather and without loads a move takes what the plan says") {
+  instances there;
+  there.add("a", 4, 4);
+  there.add("b", 4, 4);
+  auto by_steps = by_load("a", "b", 1, 9);
+  by_steps.metric = "remaining_steps";
+  auto gathering = by_load("a", "b", 1, 2, 1);
+  gathering.policy = "aggregate_prefill";
+  gathering.metric = "decode_batch_size";
+  gathering.selection.rule = selection_rule::requests;
+  for (const auto& move : {by_steps, gathering, failover("a", "b")}) {
     auto left = moves_to_order({move}, there.view, {});
     REQUIRE(left.size() == 1);
     CHECK(left.front().selection == move.selection);

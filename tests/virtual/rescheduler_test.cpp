@@ -149,3 +149,50 @@ TEST_CASE("by default long prompts are balanced, though each is more than a move
     CHECK(there.clients[i]->tokens == expected_tokens(there.prompts[i], 300));
   }
 }
+
+TEST_CASE("by a metric that counts requests load settles, whatever a move is said to take") {
+  struct row {
+    std::string rule;
+    double value;
+  };
+  for (const auto& [rule, value] : {row{"NUM_REQ", 16}, row{"NUM_REQ", -1}, row{"TOKEN", 4096}}) {
+    CAPTURE(rule);
+    CAPTURE(value);
+    auto config = balance_scene::settings(2);
+    config.engine.speed = 1; // all last to the end
+    config.engine.blocks = 4096;
+    config.rescheduler.neutral_load_metric = "decode_batch_size";
+    config.rescheduler.neutral_load_threshold = 7;
+    config.rescheduler.select_rule = rule;
+    config.rescheduler.select_value = value;
+    balance_scene there{4, config};
+    std::vector<virtual_client*> clients;
+    for (std::size_t i = 0; i < 20; ++i)
+      clients.push_back(&there.request(
+        "head", greedy("r" + std::to_string(i), 2000, std::vector<token_id>(20, 97))));
+    REQUIRE(there.run_until(
+      [&] {
+        return std::all_of(
+          clients.begin(), clients.end(), [](const auto* x) { return x->tokens.size() > 2; });
+      },
+      60s));
+    there.start("engine-1", scene::engine());
+    there.start("engine-2", scene::engine());
+    REQUIRE(there.settle(3));
+    there.run_for(12s);
+    auto moved = there.number("moved");
+    CHECK(moved >= 12); // 20, 0, 0 has become 7, 7, 6 or so
+    CHECK(moved <= 30); // and not by way of much else
+    std::vector<std::uint64_t> each;
+    for (const auto& instance : there.list_of("instances", "cluster"))
+      each.push_back(instance.at("scheduling").at("running"));
+    REQUIRE(each.size() == 3);
+    CHECK(each[0] + each[1] + each[2] == 20);
+    CHECK(std::ranges::max(each) - std::ranges::min(each) <= 2);
+    auto orders = there.number("orders");
+    there.run_for(6s);
+    CHECK(there.number("moved") == moved);
+    CHECK(there.number("orders") == orders);
+    CHECK(std::none_of(clients.begin(), clients.end(), [](const auto* x) { return x->ended(); }));
+  }
+}
