@@ -45,7 +45,7 @@ void batch_scheduler::thaw(engine_request& request) {
 
 void batch_scheduler::adopt(engine_request& request) {
   cache(request, 0, request.computed);
-  run(request);
+  enter(request);
 }
 
 void batch_scheduler::compute_ahead(engine_request& room) {
@@ -126,7 +126,7 @@ bool batch_scheduler::admit(engine_request& request) {
   if (!blocks_.take(keys, needed - static_cast<std::uint32_t>(keys.size()), request.blocks))
     return false;
   waiting_.erase(&request);
-  run(request);
+  enter(request);
   request.computed = cached;
   request.written = std::max(request.written, cached);
   request.prefill_tokens = request.tokens();
@@ -147,6 +147,12 @@ void batch_scheduler::schedule(engine_request& request, std::uint32_t tokens) {
   batch_.requests.push_back({&request, tokens});
   // Cached before it is computed, as in vLLM: who shares it is scheduled, and computed, after it.
   cache(request, request.computed, request.computed + tokens);
+}
+
+/// Unlike one that is put back (`thaw`), it is the latest of the running now.
+void batch_scheduler::enter(engine_request& request) {
+  request.admitted = ++admissions_;
+  run(request);
 }
 
 void batch_scheduler::run(engine_request& request) {

@@ -72,6 +72,7 @@ private:
   bool admit(engine_request& request);
   bool extend(engine_request& request, std::uint32_t tokens);
   void schedule(engine_request& request, std::uint32_t tokens);
+  void enter(engine_request& request);
   void run(engine_request& request);
   void cache(engine_request& request, std::uint32_t from, std::uint32_t to);
   void preempt(engine_request& request);
@@ -85,6 +86,7 @@ private:
   std::vector<engine_request*> running_;
   std::vector<engine_request*> ahead_; ///< rooms, in order of service
   batch batch_;
+  std::uint64_t admissions_ = 0;
   std::uint32_t budget_ = 0; ///< tokens left in the step being planned
   time_point now_{};         ///< its start
 };

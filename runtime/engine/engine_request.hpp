@@ -48,6 +48,7 @@ public:
   std::int32_t priority;
   std::uint32_t credit;
   std::uint64_t arrival;
+  std::uint64_t admitted = 0; ///< counts admissions to the batch, its last one; 0: none yet
   std::uint32_t prompt_tokens;
   std::uint32_t submitted_tokens; ///< prompt, and the output it came with
 

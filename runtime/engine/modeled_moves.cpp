@@ -59,8 +59,9 @@ std::vector<movable_request> modeled_engine::movable() const {
   };
   std::vector<const engine_request*> running(
     scheduler_.running().begin(), scheduler_.running().end());
+  // Not in order of service: one that a hand-over brought is served first, and came last.
   std::sort(running.begin(), running.end(), [](const auto* a, const auto* b) {
-    return a->arrival < b->arrival;
+    return a->admitted < b->admitted;
   });
   for (const auto* request : running)
     add(*request);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <string>
 
 using namespace llumnix;
 using namespace std::chrono_literals;
@@ -306,5 +307,36 @@ TEST_CASE("where pins and rooms hold all blocks nobody runs until they let go") 
   x.moves.give_up(room);
   x.run();
   CHECK(x.right(3, 20));
+  CHECK(x.idle());
+}
+
+TEST_CASE("requests are told of as they came to run, though one that moved here is served first") {
+  moving_fixture x;
+  auto running = [](const moving_requests& at) {
+    std::string text;
+    for (const auto& request : at.movable())
+      if (request.running)
+        text += std::to_string(request.stream.stream) + " ";
+    return text;
+  };
+  for (std::uint64_t number : {1, 2, 3})
+    REQUIRE(x.destination.submit(x.source.request(number, letters(8, number), 20)) == errc::ok);
+  x.destination.step();
+  REQUIRE(x.source.submit(x.source.request(4, letters(8, 4), 20)) == errc::ok);
+  x.source.step();
+  REQUIRE(x.begin(4, 12) == errc::ok);
+  REQUIRE(x.finish() == errc::ok);
+  CHECK(running(x.in) == "1 2 3 4 ");
+  REQUIRE(x.destination.submit(x.source.request(5, letters(8, 5), 20)) == errc::ok);
+  x.destination.step();
+  CHECK(running(x.in) == "1 2 3 4 5 ");
+  // What goes back to where it ran keeps its place.
+  handover_id away{7, 2};
+  REQUIRE(x.in.pin(away, x.destination.stream(2), 0));
+  REQUIRE(x.in.freeze(away));
+  x.in.thaw(away, 0);
+  x.in.unpin(away);
+  CHECK(running(x.in) == "1 2 3 4 5 ");
+  x.destination.run();
   CHECK(x.idle());
 }
