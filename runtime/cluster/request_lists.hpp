@@ -19,7 +19,7 @@ struct listed_request {
 
 /// The requests of an instance one by one, where they are known; a status tells only their number.
 struct request_lists {
-  std::optional<std::vector<listed_request>> running; ///< in order of arrival
+  std::optional<std::vector<listed_request>> running; ///< in the order they began to run
   std::optional<std::vector<listed_request>> waiting; ///< front of the queue first
 };
 

@@ -56,7 +56,8 @@ public:
   /// The memory of all KV blocks, block after block; empty where KV is not exported. Stays where it
   /// is as long as the engine lives.
   virtual std::span<std::byte> kv_memory() = 0;
-  /// All its requests: the running ones in order of arrival, then the waiting ones, front first.
+  /// All its requests: the running ones in the order they began to run, then the waiting ones, front
+  /// first.
   virtual std::vector<movable_request> movable() const = 0;
 
   // --- prefill here, decode elsewhere -----------------------------------------------------------
