@@ -163,7 +163,7 @@ std::vector<std::string> told_from_the_prompt(
 TEST_CASE("a sampled stream cut within a character shows nothing of its prompt, and no token twice") {
   chunk_reader reader;
   std::size_t within = 0;
-  for (std::uint32_t first = 0; first < 12; ++first)
+  for (std::uint32_t first = 0; first < 3; ++first)
     for (std::uint32_t per_event : {1u, 2u, 3u})
       for (bool chat : {false, true})
         for (bool wants_ids : {false, true}) {
@@ -203,7 +203,7 @@ TEST_CASE("a sampled stream cut within a character shows nothing of its prompt, 
               CHECK(seen.ids == expected.ids);
           }
         }
-  CHECK(within > 50);
+  CHECK(within > 15);
 }
 
 TEST_CASE("blanks may differ where an engine goes on by text, other text may not") {
