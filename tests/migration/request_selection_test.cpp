@@ -32,7 +32,7 @@ ids going(const request_selection& wanted, const request_lists& lists = full_hou
 }
 
 /// Requests of so many tokens that run: "a", "b", ...
-request_lists running(std::initializer_list<std::int32_t> tokens) {
+request_lists running(const std::vector<std::int32_t>& tokens) {
   request_lists lists;
   auto& all = lists.running.emplace();
   for (auto each : tokens)
@@ -99,7 +99,7 @@ TEST_CASE("what goes is no more than asked for: each is compared with what is le
   struct row {
     selection_order order;
     double value;
-    std::initializer_list<std::int32_t> running;
+    std::vector<std::int32_t> running;
     ids expected;
   };
   for (auto& [order, value, tokens_there, expected] : std::vector<row>{
@@ -150,7 +150,7 @@ TEST_CASE("by load a request larger than the budget goes alone, where no smaller
     selection_order order;
     double value;
     double balance;
-    std::initializer_list<std::int32_t> running;
+    std::vector<std::int32_t> running;
     ids expected;
   };
   for (auto& [order, value, balance, tokens_there, expected] : std::vector<row>{
