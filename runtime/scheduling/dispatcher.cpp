@@ -17,6 +17,9 @@ namespace llumnix {
 
 namespace {
 
+constexpr std::string_view not_looked_up = "no cached prefix was looked up: the prompt came as a text "
+                                           "or is too short, or no index answered";
+
 /// As candidates are judged (`state_filter`).
 bool can_reach(const instance_view& known, reach by) {
   return by == reach::llumlet ? !known.foreign() : has_http_endpoint(known.metadata);
@@ -32,9 +35,6 @@ to_dispatch(const placement_query& query, infer_type stage, std::uint32_t hit_to
   auto uncomputed = tokens - std::min(hit, tokens);
   return {query.request_id, stage, tokens, uncomputed, query.wishes.priority};
 }
-
-constexpr std::string_view blind_because
-  = "the prompt came as a text or is too short, or no index answered";
 
 bool brings_sample(const instance_view* before, const instance_status& status) {
   return status.profiling_id != -1
@@ -215,7 +215,7 @@ struct dispatcher::state {
     if (how_much != explain::nothing)
       name_decision(outcome.reasons, stage);
     if (how_much != explain::nothing && made.row && blind_to_prefixes(stage, hits))
-      outcome.reasons.note = "no cached prefix was looked up: " + std::string{blind_because};
+      outcome.reasons.note = not_looked_up;
     return outcome;
   }
 

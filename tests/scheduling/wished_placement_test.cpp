@@ -61,6 +61,33 @@ void tell(
 
 } // namespace
 
+TEST_CASE("a decision on prefixes says where none was looked up") {
+  struct row {
+    const char* policy;
+    bool asked;
+    bool says_so;
+  };
+  for (auto [policy, asked, says_so] :
+       {row{"cache-aware", false, true}, row{"cache-aware", true, false},
+        row{"load-balance", false, false}}) {
+    CAPTURE(policy);
+    CAPTURE(asked);
+    auto by = two_idle(lite(policy));
+    auto hits = held(1000, {});
+    hits.asked = asked;
+    auto told = by.place(query_for("r", 1000), &hits, noon, true);
+    CHECK(told.instance == "a");
+    CHECK(told.reasons.note.empty() == !says_so);
+    auto without = by.place(query_for("s", 1000), nullptr, noon, true).reasons.note;
+    CHECK(without.starts_with("no cached prefix was looked up") == (*policy == 'c'));
+  }
+  auto by = two_idle(lite("cache-aware"));
+  by.set_state("a", instance_state::draining), by.set_state("b", instance_state::draining);
+  auto refused = by.place(query_for("r", 1000), nullptr, noon, true); // what kept it away counts
+  CHECK(refused.instance.empty());
+  CHECK(refused.reasons.note.empty());
+}
+
 TEST_CASE(
   "lite mode counts what a prompt has to be computed of, and what was sent and not cached") {
   auto by = two_idle(lite("cache-aware"));
