@@ -12,14 +12,8 @@ namespace llumnix::relay {
 namespace {
 
 relay_request request_of(const word_engine& engine, std::uint32_t max_tokens, bool wants_ids) {
-  relay_request request;
-  request.kind = engine.chat ? openai::endpoint::chat : openai::endpoint::completions;
-  request.model = "m";
-  request.stream = true;
-  request.max_tokens = max_tokens;
-  request.wants_token_ids = wants_ids;
+  auto request = plain_request(engine, max_tokens, wants_ids);
   request.logprobs = engine.logprobs;
-  request.include_usage = engine.usage_at_end;
   request.stops = engine.stop;
   request.may_show_stops = true;
   for (const auto& word : engine.stop)

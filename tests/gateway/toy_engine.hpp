@@ -200,7 +200,9 @@ struct client_view {
   }
 };
 
-inline relay_request request_of(const toy_engine& engine, std::uint32_t max_tokens, bool wants_ids) {
+/// What a client asks of an engine of ours for tests, stop strings aside.
+template <class Engine>
+relay_request plain_request(const Engine& engine, std::uint32_t max_tokens, bool wants_ids) {
   relay_request request;
   request.kind = engine.chat ? openai::endpoint::chat : openai::endpoint::completions;
   request.model = "m";
@@ -208,6 +210,11 @@ inline relay_request request_of(const toy_engine& engine, std::uint32_t max_toke
   request.max_tokens = max_tokens;
   request.wants_token_ids = wants_ids;
   request.include_usage = engine.usage_at_end;
+  return request;
+}
+
+inline relay_request request_of(const toy_engine& engine, std::uint32_t max_tokens, bool wants_ids) {
+  auto request = plain_request(engine, max_tokens, wants_ids);
   for (const auto& word : engine.stop)
     request.held_back = std::max(request.held_back, static_cast<std::uint32_t>(word.size() - 1));
   request.stop_reach = request.held_back;

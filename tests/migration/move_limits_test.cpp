@@ -26,6 +26,14 @@ struct instances {
   }
 };
 
+/// "a" and "b", alike and with slots to spare.
+instances two_equal() {
+  instances there;
+  there.add("a", 4, 4);
+  there.add("b", 4, 4);
+  return there;
+}
+
 planned_move by_load(
   const instance_id& from, const instance_id& to, float from_load, float to_load,
   double tokens = 1024) {
@@ -53,9 +61,7 @@ planned_move failover(const instance_id& from, const instance_id& to) {
 
 // Mends weakness 4 of spec/rescheduling.md.
 TEST_CASE("a move by load takes what makes both sides equal, and nothing where that is little") {
-  instances there;
-  there.add("a", 4, 4);
-  there.add("b", 4, 4);
+  auto there = two_equal();
   there.add("large", 4, 4, 3000);
   struct row {
     planned_move move;
@@ -80,9 +86,7 @@ TEST_CASE("a move by load takes what makes both sides equal, and nothing where t
 }
 
 TEST_CASE("by whatever rule it takes, a move by load is left where what balances is little") {
-  instances there;
-  there.add("a", 4, 4);
-  there.add("b", 4, 4);
+  auto there = two_equal();
   using enum selection_rule;
   struct row {
     selection_rule rule;
@@ -106,9 +110,7 @@ TEST_CASE("by whatever rule it takes, a move by load is left where what balances
 }
 
 TEST_CASE("a move by a metric that counts requests takes at most half of the difference") {
-  instances there;
-  there.add("a", 4, 4);
-  there.add("b", 4, 4);
+  auto there = two_equal();
   using enum selection_rule;
   struct row {
     const char* metric;
@@ -146,9 +148,7 @@ TEST_CASE("a move by a metric that counts requests takes at most half of the dif
 }
 
 TEST_CASE("a plan that counts tokens takes few small requests where the metric counts requests") {
-  instances there;
-  there.add("a", 4, 4);
-  there.add("b", 4, 4);
+  auto there = two_equal();
   request_lists lists;
   lists.running.emplace();
   for (std::int32_t tokens : {600, 500, 20, 30, 40, 50})
@@ -173,9 +173,7 @@ TEST_CASE("a plan that counts tokens takes few small requests where the metric c
 }
 
 TEST_CASE("a move by a metric that counts tokens takes at most half of the difference") {
-  instances there;
-  there.add("a", 4, 4);
-  there.add("b", 4, 4);
+  auto there = two_equal();
   using enum selection_rule;
   struct row {
     const char* metric;
@@ -210,9 +208,7 @@ TEST_CASE("a move by a metric that counts tokens takes at most half of the diffe
 }
 
 TEST_CASE("by other metrics, to gather and without loads a move takes what the plan says") {
-  instances there;
-  there.add("a", 4, 4);
-  there.add("b", 4, 4);
+  auto there = two_equal();
   auto by_steps = by_load("a", "b", 1, 9);
   by_steps.metric = "remaining_steps";
   auto gathering = by_load("a", "b", 1, 2, 1);
