@@ -224,14 +224,15 @@ private:
       destination_.cancel(id, now);
   }
 
-  /// The worker has just begun to listen for data connections, and does not tell where.
+  /// The worker has just begun to listen for data connections, and does not tell where. Over several
+  /// devices they come from addresses that nobody told, so there all may come.
   void shut_lanes(const std::set<int>& before, const std::set<int>& after) {
     std::vector<int> fresh;
     std::ranges::set_difference(after, before, std::back_inserter(fresh));
     if (fresh.empty()) // as over other networks than TCP's
       return;
     auto shut = fresh.size() == 1 ? lanes_.shut(fresh.front())
-                                  : error{errc::internal, "several sockets began to listen at once"};
+                                  : error{errc::internal, "UCX listens at several devices"};
     if (!shut)
       kv_log.warn(
         "gate",

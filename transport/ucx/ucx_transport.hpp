@@ -48,9 +48,9 @@ bool ucx_built_in();
 /// `invalid_argument` for settings that cannot be, `internal` when UCX refuses.
 ///
 /// Sets UCX's variables in the environment where they are not set: call it before there are other
-/// threads. `port` is a door of our own in front of UCX's listener (docs/transport.md). UCX itself
-/// trusts whoever reaches its data connections: off loopback it wants a network on which only the
-/// cluster is, whatever the key.
+/// threads, which might begin to listen beside UCX. `port` is a door of our own in front of UCX's
+/// ports, for UCX itself trusts whoever reaches them (docs/transport.md): off loopback it still wants
+/// a network on which only the cluster is, whatever the key.
 result<std::unique_ptr<kv_transport>> make_ucx_transport(const ucx_settings& settings);
 
 } // namespace llumnix
