@@ -46,8 +46,9 @@ struct request_selection {
   selection_rule rule = selection_rule::tokens;
   selection_order order = selection_order::shortest_running;
   double value = 1024; ///< in the unit of the rule; whole for requests and tokens
-  /// Of a move by load: the tokens that make both sides equally full; 0: not known. No more leave,
-  /// by whatever rule. Only `select_within` looks at it.
+  /// Of a move by load: no more tokens leave, by whatever rule. Those that make both sides equal, or,
+  /// where the value counts requests, those that the plan wants; 0: no such bound. Only
+  /// `select_within` looks at it.
   double balance = 0;
   friend bool operator==(const request_selection&, const request_selection&) = default;
 };
