@@ -33,7 +33,7 @@ constexpr std::array units{
 };
 
 unit unit_of(const planned_move& move) {
-  if (move.policy == "aggregate_prefill") // gathers, and is not to make both sides equal
+  if (move.gathers)
     return unit::other;
   auto found = std::ranges::find(units, move.metric, &decltype(units)::value_type::first);
   return found == units.end() ? unit::other : found->second;

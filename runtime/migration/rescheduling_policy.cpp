@@ -190,6 +190,7 @@ private:
     move.to = table_.ids()[pair.to];
     move.policy = policy.name;
     move.selection = policy.selection;
+    move.gathers = policy.pairing == move_pairing::halving;
     if (policy.load) {
       move.metric = table_.metrics()[*policy.load].metric->name;
       move.from_load = load[pair.from];

@@ -18,6 +18,7 @@ struct planned_move {
   std::string metric;  ///< loads were compared by; empty where none were
   float from_load = 0; ///< of the metric
   float to_load = 0;
+  bool gathers = false; ///< empties the source, and is not to make both sides equal
 };
 
 enum class move_side : std::uint8_t { source, destination };

@@ -126,6 +126,7 @@ TEST_CASE("balanced moves by the configured metric stay within units where that 
   REQUIRE(plan.moves.size() == 1);
   CHECK(plan.moves[0].to == "b");
   CHECK(plan.moves[0].selection.value == 1);
+  CHECK(!plan.moves[0].gathers);
 }
 
 TEST_CASE("decodes of prefill instances go back to decode instances with room") {
@@ -145,6 +146,8 @@ TEST_CASE("decodes of prefill instances are put together while no decode instanc
     batch("a", "prefill", 1), batch("b", "prefill", 2),   batch("c", "prefill", 3),
     batch("d", "prefill", 0), batch("e", "prefill", 129), batch("f", "prefill", 128)};
   CHECK(outcome("aggregate_prefill", prefills) == lines{"a>f", "b>c"});
+  for (auto& move : planned("aggregate_prefill", prefills, "cluster").moves)
+    CHECK(move.gathers);
   prefills.push_back(batch("x", "decode", 129));
   CHECK(outcome("aggregate_prefill", prefills) == lines{"a>f", "b>c"});
   prefills.push_back(batch("y", "decode", 128));

@@ -212,7 +212,7 @@ TEST_CASE("by other metrics, to gather and without loads a move takes what the p
   auto by_steps = by_load("a", "b", 1, 9);
   by_steps.metric = "remaining_steps";
   auto gathering = by_load("a", "b", 1, 2, 1);
-  gathering.policy = "aggregate_prefill";
+  gathering.gathers = true;
   gathering.metric = "decode_batch_size";
   gathering.selection.rule = selection_rule::requests;
   for (const auto& move : {by_steps, gathering, failover("a", "b")}) {
